@@ -1,0 +1,178 @@
+# SPDX-License-Identifier: MIT
+"""Addresses and endpoints: one line of text that can be pasted (docs/protocol.md, section 2.2).
+
+    qg://<link key>@<host>:<port>[?id=<PeerID>][&via=<relay>]...     the peer that holds this link key
+    qg://<host>:<port>[?...]                                         whoever answers there (XX, first contact)
+    tcp://<ip>:<port>                                                where a node listens; port 0: any free one
+
+A relay in `via` is written like an address without "qg://" and with at most `?id=`; relays stand in the order of the path.
+Every value has one text, except that host names may be typed in upper case and IPv6 addresses in any valid form.
+"""
+
+import socket
+from typing import NamedTuple
+
+from qg.errors import AddressError, InvalidValue
+from qg.types import LinkKey, PeerId
+
+__all__ = ["Address", "Endpoint"]
+
+_NAME_MAX = 253  # RFC 1035 in text form
+_LABEL_MAX = 63
+_LABEL_CHARS = frozenset("abcdefghijklmnopqrstuvwxyz0123456789-_")
+_VIA_MAX = 7  # docs/protocol.md, section 6.5: paths of up to 7 relays always fit
+
+
+class Address(NamedTuple):
+    """Say how to reach a peer; immutable, `str` gives the line that `Address.parse` reads.
+
+    The fields are taken as they are; `parse` is the one that checks.
+    """
+
+    link_key: LinkKey | None  # None: XX form
+    host: str  # IPv4, IPv6 without brackets, or a name in lower case
+    port: int
+    peer_id: PeerId | None = None  # pins the identity
+    via: "tuple[Address, ...]" = ()  # relays, the nearest first
+
+    @classmethod
+    def parse(cls, text: str) -> "Address":
+        """Read an address; raises `AddressError` that names the wrong part and says what belongs there."""
+        text = text.strip()
+        if not text.startswith("qg://"):
+            raise AddressError(f"{text!r} is not an address: it must start with qg://")
+        return cls._parse_rest(text.removeprefix("qg://"), text)
+
+    @classmethod
+    def _parse_rest(cls, rest: str, text: str) -> "Address":
+        main, _, query = rest.partition("?")
+        key_text, at, host_port = main.rpartition("@")
+        try:
+            link_key = LinkKey(key_text) if at else None
+            host, port = _parse_host_port(host_port, 1)
+            peer_id, via = cls._parse_query(query) if "?" in rest else (None, ())
+        except InvalidValue as error:
+            raise AddressError(f"{text!r} is not an address: {error}") from None
+        return cls(link_key, host, port, peer_id, via)
+
+    @classmethod
+    def _parse_query(cls, query: str) -> "tuple[PeerId | None, tuple[Address, ...]]":
+        peer_id: PeerId | None = None
+        via: list[Address] = []
+        for item in query.split("&"):
+            name, _, value = item.partition("=")
+            if name == "id" and peer_id is None and not via:
+                peer_id = PeerId(value)
+            elif name == "via" and len(via) < _VIA_MAX:
+                via.append(cls._parse_relay(value))
+            else:
+                raise AddressError(
+                    f"{item!r} cannot stand here: one id=<PeerID> first, then at most {_VIA_MAX} via=<link key>@<host>:<port>"
+                )
+        return peer_id, tuple(via)
+
+    @classmethod
+    def _parse_relay(cls, value: str) -> "Address":
+        relay = cls._parse_rest(value, f"via={value}")
+        if relay.link_key is None:
+            raise AddressError(f"'via={value}' has no link key: a relay is written <link key>@<host>:<port>")
+        if relay.via:
+            raise AddressError(f"'via={value}' has relays of its own: write one via= for each relay")
+        return relay
+
+    def __str__(self) -> str:
+        query = [] if self.peer_id is None else [f"id={self.peer_id}"]
+        query += [f"via={str(relay).removeprefix('qg://')}" for relay in self.via]
+        key = "" if self.link_key is None else f"{self.link_key}@"
+        return f"qg://{key}{_host_text(self.host)}:{self.port}" + ("?" + "&".join(query) if query else "")
+
+    def __repr__(self) -> str:
+        return f"Address.parse({str(self)!r})"
+
+
+class Endpoint(NamedTuple):
+    """Say where a node listens; immutable, `str` gives the line that `Endpoint.parse` reads."""
+
+    transport: str  # "tcp"
+    host: str  # IPv4, or IPv6 without brackets
+    port: int  # 0: any free port
+
+    @classmethod
+    def parse(cls, text: str) -> "Endpoint":
+        """Read an endpoint such as tcp://127.0.0.1:0; raises `AddressError` that names the wrong part."""
+        text = text.strip()
+        transport, separator, host_port = text.partition("://")
+        if not separator or transport != "tcp":
+            raise AddressError(f"{text!r} is not an endpoint: it must start with tcp://")
+        try:
+            host, port = _parse_host_port(host_port, 0)
+        except InvalidValue as error:
+            raise AddressError(f"{text!r} is not an endpoint: {error}") from None
+        if _ip_normal(host) is None:
+            raise AddressError(
+                f"{text!r} is not an endpoint: {host!r} is a name; write an IP address of this machine,"
+                " 127.0.0.1 for this machine only, 0.0.0.0 or [::] for all"
+            )
+        return cls(transport, host, port)
+
+    def __str__(self) -> str:
+        return f"{self.transport}://{_host_text(self.host)}:{self.port}"
+
+    def __repr__(self) -> str:
+        return f"Endpoint.parse({str(self)!r})"
+
+
+def _host_text(host: str) -> str:
+    return f"[{host}]" if ":" in host else host
+
+
+def _ip_normal(host: str) -> str | None:
+    """Give the usual text of an IPv4 or IPv6 address, None if it is neither."""
+    family = socket.AF_INET6 if ":" in host else socket.AF_INET
+    try:
+        return socket.inet_ntop(family, socket.inet_pton(family, host))
+    except (OSError, ValueError):
+        return None
+
+
+def _parse_host_port(text: str, port_min: int) -> tuple[str, int]:
+    host_text, colon, port_text = text.rpartition(":")
+    if not colon or (host_text.startswith("[") and not host_text.endswith("]")):
+        raise AddressError(f"the port is missing after {text!r}")
+    return _parse_host(host_text), _parse_port(port_text, port_min)
+
+
+def _parse_port(text: str, port_min: int) -> int:
+    is_number = text.isascii() and text.isdigit() and len(text) <= 5 and (text == "0" or text[0] != "0")
+    if not is_number or not port_min <= int(text) <= 65535:
+        raise AddressError(f"port {text!r} is not a number from {port_min} to 65535")
+    return int(text)
+
+
+def _parse_host(text: str) -> str:
+    if text.startswith("["):
+        inner = text[1:-1]
+        host = _ip_normal(inner) if ":" in inner else None
+        if host is None:
+            raise AddressError(f"{inner!r} is not an IPv6 address (zones such as %eth0 are not taken)")
+        return host
+    if ":" in text:
+        raise AddressError(f"{text!r} must be in brackets if it is an IPv6 address: [{text}]")
+    return _ip_normal(text) or _parse_name(text)
+
+
+def _parse_name(text: str) -> str:
+    name = text.lower()
+    labels = name.split(".")
+    if not name or len(name) > _NAME_MAX or not all(_is_label(label) for label in labels):
+        raise AddressError(
+            f"{text!r} is not a host name or IP address (names have letters, digits and hyphens between dots; write"
+            " international names in their xn-- form)"
+        )
+    if labels[-1].isdigit():
+        raise AddressError(f"{text!r} looks like an IPv4 address but is none")
+    return name
+
+
+def _is_label(label: str) -> bool:
+    return 0 < len(label) <= _LABEL_MAX and label[0] != "-" and label[-1] != "-" and _LABEL_CHARS.issuperset(label)

@@ -1,0 +1,201 @@
+# SPDX-License-Identifier: MIT
+"""Frozen values that cross the border between Python and the core: identifiers, reasons and what `status` reports."""
+
+from base64 import b32decode, b32encode
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, ClassVar, NamedTuple, final
+
+from qg.errors import InvalidValue, Reason
+
+if TYPE_CHECKING:
+    from uuid import UUID
+
+__all__ = ["ExtenderId", "LinkInfo", "LinkKey", "PeerId", "PeerInfo", "Reason", "Status", "base32_decode", "base32_encode"]
+
+
+def base32_encode(raw: bytes) -> str:
+    """Write bytes in base32: RFC 4648 alphabet in lower case, no padding (docs/protocol.md, section 2.2)."""
+    return b32encode(raw).decode("ascii").rstrip("=").lower()
+
+
+def base32_decode(text: str) -> bytes:
+    """Read what `base32_encode` writes, and nothing else.
+
+    Raises `InvalidValue` for upper case, padding, other characters, an impossible length or unused bits that are not zero:
+    every value has exactly one text.
+    """
+    bad = next((c for c in text if c not in "abcdefghijklmnopqrstuvwxyz234567"), None)
+    if bad is not None:
+        raise InvalidValue(f"{bad!r} is not a base32 character (a-z and 2-7, lower case, no padding)")
+    if len(text) % 8 in (1, 3, 6):
+        raise InvalidValue(f"{len(text)} characters are not a base32 length")
+    raw = b32decode(text.upper() + "=" * (-len(text) % 8))
+    if base32_encode(raw) != text:
+        raise InvalidValue("the unused bits of the last base32 character are not zero")
+    return raw
+
+
+class _Id:
+    """Hold the bytes of an identifier: immutable, hashable, equal only to the same bytes of the same kind."""
+
+    __slots__ = ("_raw",)
+
+    _raw: bytes
+    n_bytes: ClassVar[int] = 32
+    kind: ClassVar[str]
+
+    def __init__(self, value: bytes | str) -> None:
+        try:
+            raw = self._parse(value) if isinstance(value, str) else bytes(memoryview(value))
+        except TypeError:  # bytes() alone would take a number for a length
+            raise InvalidValue(f"a {self.kind} is made from bytes or text, not {type(value).__name__}") from None
+        if len(raw) != self.n_bytes:
+            raise InvalidValue(f"a {self.kind} has {self.n_bytes} bytes, not {len(raw)}")
+        object.__setattr__(self, "_raw", raw)
+
+    @classmethod
+    def _parse(cls, text: str) -> bytes:
+        n_chars = (cls.n_bytes * 8 + 4) // 5
+        if len(text) != n_chars:
+            raise InvalidValue(f"a {cls.kind} is written with {n_chars} base32 characters, not {len(text)}")
+        try:
+            return base32_decode(text)
+        except InvalidValue as error:
+            raise InvalidValue(f"this is not a {cls.kind}: {error}") from None
+
+    def __setattr__(self, name: str, value: object) -> None:
+        raise AttributeError(f"{type(self).__name__} cannot be changed")
+
+    def __delattr__(self, name: str) -> None:
+        raise AttributeError(f"{type(self).__name__} cannot be changed")
+
+    def __bytes__(self) -> bytes:
+        return self._raw
+
+    def __str__(self) -> str:
+        return base32_encode(self._raw)
+
+    def __repr__(self) -> str:
+        return f"{type(self).__name__}({str(self)!r})"
+
+    def __hash__(self) -> int:
+        return hash(self._raw)
+
+    def __eq__(self, other: object) -> bool:
+        return self._raw == other._raw if isinstance(other, _Id) and type(other) is type(self) else NotImplemented
+
+    def __lt__(self, other: object) -> bool:
+        return self._raw < other._raw if isinstance(other, _Id) and type(other) is type(self) else NotImplemented
+
+    def __reduce__(self) -> tuple[type["_Id"], tuple[bytes]]:
+        return type(self), (self._raw,)
+
+
+@final
+class PeerId(_Id):
+    """Name a peer: 32 bytes, the hash of its identity key (docs/protocol.md, section 2.1).
+
+    Takes the bytes or their base32 text; `str` gives the text. Raises `InvalidValue` for anything else.
+    """
+
+    __slots__ = ()
+    kind = "PeerID"
+
+    @property
+    def uuid(self) -> "UUID":
+        """Give the UUID (version 8) that is shown to people; access lists keep the whole PeerID."""
+        from uuid import UUID  # not needed to import qg
+
+        head = bytearray(self._raw[:16])
+        head[6] = head[6] & 0x0F | 0x80
+        head[8] = head[8] & 0x3F | 0x80
+        return UUID(bytes=bytes(head))
+
+
+@final
+class LinkKey(_Id):
+    """Hold a public X25519 link key: 32 bytes, the key an address carries and a handshake is addressed to.
+
+    Takes the bytes or their base32 text; `str` gives the text. Raises `InvalidValue` for anything else.
+    """
+
+    __slots__ = ()
+    kind = "link key"
+
+
+@final
+class ExtenderId(_Id):
+    """Name a service: a UUID that both sides must have.
+
+    Takes the UUID's text ("6f1d6a52-4a5e-4f8c-9d0e-3b2a1c0d9e8f"), its 16 bytes or a `uuid.UUID`; `str` gives the text.
+    Raises `InvalidValue` for anything else.
+    """
+
+    __slots__ = ()
+    kind = "ExtenderId"
+    n_bytes = 16
+
+    def __init__(self, value: "bytes | str | UUID") -> None:
+        super().__init__(value if isinstance(value, bytes | bytearray | memoryview) else str(value))
+
+    @classmethod
+    def _parse(cls, text: str) -> bytes:
+        parts = text.split("-")
+        if [len(part) for part in parts] == [8, 4, 4, 4, 12] and all(c in "0123456789abcdefABCDEF-" for c in text):
+            return bytes.fromhex("".join(parts))
+        raise InvalidValue(f"{text!r} is not an ExtenderId: write a UUID, 8-4-4-4-12 hexadecimal digits")
+
+    def __str__(self) -> str:
+        text = self._raw.hex()
+        return f"{text[:8]}-{text[8:12]}-{text[12:16]}-{text[16:20]}-{text[20:]}"
+
+    @property
+    def uuid(self) -> "UUID":
+        """Give the same as a `uuid.UUID`."""
+        from uuid import UUID  # not needed to import qg
+
+        return UUID(bytes=self._raw)
+
+
+class LinkInfo(NamedTuple):
+    """Describe one session with a peer at the moment of asking."""
+
+    peer_id: PeerId
+    carrier: str  # "tcp", or "pipe" for a session that runs over relays
+    remote: str  # "203.0.113.7:7447"; for a pipe the neighbour's PeerID
+    is_outgoing: bool  # this side dialled
+    suite: str  # AEAD suite in force
+    age_s: float
+    generation: int  # full key exchanges since the handshake
+    bytes_in: int  # on the carrier, headers included
+    bytes_out: int
+    n_streams: int  # open, both directions
+    rtt_us: int | None  # last measured round trip, None before the first
+
+
+class PeerInfo(NamedTuple):
+    """Describe one peer: all sessions of one PeerID."""
+
+    peer_id: PeerId
+    n_links: int
+    n_streams: int
+    extenders: tuple[ExtenderId, ...]  # what the peer says it offers
+
+
+class Status(NamedTuple):
+    """Describe a running node: what `qg status` prints."""
+
+    version: str
+    peer_id: PeerId
+    link_key: LinkKey
+    uptime_s: float
+    listen: tuple[str, ...]  # endpoints really bound, ports filled in
+    peers: tuple[PeerInfo, ...]
+    links: tuple[LinkInfo, ...]
+    relayed_bytes: int  # payload bytes passed on for others, both directions
+    n_splices: int  # circuits that pass through now
+    counters: Mapping[str, int]  # outcomes by reason since the start ("replay", "bad_envelope", ...)
+    memory_bytes: int  # taken from the pools now
+    locked_bytes: int  # guarded memory for secrets
+    is_locked: bool  # False: the limit for locked memory is reached and secrets may reach swap
+    clock_skew_s: float | None  # median of what peers said, theirs minus ours; None before the first peer
