@@ -1,0 +1,100 @@
+# SPDX-License-Identifier: MIT
+"""Cryptographic primitives over plain memory. With `secret` the only user of libsodium.
+
+All buffers are borrowed until return. `src_len` is below 2^31 - 64. Functions return >= 0 or a code of `status`; what is written
+to a destination after a negative return is not defined, except that nothing secret is left there. Keys on this module's own stack
+are wiped. Ed25519 verification is strict (no small-order or non-canonical points), X25519 refuses an all-zero result.
+"""
+from libc.stdint cimport uint8_t, uint16_t, uint32_t, uint64_t
+
+cdef enum suite_t:              # u16 wire values and bits of a mask, protocol.md 3.3
+    SUITE_CHACHA20_POLY1305 = 1
+    SUITE_AES_256_GCM = 2
+    SUITE_AEGIS_256 = 4
+
+cdef enum:
+    XCHACHA_TAG_LEN = 16
+    XCHACHA_NONCE_LEN = 24
+    SHA256_LEN = 32
+    X25519_LEN = 32
+    ED25519_PUBLIC_LEN = 32
+    ED25519_SEED_LEN = 32
+    ED25519_SIGNATURE_LEN = 64
+    MLKEM768_PUBLIC_LEN = 1184
+    MLKEM768_SECRET_LEN = 2400
+    MLKEM768_CIPHERTEXT_LEN = 1088
+    MLKEM768_SHARED_LEN = 32
+    MLKEM768_SEED_LEN = 64
+    HKDF_LABEL_MAX = 160        # label and fields of hkdf_label together
+
+cdef extern from *:
+    """
+    #ifndef QG_AEAD_KEY
+    #define QG_AEAD_KEY
+    typedef struct {
+        unsigned char schedule[512] __attribute__((aligned(16)));
+        unsigned short suite;
+        unsigned char tag_len;
+        unsigned char nonce_len;
+    } qg_aead_key;
+    #endif
+    """
+    ctypedef struct aead_key_t "qg_aead_key":   # 528 bytes, 16-aligned; secret
+        uint8_t schedule[512]   # AES-256-GCM: libsodium's precomputed state; the others: the 32-byte key
+        uint16_t suite          # 0 = no key: sealing and opening answer E_SUITE (also what a wiped key says)
+        uint8_t tag_len         # bytes
+        uint8_t nonce_len       # bytes
+
+# Fills dst with n random bytes. The only source of randomness that protocol code knows.
+ctypedef void (*random_fn)(void *ctx, uint8_t *dst, size_t n) noexcept nogil
+
+cdef int crypto_init() noexcept nogil                           # mask of usable suites, or E_IO; call before anything else
+cdef uint16_t crypto_suites() noexcept nogil                    # the same mask; 0 before crypto_init
+cdef void crypto_random(void *ctx, uint8_t *dst, size_t n) noexcept nogil  # random_fn of a node: the kernel's; ctx unused
+cdef void wipe(void *p, size_t n) noexcept nogil                # zeroes, never optimised away
+cdef bint ct_equal(const void *a, const void *b, size_t n) noexcept nogil  # constant time
+
+# AEAD with a prepared key. Nonces are the caller's duty. dst equals src or is disjoint from it.
+cdef int aead_init(aead_key_t *key, uint16_t suite, const uint8_t *key32) noexcept nogil   # E_SUITE
+cdef int aead_tag_len(uint16_t suite) noexcept nogil            # 16 or 32, E_SUITE
+cdef int aead_nonce_len(uint16_t suite) noexcept nogil          # 12 or 32, E_SUITE
+cdef int aead_seal(const aead_key_t *key, uint8_t *dst, const uint8_t *src, size_t src_len, const uint8_t *ad,
+                   size_t ad_len, const uint8_t *nonce) noexcept nogil     # length with tag, E_SUITE, E_LONG
+cdef int aead_open(const aead_key_t *key, uint8_t *dst, const uint8_t *src, size_t src_len, const uint8_t *ad,
+                   size_t ad_len, const uint8_t *nonce) noexcept nogil     # length without tag, E_TAG, E_SHORT, E_SUITE, E_LONG
+cdef int xchacha_seal(const uint8_t *key32, uint8_t *dst, const uint8_t *src, size_t src_len, const uint8_t *ad,
+                      size_t ad_len, const uint8_t *nonce24) noexcept nogil
+cdef int xchacha_open(const uint8_t *key32, uint8_t *dst, const uint8_t *src, size_t src_len, const uint8_t *ad,
+                      size_t ad_len, const uint8_t *nonce24) noexcept nogil
+
+# Key stream block of RFC 8439 ChaCha20 with a nonce of 12 zero bytes: 64 bytes to dst.
+cdef int chacha20_keystream(uint8_t *dst64, const uint8_t *key32, uint32_t counter) noexcept nogil
+
+cdef int sha256(uint8_t *dst32, const uint8_t *src, size_t src_len) noexcept nogil
+cdef int sha256_pair(uint8_t *dst32, const uint8_t *a, size_t a_len, const uint8_t *b, size_t b_len) noexcept nogil
+    # SHA-256(a || b); dst may lie in a or b
+cdef int hmac_sha256(uint8_t *dst32, const uint8_t *key, size_t key_len, const uint8_t *src, size_t src_len) noexcept nogil
+cdef int hkdf_extract(uint8_t *prk32, const uint8_t *salt, size_t salt_len, const uint8_t *ikm,
+                      size_t ikm_len) noexcept nogil
+cdef int hkdf_expand(uint8_t *dst, size_t dst_len, const uint8_t *prk32, const uint8_t *info,
+                     size_t info_len) noexcept nogil            # E_ARGUMENT above 8,160 bytes
+cdef int hkdf_label(uint8_t *dst32, const uint8_t *prk32, const char *label, const uint8_t *fields,
+                    size_t fields_len) noexcept nogil           # Expand(prk, label || fields, 32); dst may be prk
+cdef uint64_t keyed_hash(const uint8_t *key16, const void *src, size_t src_len) noexcept nogil     # SipHash-2-4
+
+cdef int x25519_public(uint8_t *public32, const uint8_t *secret32) noexcept nogil
+cdef int x25519_dh(uint8_t *shared32, const uint8_t *secret32, const uint8_t *public32) noexcept nogil     # E_DH
+cdef int ed25519_public(uint8_t *public32, const uint8_t *seed32) noexcept nogil
+cdef int ed25519_sign(uint8_t *signature64, const uint8_t *src, size_t src_len, const uint8_t *seed32) noexcept nogil
+cdef int ed25519_verify(const uint8_t *signature64, const uint8_t *src, size_t src_len,
+                        const uint8_t *public32) noexcept nogil     # OK, E_SIGNATURE
+
+# ML-KEM-768. The secret key is never kept: it is rebuilt from its 64-byte seed (d || z) on the stack and wiped.
+cdef int mlkem768_public(uint8_t *public1184, const uint8_t *seed64) noexcept nogil
+cdef int mlkem768_encaps(uint8_t *ciphertext1088, uint8_t *shared32, const uint8_t *public1184,
+                         const uint8_t *random32) noexcept nogil    # E_KEM: FIPS 203 7.2 input check
+cdef int mlkem768_decaps(uint8_t *shared32, const uint8_t *ciphertext1088, const uint8_t *seed64) noexcept nogil
+
+# Argon2id13 with libsodium's cost units: passes and bytes of memory. Takes long and maps mem_len bytes: never on a loop thread.
+cdef int argon2id(uint8_t *dst, size_t dst_len, const char *password, size_t password_len, const uint8_t *salt16,
+                  uint64_t n_passes, size_t mem_len) noexcept nogil     # E_ARGUMENT, E_MEMORY
