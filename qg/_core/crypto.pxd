@@ -94,7 +94,3 @@ cdef int mlkem768_public(uint8_t *public1184, const uint8_t *seed64) noexcept no
 cdef int mlkem768_encaps(uint8_t *ciphertext1088, uint8_t *shared32, const uint8_t *public1184,
                          const uint8_t *random32) noexcept nogil    # E_KEM: FIPS 203 7.2 input check
 cdef int mlkem768_decaps(uint8_t *shared32, const uint8_t *ciphertext1088, const uint8_t *seed64) noexcept nogil
-
-# Argon2id13 with libsodium's cost units: passes and bytes of memory. Takes long and maps mem_len bytes: never on a loop thread.
-cdef int argon2id(uint8_t *dst, size_t dst_len, const char *password, size_t password_len, const uint8_t *salt16,
-                  uint64_t n_passes, size_t mem_len) noexcept nogil     # E_ARGUMENT, E_MEMORY

@@ -15,16 +15,15 @@ from .sodium cimport (
     crypto_auth_hmacsha256_update, crypto_hash_sha256, crypto_hash_sha256_final, crypto_hash_sha256_init,
     crypto_hash_sha256_state, crypto_hash_sha256_update, crypto_kdf_hkdf_sha256_expand, crypto_kdf_hkdf_sha256_extract,
     crypto_kem_mlkem768_dec, crypto_kem_mlkem768_enc_deterministic, crypto_kem_mlkem768_seed_keypair,
-    crypto_pwhash_argon2id, crypto_scalarmult_curve25519, crypto_scalarmult_curve25519_base,
+    crypto_scalarmult_curve25519, crypto_scalarmult_curve25519_base,
     crypto_shorthash_siphash24, crypto_sign_ed25519_detached, crypto_sign_ed25519_seed_keypair,
     crypto_sign_ed25519_verify_detached, crypto_stream_chacha20_ietf_xor_ic, randombytes_buf, sodium_init,
     sodium_memcmp, sodium_memzero, sodium_version_string)
 from .status cimport (
-    E_ARGUMENT, E_DH, E_IO, E_KEM, E_LONG, E_MEMORY, E_SHORT, E_SIGNATURE, E_SUITE, E_TAG, OK)
+    E_ARGUMENT, E_DH, E_IO, E_KEM, E_LONG, E_SHORT, E_SIGNATURE, E_SUITE, E_TAG, OK)
 
 cdef enum:
     SRC_MAX = INT_MAX - 64      # lengths are returned as int, tag included
-    ARGON2ID13 = 2              # libsodium's number of the algorithm
 
 cdef uint16_t usable_suites = 0
 
@@ -260,15 +259,6 @@ cdef int mlkem768_decaps(uint8_t *shared32, const uint8_t *ciphertext1088, const
     rc = crypto_kem_mlkem768_dec(shared32, ciphertext1088, &secret[0])
     sodium_memzero(&secret[0], sizeof(secret))
     return OK if rc == 0 else E_KEM
-
-
-cdef int argon2id(uint8_t *dst, size_t dst_len, const char *password, size_t password_len, const uint8_t *salt16,
-                  uint64_t n_passes, size_t mem_len) noexcept nogil:
-    if n_passes < 1 or mem_len < 8192 or dst_len < 16:
-        return E_ARGUMENT
-    if crypto_pwhash_argon2id(dst, dst_len, password, password_len, salt16, n_passes, mem_len, ARGON2ID13) != 0:
-        return E_MEMORY
-    return OK
 
 
 # The face towards Python. It serves tests, tools and key files; nothing of the data path passes here.

@@ -93,7 +93,3 @@ cdef extern from "<sodium.h>" nogil:
                                               const unsigned char *public, const unsigned char *seed) noexcept
     int crypto_kem_mlkem768_dec(unsigned char *shared, const unsigned char *ciphertext,
                                 const unsigned char *secret) noexcept
-
-    int crypto_pwhash_argon2id(unsigned char *out, unsigned long long out_len, const char *password,
-                               unsigned long long password_len, const unsigned char *salt,
-                               unsigned long long ops_limit, size_t mem_limit, int algorithm) noexcept
