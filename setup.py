@@ -42,6 +42,8 @@ DIRECTIVES = {
 
 # -fno-strict-aliasing: byte layouts are read through casts everywhere in the core.
 CFLAGS = ["-fvisibility=hidden", "-fno-strict-aliasing", "-Wall", "-Wno-unused-function"]
+if not IS_MACOS:
+    CFLAGS += ["-Wno-discarded-qualifiers"]  # Cython's temporaries drop const
 if IS_SANITIZED:
     CFLAGS += ["-O1", "-g", "-fno-omit-frame-pointer", "-U_FORTIFY_SOURCE"]
     CFLAGS += ["-fsanitize=address,undefined", "-fno-sanitize-recover=undefined"]

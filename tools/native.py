@@ -45,49 +45,13 @@ SANITIZE_CFLAGS = ("-O1", "-g", "-fPIC", "-fvisibility=hidden", "-fno-strict-ali
                    "-fsanitize=address")  # fmt: skip
 LDFLAGS = () if IS_MACOS else ("-Wl,-z,relro", "-Wl,-z,now", "-Wl,-z,noexecstack")
 
-UV_SOURCES = [
-    "fs-poll",
-    "idna",
-    "inet",
-    "random",
-    "strscpy",
-    "strtok",
-    "thread-common",
-    "threadpool",
-    "timer",
-    "uv-common",
-    "uv-data-getter-setters",
-    "version",
-    "unix/async",
-    "unix/core",
-    "unix/dl",
-    "unix/fs",
-    "unix/getaddrinfo",
-    "unix/getnameinfo",
-    "unix/loop-watcher",
-    "unix/loop",
-    "unix/pipe",
-    "unix/poll",
-    "unix/process",
-    "unix/random-devurandom",
-    "unix/signal",
-    "unix/stream",
-    "unix/tcp",
-    "unix/thread",
-    "unix/tty",
-    "unix/udp",
-    "unix/proctitle",
-]
+UV_SOURCES = """fs-poll idna inet random strscpy strtok thread-common threadpool timer uv-common
+    uv-data-getter-setters version unix/async unix/core unix/dl unix/fs unix/getaddrinfo unix/getnameinfo
+    unix/loop-watcher unix/loop unix/pipe unix/poll unix/process unix/random-devurandom unix/signal unix/stream
+    unix/tcp unix/thread unix/tty unix/udp unix/proctitle""".split()
 UV_PLATFORM_SOURCES = {
-    "linux": ["unix/linux", "unix/procfs-exepath", "unix/random-getrandom", "unix/random-sysctl-linux"],
-    "darwin": [
-        "unix/bsd-ifaddrs",
-        "unix/kqueue",
-        "unix/random-getentropy",
-        "unix/darwin-proctitle",
-        "unix/darwin",
-        "unix/fsevents",
-    ],
+    "linux": "unix/linux unix/procfs-exepath unix/random-getrandom unix/random-sysctl-linux",
+    "darwin": "unix/bsd-ifaddrs unix/kqueue unix/random-getentropy unix/darwin-proctitle unix/darwin unix/fsevents",
 }
 UV_DEFINES = ("-D_FILE_OFFSET_BITS=64", "-D_LARGEFILE_SOURCE")
 UV_PLATFORM_DEFINES = {
@@ -211,7 +175,8 @@ def sodium_build(root: Path, result: Path, cflags: tuple[str, ...]) -> Path:
 
 def uv_build(root: Path, result: Path, cflags: tuple[str, ...]) -> Path:
     """Compile libuv's files directly: no cmake, no autotools."""
-    names = [name for name in UV_SOURCES + UV_PLATFORM_SOURCES[sys.platform] if (root / f"src/{name}.c").exists()]
+    wanted = UV_SOURCES + UV_PLATFORM_SOURCES[sys.platform].split()
+    names = [name for name in wanted if (root / f"src/{name}.c").exists()]  # older ones have fewer files
     flags = [*cflags, "-std=gnu11", "-w", *UV_DEFINES, *UV_PLATFORM_DEFINES[sys.platform], "-Iinclude", "-Isrc"]
     objects = [f"{name.replace('/', '-')}.o" for name in names]
 
