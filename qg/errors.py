@@ -16,6 +16,8 @@ __all__ = [
     "HandshakeFailed",
     "InvalidValue",
     "KeyFileError",
+    "KeyFileExists",
+    "KeyFileMissing",
     "ListenError",
     "LocalError",
     "PeerClosed",
@@ -97,6 +99,14 @@ class ConfigError(InvalidValue):
 
 class KeyFileError(LocalError):
     """Report a key or secret file that cannot be used or written; the message says what to do."""
+
+
+class KeyFileMissing(KeyFileError, FileNotFoundError):
+    """Report a key or secret file that does not exist."""
+
+
+class KeyFileExists(KeyFileError, FileExistsError):
+    """Report a key or secret file that would have been overwritten."""
 
 
 class ListenError(LocalError, OSError):

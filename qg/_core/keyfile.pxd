@@ -1,0 +1,37 @@
+# SPDX-License-Identifier: MIT
+"""Long-lived secrets in guarded memory: a node's identity with its link keys, the network secret, and their files.
+
+Two owners, both immutable once built (their pages are write-protected), so any thread may read them while the Python object
+lives; a rotated ring is a new object. Who needs a key longer copies it into its own guarded memory.
+This module makes system calls (the exception to the rule of L1 to L8): a file is read straight into guarded memory and
+written from there, so its secrets never pass through a Python object.
+"""
+from libc.stdint cimport uint8_t, uint64_t
+
+cdef enum:
+    RING_LINK_MAX = 4           # link keys that a file may hold; one with more counts as damaged
+    RING_LIVE_MAX = 2           # link keys that rotation keeps: the newest and its predecessor (protocol.md 2.4)
+    KEYFILE_HEAD_LEN = 65       # magic 8, kdf 1, salt 16, passes 8, memory 8, nonce 24 (protocol.md 2.3)
+    KEYFILE_LINK_LEN = 48       # secret 32, not_before 8, not_after 8
+    KEYFILE_LEN_MIN = 161       # with one link key
+    KEYFILE_LEN_MAX = 305       # with RING_LINK_MAX link keys
+    NETWORK_SECRET_LEN = 32
+
+ctypedef struct link_key_t:
+    uint8_t secret[32]          # X25519
+    uint8_t public_key[32]      # of `secret`
+    uint64_t not_before         # unix seconds; when it was made
+    uint64_t not_after          # unix seconds; not used from then on. 2^63 - 1 until it is rotated
+
+ctypedef struct ring_t:
+    link_key_t link[4]          # oldest first, n_link of them
+    uint8_t seed[32]            # Ed25519 seed
+    uint8_t public_key[32]      # Ed25519, of `seed`
+    uint8_t peer_id[32]         # protocol.md 2.1
+    uint64_t n_link             # 1..RING_LINK_MAX; the last one stands in addresses and certificates
+
+cdef class KeyRing:
+    cdef ring_t *ring           # owned, never NULL; borrow it only while holding the object
+
+cdef class NetworkSecret:
+    cdef uint8_t *secret        # owned, never NULL, NETWORK_SECRET_LEN bytes; borrow it only while holding the object
