@@ -1,0 +1,168 @@
+# SPDX-License-Identifier: MIT
+"""Run the roles of a measurement as processes, read their clocks from outside, alternate what is compared.
+
+A role takes one JSON object per line on stdin, `{"do": command, ...}`, and answers each with one line on stdout; its
+first line says that it is ready. CPU time is the kernel's process clock, read by this process just before and after the
+measured interval, so start-up, connecting and warming up do not count and no role measures itself. 1 GB is 10^9 bytes.
+"""
+
+import json
+import re
+import resource
+import select
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, contextmanager
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+ROOT = Path(__file__).resolve().parent.parent
+N_ROUNDS = 5
+WARM_UP_LEN = 64 << 20
+BULK_LEN = 1 << 30
+ANSWER_TIMEOUT_S = 120
+EXIT_TIMEOUT_S = 10
+
+PLAIN, UVLOOP, ASYNCIO, FORWARDER = "plain TCP", "uvloop TLS", "asyncio TLS", "libuv forwarder"
+AEGIS, CHACHA, SPINNING = "qg AEGIS-256", "qg ChaCha20-Poly1305", "qg AEGIS-256, spinning Python thread"
+BARE, IMPORT, HELP = "python -c pass", "import qg", "qg --help"
+# Candidates that speak the roles' commands: the module under `peers`, and options for both roles.
+PEERS = {PLAIN: ["plain_tcp"], UVLOOP: ["uvloop_tls"], ASYNCIO: ["asyncio_tls"]}
+HAS_QG = (ROOT / "qg" / "node.py").exists()
+if HAS_QG:
+    PEERS |= {AEGIS: ["qg", "aegis-256"], CHACHA: ["qg", "chacha20-poly1305"]}
+
+Figures = dict[str, float]
+
+
+class Role:
+    """A process of the measurement. `hello` is what it said when it was ready."""
+
+    def __init__(self, *argv: str) -> None:
+        self._process = subprocess.Popen(argv, stdin=subprocess.PIPE, stdout=subprocess.PIPE, cwd=ROOT, text=True)
+        self.pid = self._process.pid
+        self.hello = self.answer()
+
+    def post(self, do: str, **arguments: Any) -> None:
+        assert self._process.stdin
+        self._process.stdin.write(json.dumps({"do": do, **arguments}) + "\n")
+        self._process.stdin.flush()
+
+    def answer(self) -> Any:
+        assert self._process.stdout
+        if not select.select([self._process.stdout], [], [], ANSWER_TIMEOUT_S)[0]:
+            raise TimeoutError(f"{self._process.args!r} did not answer within {ANSWER_TIMEOUT_S} s")
+        line = self._process.stdout.readline()
+        if not line:
+            raise ChildProcessError(f"{self._process.args!r} ended with {self._process.wait()}")
+        return json.loads(line)
+
+    def ask(self, do: str, **arguments: Any) -> Any:
+        self.post(do, **arguments)
+        return self.answer()
+
+    def cpu_s(self) -> float:
+        """CPU seconds of all threads of the process, exact also while they run (clock_getcpuclockid(3))."""
+        return time.clock_gettime_ns((~self.pid << 3) | 2) / 1e9
+
+    def threads_cpu_s(self, except_tids: list[int]) -> float:
+        """CPU seconds of its threads but these. Read it when they rest: a running one's figure is up to a tick old."""
+        tasks = (task for task in Path(f"/proc/{self.pid}/task").iterdir() if int(task.name) not in except_tids)
+        return sum(int((task / "schedstat").read_text().split()[0]) for task in tasks) / 1e9
+
+    def n_wake_ups(self) -> int:
+        """How often one of its threads waited for something and was woken."""
+        tasks = [task.read_text() for task in Path(f"/proc/{self.pid}/task").glob("*/status")]
+        return sum(int(re.findall(r"^voluntary_ctxt_switches:\s+(\d+)", task, re.MULTILINE)[0]) for task in tasks)
+
+    def resident_len(self) -> int:
+        rollup = Path(f"/proc/{self.pid}/smaps_rollup").read_text()
+        return next(int(line.split()[1]) << 10 for line in rollup.splitlines() if line.startswith("Rss:"))
+
+    def close(self) -> None:
+        with self._process:
+            assert self._process.stdin
+            self._process.stdin.close()
+            try:
+                self._process.wait(EXIT_TIMEOUT_S)
+            except subprocess.TimeoutExpired:
+                self._process.kill()
+
+    def __enter__(self) -> "Role":
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+
+def python_role(module: str, *arguments: str) -> Role:
+    return Role(sys.executable, "-m", f"benchmarks.peers.{module}", *arguments)
+
+
+@contextmanager
+def pair(module: str, service: str, *options: str) -> Iterator[tuple[Role, Role]]:
+    """A server that offers `service` and a client that knows what the server said."""
+    with ExitStack() as stack:
+        server = stack.enter_context(python_role(module, "server", service, *options))
+        yield server, stack.enter_context(python_role(module, "client", json.dumps(server.hello), *options))
+
+
+class Interval:
+    """Wall clock and CPU clocks of roles from its making to `stop`."""
+
+    def __init__(self, **roles: Role) -> None:
+        self._roles = roles
+        self._started = {name: role.cpu_s() for name, role in roles.items()}
+        self._started_s = time.perf_counter()
+
+    def stop(self) -> None:
+        self.wall_s = time.perf_counter() - self._started_s
+        self.cpu_s = {name: role.cpu_s() - self._started[name] for name, role in self._roles.items()}
+
+    def per_gb(self, length: int) -> Figures:
+        """Speed and cost of `length` bytes: the total, then each role."""
+        figures = {"cpu_s_per_gb": sum(self.cpu_s.values()) / length * 1e9, "mb_per_s": length / self.wall_s / 1e6}
+        return figures | {f"{name}_cpu_s_per_gb": cpu_s / length * 1e9 for name, cpu_s in self.cpu_s.items()}
+
+
+class Transfer:
+    """Push bytes from one role to another, which tells when all have come."""
+
+    def __init__(self, sender: Role, receiver: Role) -> None:
+        self._sender, self._receiver, self._sent_len = sender, receiver, 0
+
+    def run(self, length: int) -> None:
+        self._sent_len += length
+        self._sender.post("send", length=length)
+        self._receiver.ask("received", total=self._sent_len)
+        self._sender.answer()
+
+
+def descriptors_raise() -> None:
+    """Let this process and its children open as many files as the administrator allows."""
+    hard = resource.getrlimit(resource.RLIMIT_NOFILE)[1]
+    resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
+
+
+def candidates_of(measure: Callable[..., Figures], *names: str) -> dict[str, Callable[[], Figures]]:
+    """Those of the named candidates that are there, ready to be measured."""
+    return {name: partial(measure, *PEERS[name]) for name in names if name in PEERS}
+
+
+def compare(benchmark: Any, candidates: dict[str, Callable[[], Figures]], n_rounds: int = N_ROUNDS) -> None:
+    """Measure all candidates in each round, every other time in turned order; leave all figures in the record."""
+    rounds: dict[str, list[Figures]] = {name: [] for name in candidates}
+    order = list(candidates)
+
+    def alternated_round() -> None:
+        for name in order:
+            rounds[name].append(candidates[name]())
+        order.reverse()
+
+    benchmark.pedantic(alternated_round, rounds=n_rounds)
+    benchmark.extra_info["figures"] = {
+        name: {key: [figures[key] for figures in done] for key in done[0]} for name, done in rounds.items()
+    }

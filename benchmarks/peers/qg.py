@@ -1,0 +1,154 @@
+# SPDX-License-Identifier: MIT
+"""qg through its public Python API: the same services and commands as the TLS peers, and a relay.
+
+A service is an extender, so a server offers all of them whatever the harness asks for. Every session of `handshakes`
+and `hold` has an identity of its own.
+"""
+
+import asyncio
+import json
+import os
+import sys
+import threading
+import time
+from collections.abc import Awaitable, Callable
+
+import qg
+from benchmarks.role import CHUNK_LEN, MESSAGE_LEN, Commands, Tally, percentiles, role_serve, times_at_once
+
+LISTEN = ["tcp://127.0.0.1:0"]
+N_SESSIONS_MAX = 4096
+
+
+class Sink(qg.Extender):
+    """Count what comes."""
+
+    id = qg.ExtenderId("0d6fb5a5-6a34-4ce5-8a4f-3b1d7b0c7a01")
+
+    def __init__(self) -> None:
+        self.received = Tally()
+
+    async def on_stream(self, stream: qg.Stream) -> None:
+        async for chunk in stream:
+            self.received.add(len(chunk))
+
+
+class Echo(qg.Extender):
+    """Give back what comes."""
+
+    id = qg.ExtenderId("0d6fb5a5-6a34-4ce5-8a4f-3b1d7b0c7a02")
+
+    async def on_stream(self, stream: qg.Stream) -> None:
+        async for chunk in stream:
+            await stream.write(chunk)
+
+
+class Counted(qg.Extender):
+    """Count peers that come and go."""
+
+    id = qg.ExtenderId("0d6fb5a5-6a34-4ce5-8a4f-3b1d7b0c7a03")
+
+    def __init__(self) -> None:
+        self.opened, self.closed = Tally(), Tally()
+
+    async def on_peer_connected(self, peer: qg.Peer) -> None:
+        self.opened.add(1)
+
+    async def on_peer_disconnected(self, peer: qg.Peer) -> None:
+        self.closed.add(1)
+
+
+def config_make(suite: str) -> qg.Config:
+    return qg.Config(suites=[suite])
+
+
+async def server_main(_service: str, suite: str) -> None:
+    sink, counted = Sink(), Counted()
+    commands = {"received": sink.received.reach, "opened": counted.opened.reach, "closed": counted.closed.reach}
+    async with qg.Node(
+        qg.Identity.create(), listen=LISTEN, extenders=[sink, Echo(), counted], config=config_make(suite)
+    ) as node:
+        await role_serve(commands, {"address": str(node.address)})
+
+
+async def threads() -> list[int]:
+    """Say which threads are Python's; the harness counts the others."""
+    return [thread.native_id or 0 for thread in threading.enumerate()]
+
+
+def spin() -> None:
+    while True:
+        pass
+
+
+async def relay_main(load: str, suite: str) -> None:
+    if load == "spinning":
+        threading.Thread(target=spin, daemon=True).start()
+    config = config_make(suite)
+    async with qg.Node(qg.Identity.create(), listen=LISTEN, config=config) as node:
+        await role_serve({"threads": threads}, {"address": str(node.address)})
+
+
+class Client:
+    def __init__(self, node: qg.Node, address: str, via: list[str]) -> None:
+        self._node, self._address, self._via = node, address, via
+        self._idle: list[qg.Peer] = []
+        self._stream: qg.Stream | None = None
+
+    async def _opened(self, service: qg.ExtenderId) -> qg.Stream:
+        if not self._stream:
+            peer = await self._node.connect(self._address, via=self._via)
+            self._stream = await peer.open_stream(service)
+        return self._stream
+
+    async def send(self, length: int) -> None:
+        stream = await self._opened(Sink.id)
+        chunk = os.urandom(CHUNK_LEN)
+        for _ in range(length // CHUNK_LEN):
+            await stream.write(chunk)
+
+    async def ping(self, n: int) -> dict[str, float]:
+        stream = await self._opened(Echo.id)
+        message = os.urandom(MESSAGE_LEN)
+        samples_ns = []
+        for _ in range(n):
+            started_ns = time.perf_counter_ns()
+            await stream.write(message)
+            await stream.readexactly(MESSAGE_LEN)
+            samples_ns.append(time.perf_counter_ns() - started_ns)
+        return percentiles(samples_ns)
+
+    async def _connect_fresh(self) -> qg.Peer:
+        return await self._node.connect(self._address, identity=qg.Identity.create())
+
+    async def _handshake(self) -> None:
+        peer = await self._connect_fresh()
+        await peer.close()
+
+    async def handshakes(self, n: int, n_in_flight: int) -> None:
+        await times_at_once(n, n_in_flight, self._handshake)
+
+    async def _hold(self) -> None:
+        self._idle.append(await self._connect_fresh())
+
+    async def hold(self, n: int, n_in_flight: int) -> None:
+        await times_at_once(n, n_in_flight, self._hold)
+
+
+async def client_main(server_hello: str, suite: str, *via: str) -> None:
+    async with qg.Node(qg.Identity.create(), config=config_make(suite)) as node:
+        client = Client(node, json.loads(server_hello)["address"], list(via))
+        commands: Commands = {
+            "send": client.send,
+            "ping": client.ping,
+            "handshakes": client.handshakes,
+            "hold": client.hold,
+        }
+        await role_serve(commands, {})
+
+
+ROLES: dict[str, Callable[..., Awaitable[None]]] = {"server": server_main, "relay": relay_main, "client": client_main}
+
+if __name__ == "__main__":
+    role, *arguments = sys.argv[1:]
+    asyncio.run(ROLES[role](*arguments))  # type: ignore[arg-type]
