@@ -4,9 +4,11 @@
     qg://<link key>@<host>:<port>[?id=<PeerID>][&via=<relay>]...     the peer that holds this link key
     qg://<host>:<port>[?...]                                         whoever answers there (XX, first contact)
     tcp://<ip>:<port>                                                where a node listens; port 0: any free one
+    <ip>/<bits>                                                      a network
 
-A relay in `via` is written like an address without "qg://" and with at most `?id=`; relays stand in the order of the path.
-Every value has one text, except that host names may be typed in upper case and IPv6 addresses in any valid form.
+A relay in `via` is written like an address without "qg://" and with at most `?id=`; relays stand in the order of the
+path. Every value has one text, except that host names may be typed in upper case and IPv6 addresses in any valid
+form.
 """
 
 import socket
@@ -15,7 +17,7 @@ from typing import NamedTuple
 from qg.errors import AddressError, InvalidValue
 from qg.types import LinkKey, PeerId
 
-__all__ = ["Address", "Endpoint"]
+__all__ = ["Address", "Endpoint", "Prefix"]
 
 _NAME_MAX = 253  # RFC 1035 in text form
 _LABEL_MAX = 63
@@ -67,7 +69,8 @@ class Address(NamedTuple):
                 via.append(cls._parse_relay(value))
             else:
                 raise AddressError(
-                    f"{item!r} cannot stand here: one id=<PeerID> first, then at most {_VIA_MAX} via=<link key>@<host>:<port>"
+                    f"{item!r} cannot stand here: first one id=<PeerID>, then at most {_VIA_MAX} of"
+                    " via=<link key>@<host>:<port>"
                 )
         return peer_id, tuple(via)
 
@@ -122,6 +125,37 @@ class Endpoint(NamedTuple):
         return f"Endpoint.parse({str(self)!r})"
 
 
+class Prefix(NamedTuple):
+    """Name a network by the leading bits of its addresses; immutable, `str` gives what `Prefix.parse` reads."""
+
+    network: bytes  # 4 bytes for IPv4, 16 for IPv6; zero behind n_bits
+    n_bits: int
+
+    @classmethod
+    def parse(cls, text: str) -> "Prefix":
+        """Read a network such as 127.0.0.0/8 or fd00::/8; raises `AddressError` that names the wrong part."""
+        host, _, bits_text = text.partition("/")
+        if _ip_normal(host) is None:
+            raise AddressError(
+                f"{text!r} is not a network: {host!r} is not an IP address; write 10.0.0.0/8 or fd00::/8"
+            )
+        network = socket.inet_pton(socket.AF_INET6 if ":" in host else socket.AF_INET, host)
+        n_all = len(network) * 8
+        if not _is_number(bits_text) or int(bits_text) > n_all:
+            raise AddressError(f"{text!r} is not a network: the number of bits after / must be from 0 to {n_all}")
+        n_bits = int(bits_text)
+        if int.from_bytes(network) & (1 << n_all - n_bits) - 1:
+            raise AddressError(f"{text!r} is not a network: the address has bits behind the first {n_bits}")
+        return cls(network, n_bits)
+
+    def __str__(self) -> str:
+        family = socket.AF_INET if len(self.network) == 4 else socket.AF_INET6
+        return f"{socket.inet_ntop(family, self.network)}/{self.n_bits}"
+
+    def __repr__(self) -> str:
+        return f"Prefix.parse({str(self)!r})"
+
+
 def _host_text(host: str) -> str:
     return f"[{host}]" if ":" in host else host
 
@@ -142,9 +176,13 @@ def _parse_host_port(text: str, port_min: int) -> tuple[str, int]:
     return _parse_host(host_text), _parse_port(port_text, port_min)
 
 
+def _is_number(text: str) -> bool:
+    """Tell whether text is a small number in its only form: ASCII digits, no leading zero."""
+    return text.isascii() and text.isdigit() and len(text) <= 5 and (text == "0" or text[0] != "0")
+
+
 def _parse_port(text: str, port_min: int) -> int:
-    is_number = text.isascii() and text.isdigit() and len(text) <= 5 and (text == "0" or text[0] != "0")
-    if not is_number or not port_min <= int(text) <= 65535:
+    if not _is_number(text) or not port_min <= int(text) <= 65535:
         raise AddressError(f"port {text!r} is not a number from {port_min} to 65535")
     return int(text)
 

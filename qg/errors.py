@@ -1,9 +1,9 @@
 # SPDX-License-Identifier: MIT
 """The exception tree of qg.
 
-Everything that qg raises on purpose is a `QGError`: a `LocalError` when this program or its configuration is at fault, a
-`RemoteError` when a peer, or the way to it, is. Anything but a `QGError` is our bug (cancellation and the `TimeoutError`
-of `asyncio.timeout` excepted, which belong to asyncio).
+Everything that qg raises on purpose is a `QGError`: a `LocalError` when this program or its configuration is at
+fault, a `RemoteError` when a peer, or the way to it, is. Anything but a `QGError` is our bug (cancellation and the
+`TimeoutError` of `asyncio.timeout` excepted, which belong to asyncio).
 """
 
 from enum import IntEnum
@@ -35,7 +35,7 @@ __all__ = [
 
 
 class Reason(IntEnum):
-    """Say why a stream or link ended: the reasons of the wire (docs/protocol.md, section 7); unknown numbers read as `NONE`."""
+    """Say why a stream or link ended: the reasons of docs/protocol.md, section 7; unknown numbers read as `NONE`."""
 
     NONE = 0
     PROTOCOL = 1
@@ -85,7 +85,7 @@ class AddressError(InvalidValue):
 
 
 class ConfigError(InvalidValue):
-    """Report everything that is wrong in a configuration: one line for each of `problems` (file, key, allowed values)."""
+    """Report all that is wrong in a configuration: one line for each of `problems` (file, key, allowed values)."""
 
     problems: tuple[str, ...]
 
@@ -114,7 +114,7 @@ class ListenError(LocalError, OSError):
 
 
 class RemoteError(QGError):
-    """Report what a peer, or the network on the way to it, did; `reason` is what the wire said (`Reason.NONE` if nothing)."""
+    """Report what a peer, or the network on the way to it, did; `reason` is what the wire said, if anything."""
 
     reason: Reason = Reason.NONE
 
@@ -165,7 +165,7 @@ _BY_REASON: dict[Reason, tuple[type[RemoteError], str, str]] = {
     Reason.INTERNAL: (StreamReset, "the peer had an internal error", "look into the peer's log"),
     Reason.SHUTDOWN: (PeerClosed, "the peer is shutting down", "connect again when it is back"),
     Reason.REFUSED: (Refused, "it was refused by policy", "ask the operator to allow this PeerID or target"),
-    Reason.UNREACHABLE: (Unreachable, "the target cannot be reached", "check the address and that the target is running"),
+    Reason.UNREACHABLE: (Unreachable, "the target cannot be reached", "check the address and that it is running"),
     Reason.BUSY: (Busy, "the peer is busy", "try again later"),
     Reason.LIMIT: (Busy, "a limit of the peer is reached", "close what is not needed or try again later"),
     Reason.UNSUPPORTED: (Unsupported, "the peer does not offer this", "check that the peer runs the same extender"),
@@ -183,8 +183,8 @@ _BY_REASON: dict[Reason, tuple[type[RemoteError], str, str]] = {
 def error_from_reason(reason: int, what: str, where: str) -> RemoteError:
     """Make the exception for a reason of the wire.
 
-    `what` is what was being done ("opening a stream"), `where` with whom ("peer 5f0c…" or an address). An unknown number
-    counts as `Reason.NONE`. Returns the exception; raises nothing. Callable from any thread.
+    `what` is what was being done ("opening a stream"), `where` with whom ("peer 5f0c…" or an address). An unknown
+    number counts as `Reason.NONE`. Returns the exception; raises nothing. Callable from any thread.
     """
     known = Reason(reason)
     kind, happened, advice = _BY_REASON[known]

@@ -24,8 +24,8 @@ _Path = str | PathLike[str]
 class Identity:
     """Hold the identity of a node: its long-lived key, and the link keys that its addresses carry.
 
-    Made by `generate`, `load` or `load_or_create`. An identity that is never saved is a throw-away one. Any thread may use
-    it. It cannot be pickled, and neither `repr` nor a traceback shows a secret.
+    Made by `generate`, `load` or `load_or_create`. An identity that is never saved is a throw-away one. Any thread
+    may use it. It cannot be pickled, and neither `repr` nor a traceback shows a secret.
     """
 
     __slots__ = ("_ring",)
@@ -51,9 +51,9 @@ class Identity:
         """Read a key file.
 
         With a passphrase this takes about a second and 256 MiB (Argon2id); other threads run on meanwhile. Raises
-        `KeyFileError` for a file that is missing, a symbolic link, not ours, open to other users, damaged, or protected by
-        another passphrase; also when the file has no passphrase but one is given, so that nobody can slip in a file of
-        theirs.
+        `KeyFileError` for a file that is missing, a symbolic link, not ours, open to other users, damaged, or
+        protected by another passphrase; also when the file has no passphrase but one is given, so that nobody can
+        slip in a file of theirs.
         """
         return cls._of(KeyRing.load(path, _passphrase_bytes(passphrase)))
 
@@ -81,8 +81,8 @@ class Identity:
     def save(self, path: _Path, *, passphrase: str | None = None) -> None:
         """Write the key file as `create` does, but in the place of an older one if there is one.
 
-        A crash leaves the old file or the new one. Use it after `rotate_link_key` or to change the passphrase: the identity
-        that an overwritten file held is gone for good.
+        A crash leaves the old file or the new one. Use it after `rotate_link_key` or to change the passphrase: the
+        identity that an overwritten file held is gone for good.
         """
         self._ring.replace(path, _passphrase_bytes(passphrase))
 
@@ -101,13 +101,13 @@ class Identity:
         """Give all public link keys that are in use now, the newest last: more than one during an overlap."""
         now_s = time.time()
         keys = self._ring.link_keys
-        return tuple(LinkKey(key) for key, _, not_after in keys[:-1] if now_s < not_after) + (LinkKey(keys[-1][0]),)
+        return (*(LinkKey(key) for key, _, not_after in keys[:-1] if now_s < not_after), LinkKey(keys[-1][0]))
 
     def rotate_link_key(self, overlap_days: int = 90) -> None:
         """Make a new link key; addresses with the one before keep working for `overlap_days`, with older ones no more.
 
-        Nothing is written: `save` the identity. A node takes the new key when it is started. Raises `InvalidValue` for a
-        number of days that is not 0 to 3650.
+        Nothing is written: `save` the identity. A node takes the new key when it is started. Raises `InvalidValue`
+        for a number of days that is not 0 to 3650.
         """
         if not 0 <= overlap_days <= _OVERLAP_DAYS_MAX:
             raise InvalidValue(f"overlap_days is {overlap_days}: it must be from 0 to {_OVERLAP_DAYS_MAX}")

@@ -10,7 +10,17 @@ from qg.errors import InvalidValue, Reason
 if TYPE_CHECKING:
     from uuid import UUID
 
-__all__ = ["ExtenderId", "LinkInfo", "LinkKey", "PeerId", "PeerInfo", "Reason", "Status", "base32_decode", "base32_encode"]
+__all__ = [
+    "ExtenderId",
+    "LinkInfo",
+    "LinkKey",
+    "PeerId",
+    "PeerInfo",
+    "Reason",
+    "Status",
+    "base32_decode",
+    "base32_encode",
+]
 
 
 def base32_encode(raw: bytes) -> str:
@@ -21,8 +31,8 @@ def base32_encode(raw: bytes) -> str:
 def base32_decode(text: str) -> bytes:
     """Read what `base32_encode` writes, and nothing else.
 
-    Raises `InvalidValue` for upper case, padding, other characters, an impossible length or unused bits that are not zero:
-    every value has exactly one text.
+    Raises `InvalidValue` for upper case, padding, other characters, an impossible length or unused bits that are not
+    zero: every value has exactly one text.
     """
     bad = next((c for c in text if c not in "abcdefghijklmnopqrstuvwxyz234567"), None)
     if bad is not None:

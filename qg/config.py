@@ -1,0 +1,278 @@
+# SPDX-License-Identifier: MIT
+"""The configuration of a node: every setting with its default and the reason for it.
+
+A file is TOML; its tables are the classes below (`[link]`, `[relay]`, `[limits]`), its keys their fields. Reading it
+finds everything that is wrong at once. Numbers of section so-and-so are those of docs/protocol.md.
+"""
+
+import os
+import tomllib
+from typing import Annotated, Any, Literal, TypeVar, Union, get_args, get_origin
+
+import msgspec
+from msgspec import Meta, Struct
+
+from qg.address import Endpoint, Prefix
+from qg.errors import ConfigError, InvalidValue
+from qg.types import PeerId
+
+__all__ = ["Config", "LimitsConfig", "LinkConfig", "RelayConfig"]
+
+_Count = Annotated[int, Meta(ge=1, le=1_000_000)]
+_Rate = Annotated[int, Meta(ge=1, le=1_000_000)]
+_Seconds = Annotated[int, Meta(ge=1, le=86_400)]
+_Kib = Annotated[int, Meta(ge=64, le=1_048_576)]
+_Mib = Annotated[int, Meta(ge=1, le=65_536)]
+_Port = Annotated[int, Meta(ge=1, le=65_535)]
+
+
+class LinkConfig(Struct, frozen=True, kw_only=True):
+    """Settings of sessions with other nodes."""
+
+    # "light" costs under 12 % on bulk and hides most of what lengths tell; the stricter of both sides' wishes holds
+    # (4.6).
+    padding: Literal["none", "light"] = "light"
+    # AEAD suites never to be offered or taken. ChaCha20-Poly1305 cannot be removed: every node must have it (3.6).
+    suites_removed: tuple[Literal["aes-256-gcm", "aegis-256"], ...] = ()
+    # A peer that says nothing for this long is gone. An idle link is probed at random every 15 to 30 s, so 60 allows
+    # for a lost probe (4.7).
+    dead_peer_s: _Seconds = 60
+    # How far a dialler's clock may be off. Wider makes the replay filter hold longer (3.5).
+    clock_window_s: Annotated[int, Meta(ge=10, le=3600)] = 120
+    # A stolen key opens nothing older than this: WireGuard's figure (4.5).
+    epoch_s: Annotated[int, Meta(ge=1, le=3600)] = 120
+    # A full new key exchange costs 2.6 kB and 0.3 ms; the original uses 300 to 1200 s (4.5).
+    rekey_s: Annotated[int, Meta(ge=1, le=3600)] = 600
+
+
+class RelayConfig(Struct, frozen=True, kw_only=True):
+    """What this node carries for others (6.6). Off by default: carrying strangers' bytes is the operator's decision."""
+
+    # Who may use this node as a relay: nobody, whoever is in the closed network, or these PeerIDs.
+    allow: Literal["none", "members"] | tuple[PeerId, ...] = "none"
+    # Networks that may be dialled although they are never dialled otherwise: loopback, private, link-local, CGNAT.
+    targets: tuple[Prefix, ...] = ()
+    # Ports that may be dialled. The port qg nodes use by convention, so that a relay is no port scanner.
+    ports: tuple[_Port, ...] = (7447,)
+    # Bytes held for all circuits together: accepted from one side and not yet written to the other (6.4).
+    memory_mib: _Mib = 64
+    # A circuit without a byte for this long is closed: NAT boxes forget sooner (6.7).
+    idle_s: _Seconds = 300
+    # Time for one hop of a circuit to come up; a user will not wait longer (6.7).
+    build_s: _Seconds = 15
+    # No circuit lives longer, so that a path changes at least daily (6.7).
+    life_s: Annotated[int, Meta(ge=60, le=604_800)] = 86_400
+
+
+class LimitsConfig(Struct, frozen=True, kw_only=True):
+    """Bounds on what others can make this node do; the table of section 9 tells what happens when one is reached.
+
+    Rates "per address" are per IPv4 address or IPv6 /64, "per network" per /24 or /48.
+    """
+
+    # Networks that the rates per address do not apply to: this machine.
+    exempt: tuple[Prefix, ...] = (Prefix.parse("127.0.0.0/8"), Prefix.parse("::1/128"))
+    # Connections accepted per address; a browser opens six at once.
+    accepts_per_s: _Rate = 10
+    accepts_burst: _Count = 20
+    # Handshakes per address: WireGuard allows 20 per second, burst 5; we allow bursts since ours are dearer but rarer.
+    handshakes_per_s: _Rate = 5
+    handshakes_burst: _Count = 20
+    # Handshakes per network: a company behind one /24 may come back at once after a power cut.
+    network_handshakes_per_s: _Rate = 20
+    network_handshakes_burst: _Count = 60
+    # Handshakes of the whole node: 500 cost about 16 % of a core.
+    node_handshakes_per_s: _Rate = 500
+    # Connections whose handshake is under way: 6 KiB each.
+    half_open: _Count = 1024
+    # Time to the first 80 bytes, to the whole first flight, to the end of the handshake.
+    head_s: _Seconds = 10
+    flight_s: _Seconds = 15
+    handshake_s: _Seconds = 30
+    # Failed connections that are kept open in silence, and how long; one descriptor each (3.8).
+    sinks: _Count = 256
+    sink_min_s: _Seconds = 30
+    sink_max_s: _Seconds = 90
+    # Sessions, all and per network; an idle one takes up to 8 KiB.
+    sessions: _Count = 10_000
+    network_sessions: _Count = 32
+    # Bytes that peers may have under way to this node's applications; windows shrink at half of it.
+    receive_credit_mib: _Mib = 256
+    # Bytes written by the application and not yet sent, per session; then `write` waits.
+    send_queue_kib: _Kib = 4096
+    # A peer that takes nothing for this long while the queue is full is closed.
+    slow_reader_s: _Seconds = 30
+    # A record that began must be whole after this long.
+    slow_record_s: _Seconds = 20
+    # Largest windows that receive buffers grow to, per stream and per session (section 7): 1 MiB carries 100 Mbit/s
+    # at 80 ms. No stream gets more than a quarter of its session's window.
+    stream_window_kib: _Kib = 1024
+    session_window_kib: _Kib = 8192
+    # Streams of applications per session: open at a time, and new ones per second.
+    service_streams: _Count = 1024
+    service_streams_per_s: _Rate = 1000
+    # PING, RESET, SERVICES, PEERS, OBSERVED together; CREDIT has the same again.
+    control_frames_per_s: _Rate = 1000
+    # One message; it must be whole in memory before it is handed over.
+    message_max_kib: _Kib = 1024
+    # Pipes and relay streams per link and for the node, and new ones per second and link.
+    pipes_per_link: _Count = 1024
+    pipes: _Count = 65_536
+    pipes_per_s: _Rate = 50
+    pipes_burst: _Count = 200
+    # Log lines that unauthenticated peers can cause; the rest is counted.
+    log_lines_per_s: _Rate = 10
+
+
+class Config(Struct, frozen=True, kw_only=True):
+    """Hold the settings of one node. Immutable.
+
+    `load` and `from_dict` check every value; the constructor takes what it is given.
+    """
+
+    # Key file; made by `qg keygen`. None: a throw-away identity. Relative paths are taken from the configuration's
+    # folder.
+    identity: str | None = None
+    # Where to wait for peers. Empty: a node that only dials is of use and needs no open port.
+    listen: tuple[Endpoint, ...] = ()
+    # File with the secret of a closed network. None: the open network.
+    network_secret: str | None = None
+    # Answer diallers that do not know our link key (XX). Off: it shows our identity to whoever asks (protocol 1.2, P9).
+    allow_first_contact: bool = False
+    # Who may have a session with this node: anyone that completes a handshake, members of the closed network, these
+    # PeerIDs.
+    allow: Literal["anyone", "members"] | tuple[PeerId, ...] = "anyone"
+    # Go on with keys in memory that may reach the swap file once the limit for locked memory is reached; `status`
+    # says so. On: the limit is 8 MiB on most machines, and ending there would close a relay at 5,400 sessions
+    # (section 8).
+    allow_unlocked: bool = True
+    # Unix socket for `qg status` and `qg stop`. None: none is made.
+    control_socket: str | None = None
+    log_level: Literal["debug", "info", "warning", "error"] = "info"
+    link: LinkConfig = LinkConfig()
+    relay: RelayConfig = RelayConfig()
+    limits: LimitsConfig = LimitsConfig()
+
+    @classmethod
+    def load(cls, path: "str | os.PathLike[str]") -> "Config":
+        """Read a TOML file; raises `ConfigError` with one line for each thing that is wrong."""
+        name = os.fspath(path)
+        try:
+            with open(name, "rb") as file:
+                table = tomllib.load(file)
+        except OSError as error:
+            raise ConfigError(f"{name}: cannot be read: {error.strerror}; check the path and its permissions") from None
+        except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+            raise ConfigError(f"{name}: is not TOML: {error}") from None
+        return cls.from_dict(table, name)
+
+    @classmethod
+    def from_dict(cls, table: dict[str, Any], source: str = "configuration") -> "Config":
+        """Check settings given as nested dictionaries, as a TOML file would; errors as for `load`.
+
+        `source` stands in front of each error; if it is a path, paths in the settings are relative to its folder.
+        """
+        problems: list[str] = []
+        config = _table_read(cls, table, "", problems)
+        problems += _rules_check(config)
+        if problems:
+            raise ConfigError(*(f"{source}: {problem}" for problem in problems))
+        folder = os.path.dirname(source)
+        paths = {name: getattr(config, name) for name in ("identity", "network_secret", "control_socket")}
+        return msgspec.structs.replace(
+            config,
+            **{
+                name: os.path.join(folder, os.path.expanduser(path)) for name, path in paths.items() if path is not None
+            },
+        )
+
+
+_Table = TypeVar("_Table", bound=Struct)
+
+# How the types that are written as text are read.
+_TEXT_TYPES: dict[Any, Any] = {Endpoint: Endpoint.parse, Prefix: Prefix.parse, PeerId: PeerId}
+_TEXT_EXAMPLES = {
+    Endpoint: 'an endpoint such as "tcp://0.0.0.0:7447"',
+    Prefix: 'a network such as "10.0.0.0/8"',
+    PeerId: "a PeerID",
+}
+
+
+def _rules_check(config: Config) -> list[str]:
+    """Find settings that are right alone and wrong together."""
+    problems = []
+    limits = config.limits
+    if limits.sink_min_s > limits.sink_max_s:
+        problems.append(
+            f"limits.sink_min_s = {limits.sink_min_s}: must not be above limits.sink_max_s = {limits.sink_max_s}"
+        )
+    if limits.stream_window_kib * 4 > limits.session_window_kib:
+        problems.append(
+            f"limits.stream_window_kib = {limits.stream_window_kib}: must not be above a quarter of"
+            f" limits.session_window_kib ({limits.session_window_kib})"
+        )
+    if config.network_secret is None:
+        problems += [
+            f'{key} = "members": only a closed network has members; set network_secret, or list PeerIDs'
+            for key, allow in (("allow", config.allow), ("relay.allow", config.relay.allow))
+            if allow == "members"
+        ]
+    return problems
+
+
+def _table_read(cls: type[_Table], table: dict[str, Any], where: str, problems: list[str]) -> _Table:
+    """Make a Struct of a TOML table; what is wrong goes to problems and keeps its default."""
+    types = {field.name: field.type for field in msgspec.structs.fields(cls)}
+    values = {}
+    for key, value in table.items():
+        if key not in types:
+            problems.append(f"{where}{key}: unknown key; allowed here: {', '.join(sorted(types))}")
+        elif not isinstance(types[key], type) or not issubclass(types[key], Struct):
+            found: list[str] = []
+            parsed = _value_read(types[key], value, where + key, found)
+            if found:
+                problems += found
+            else:
+                values[key] = parsed
+        elif isinstance(value, dict):
+            values[key] = _table_read(types[key], value, f"{where}{key}.", problems)
+        else:
+            problems.append(f"{where}{key} = {value!r}: must be a table, written [{where}{key}]")
+    return cls(**values)
+
+
+def _value_read(type_: Any, value: Any, where: str, problems: list[str]) -> Any:
+    if get_origin(type_) is Union and any(get_origin(arm) is tuple for arm in get_args(type_)):
+        arms = [arm for arm in get_args(type_) if (get_origin(arm) is tuple) == isinstance(value, list)]
+        if isinstance(value, list) or value in get_args(arms[0]):
+            return _value_read(arms[0], value, where, problems)
+    elif get_origin(type_) is tuple and isinstance(value, list):
+        item_type = get_args(type_)[0]
+        return tuple(_value_read(item_type, item, f"{where}[{idx}]", problems) for idx, item in enumerate(value))
+    elif type_ in _TEXT_TYPES and isinstance(value, str):
+        try:
+            return _TEXT_TYPES[type_](value)
+        except InvalidValue as error:
+            problems.append(f"{where}: {error}")
+            return None
+    elif get_origin(type_) is not tuple and type_ not in _TEXT_TYPES:
+        try:
+            return msgspec.convert(value, type_)
+        except msgspec.ValidationError:
+            pass
+    problems.append(f"{where} = {value!r}: must be {_allowed_text(type_)}")
+    return None
+
+
+def _allowed_text(type_: Any) -> str:
+    """Say what a setting may be, in the words of a TOML file."""
+    arguments = get_args(type_)
+    if get_origin(type_) is Annotated:
+        return f"a whole number from {arguments[1].ge} to {arguments[1].le}"
+    if get_origin(type_) is Literal:
+        return " or ".join(f'"{choice}"' for choice in arguments)
+    if get_origin(type_) is tuple:
+        return f"a list, each item {_allowed_text(arguments[0])}"
+    if arguments:
+        return ", or ".join(_allowed_text(arm) for arm in arguments if arm is not type(None))
+    return {bool: "true or false", str: "a text"}.get(type_) or _TEXT_EXAMPLES[type_]
