@@ -14,7 +14,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterator
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, contextmanager, suppress
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -44,12 +44,17 @@ class Role:
     def __init__(self, *argv: str) -> None:
         self._process = subprocess.Popen(argv, stdin=subprocess.PIPE, stdout=subprocess.PIPE, cwd=ROOT, text=True)
         self.pid = self._process.pid
-        self.hello = self.answer()
+        try:
+            self.hello = self.answer()
+        except BaseException:
+            self.close()
+            raise
 
     def post(self, do: str, **arguments: Any) -> None:
         assert self._process.stdin
-        self._process.stdin.write(json.dumps({"do": do, **arguments}) + "\n")
-        self._process.stdin.flush()
+        with suppress(BrokenPipeError):  # it died; `answer` says how
+            self._process.stdin.write(json.dumps({"do": do, **arguments}) + "\n")
+            self._process.stdin.flush()
 
     def answer(self) -> Any:
         assert self._process.stdout
@@ -85,7 +90,8 @@ class Role:
     def close(self) -> None:
         with self._process:
             assert self._process.stdin
-            self._process.stdin.close()
+            with suppress(BrokenPipeError):  # it died with a request unread
+                self._process.stdin.close()
             try:
                 self._process.wait(EXIT_TIMEOUT_S)
             except subprocess.TimeoutExpired:
