@@ -16,7 +16,6 @@ from pathlib import Path
 
 import Cython
 from Cython.Build import cythonize
-from Cython.Compiler import Options
 from setuptools import Extension, setup
 from setuptools.command.build_ext import build_ext
 from setuptools.errors import BaseError, CompileError
@@ -24,11 +23,12 @@ from setuptools.errors import BaseError, CompileError
 ROOT = Path(__file__).resolve().parent
 sys.path.insert(0, str(ROOT / "tools"))
 
-from native import IS_MACOS, LIBRARY_NAME, N_JOBS, Native, NativeError, folder_lock, native_get  # noqa: E402
+from native import IS_MACOS, LIBRARY_NAME, LICENSES_NAME, N_JOBS, Native, NativeError, folder_lock, native_get  # noqa: E402
 
 IS_DEBUG = os.environ.get("QG_DEBUG") == "1"
 IS_SANITIZED = os.environ.get("QG_SANITIZE") == "1"
 IS_TEST = os.environ.get("QG_TEST") == "1"
+GENERATED = (LIBRARY_NAME, LICENSES_NAME, "_build_info.py")
 VARIANTS = {"-debug": IS_DEBUG, "-sanitize": IS_SANITIZED, "-test": IS_TEST}
 
 DIRECTIVES = {
@@ -97,6 +97,7 @@ class BuildCore(build_ext):
         self.modules_remove(core, all_of_them=not is_current)
         if native.library:
             file_refresh(core / LIBRARY_NAME, native.library.read_bytes())
+            file_refresh(core / LICENSES_NAME, (native.library.parent / LICENSES_NAME).read_bytes())
         file_refresh(core / "_build_info.py", info.encode())
         self.modules_cythonize(native)
         super().run()
@@ -121,14 +122,12 @@ class BuildCore(build_ext):
         core = Path("qg/_core")
         self.modules_remove(core, all_of_them=False)
         for path in sorted(Path(self.build_lib, core).iterdir()):
-            if path.name in (LIBRARY_NAME, "_build_info.py") or path.name.endswith(self.get_ext_filename("")):
+            if path.name in GENERATED or path.name.endswith(self.get_ext_filename("")):
                 file_refresh(core / path.name, path.read_bytes())
 
     def modules_cythonize(self, native: Native) -> None:
         """Turn every .pyx into an extension; one that Cython refuses does not keep the others from being built."""
         extensions = core_extensions(native)
-        if IS_DEBUG:
-            Options.generate_cleanup_code = 3  # leak checkers see the modules' own references freed
         self.extensions = cythonize(
             extensions,
             compiler_directives=DIRECTIVES,
@@ -151,7 +150,7 @@ class BuildCore(build_ext):
 
     def get_outputs(self) -> list[str]:
         core = Path(self.build_lib, "qg", "_core")
-        return [*super().get_outputs(), str(core / LIBRARY_NAME), str(core / "_build_info.py")]
+        return [*super().get_outputs(), *(str(core / name) for name in GENERATED if (core / name).exists())]
 
 
 def core_extensions(native: Native) -> list[CoreExtension]:

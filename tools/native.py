@@ -32,10 +32,11 @@ sys.path.insert(0, str(Path(__file__).resolve().parent))
 
 from native_sources import LIBSODIUM, LIBUV, NativeError, Source, archive_fetch, sources_fingerprint
 
-REVISION = 1  # raise when the way of building changes
+REVISION = 3  # raise when the way of building changes
 N_JOBS = 2
 IS_MACOS = sys.platform == "darwin"
 LIBRARY_NAME = "libqg_native.dylib" if IS_MACOS else "libqg_native.so"
+LICENSES_NAME = "libqg_native.LICENSE"  # what is linked in demands that its licence goes with it
 EXPORTS = ("crypto_*", "sodium_*", "randombytes", "randombytes_*", "uv_*")
 
 # -O3 is not taste: at -O2 libsodium's AES-256-GCM runs at half its speed. Never -march=native: libsodium chooses its
@@ -135,9 +136,12 @@ def build_into(home: Path, cflags: tuple[str, ...]) -> None:
         work = Path(name)
         result = work / "result"
         (result / "lib").mkdir(parents=True)
-        sodium_archive = sodium_build(source_unpack(LIBSODIUM, work), result, cflags)
-        uv_archive = uv_build(source_unpack(LIBUV, work), result, cflags)
-        library_link(result / "lib" / LIBRARY_NAME, [sodium_archive, uv_archive], work, cflags)
+        sodium_root, uv_root = source_unpack(LIBSODIUM, work), source_unpack(LIBUV, work)
+        archives = [sodium_build(sodium_root, result, cflags), uv_build(uv_root, result, cflags)]
+        library_link(result / "lib" / LIBRARY_NAME, archives, work, cflags)
+        licenses = [f"{name}\n\n{(root / 'LICENSE').read_text()}"
+                    for name, root in (("libsodium", sodium_root), ("libuv", uv_root))]  # fmt: skip
+        (result / "lib" / LICENSES_NAME).write_text("\n\n".join(licenses))
         versions = {"libsodium": sodium_version(result / "include"), "libuv": uv_version(result / "include")}
         (result / "build.json").write_text(json.dumps(versions))
         shutil.rmtree(home, ignore_errors=True)
@@ -145,7 +149,7 @@ def build_into(home: Path, cflags: tuple[str, ...]) -> None:
 
 
 def source_unpack(source: Source, work: Path) -> Path:
-    """Unpack the archive of `source` and return the folder with its `configure` or `CMakeLists.txt`."""
+    """Unpack the archive of `source` and return the library's own root in it."""
     archive = archive_fetch(source, cache_dir() / "sources", say)
     folder = work / source.name
     folder.mkdir()
