@@ -54,6 +54,9 @@ cdef void crypto_random(void *ctx, uint8_t *dst, size_t n) noexcept nogil  # ran
 cdef void wipe(void *p, size_t n) noexcept nogil                # zeroes, never optimised away
 cdef bint ct_equal(const void *a, const void *b, size_t n) noexcept nogil  # constant time
 
+cdef int suite_select(uint16_t offered, uint16_t usable) noexcept nogil
+    # protocol.md 3.6: AEGIS-256 before AES-256-GCM before ChaCha20-Poly1305; E_SUITE when nothing is in both masks
+
 # AEAD with a prepared key. Nonces are the caller's duty. dst equals src or is disjoint from it.
 cdef int aead_init(aead_key_t *key, uint16_t suite, const uint8_t *key32) noexcept nogil   # E_SUITE
 cdef int aead_tag_len(uint16_t suite) noexcept nogil            # 16 or 32, E_SUITE
@@ -94,3 +97,6 @@ cdef int mlkem768_public(uint8_t *public1184, const uint8_t *seed64) noexcept no
 cdef int mlkem768_encaps(uint8_t *ciphertext1088, uint8_t *shared32, const uint8_t *public1184,
                          const uint8_t *random32) noexcept nogil    # E_KEM: FIPS 203 7.2 input check
 cdef int mlkem768_decaps(uint8_t *shared32, const uint8_t *ciphertext1088, const uint8_t *seed64) noexcept nogil
+
+# For owner classes: value if it has n bytes, else ValueError.
+cdef bytes exactly(bytes value, Py_ssize_t n, str what)

@@ -56,6 +56,15 @@ cdef bint ct_equal(const void *a, const void *b, size_t n) noexcept nogil:
     return sodium_memcmp(a, b, n) == 0
 
 
+cdef int suite_select(uint16_t offered, uint16_t usable) noexcept nogil:
+    cdef uint16_t common = offered & usable
+    if common & SUITE_AEGIS_256:
+        return SUITE_AEGIS_256
+    if common & SUITE_AES_256_GCM:
+        return SUITE_AES_256_GCM
+    return SUITE_CHACHA20_POLY1305 if common & SUITE_CHACHA20_POLY1305 else E_SUITE
+
+
 cdef int aead_tag_len(uint16_t suite) noexcept nogil:
     if suite == SUITE_AEGIS_256:
         return 32
@@ -308,7 +317,7 @@ cdef class AeadKey:
         return bytes(dst[:rc]) if rc >= 0 else rc
 
 
-cdef inline bytes exactly(bytes value, Py_ssize_t n, str what):
+cdef bytes exactly(bytes value, Py_ssize_t n, str what):
     if value is None or len(value) != n:
         raise ValueError(f"{what} has {n} bytes")
     return value
@@ -317,6 +326,11 @@ cdef inline bytes exactly(bytes value, Py_ssize_t n, str what):
 def suites():
     """Return the mask of AEAD suites that this CPU runs without tables."""
     return usable_suites
+
+
+def suite_chosen(uint16_t offered, uint16_t usable):
+    """Return the suite that a responder picks, or E_SUITE."""
+    return suite_select(offered, usable)
 
 
 def sodium_version():
