@@ -62,7 +62,9 @@ cdef int suite_select(uint16_t offered, uint16_t usable) noexcept nogil:
         return SUITE_AEGIS_256
     if common & SUITE_AES_256_GCM:
         return SUITE_AES_256_GCM
-    return SUITE_CHACHA20_POLY1305 if common & SUITE_CHACHA20_POLY1305 else E_SUITE
+    if common & SUITE_CHACHA20_POLY1305:
+        return SUITE_CHACHA20_POLY1305
+    return E_SUITE
 
 
 cdef int aead_tag_len(uint16_t suite) noexcept nogil:
