@@ -44,9 +44,10 @@ def qg_relay_measure(load: str, module: str, suite: str) -> Figures:
     """`load` is what else the relay's process does: "resting" or "spinning"."""
     with (
         python_role(module, "server", "sink", suite) as receiver,
-        python_role(module, "relay", load, suite, receiver.hello["address"]) as relay,
-        python_role(module, "client", json.dumps(receiver.hello), suite, relay.hello["address"]) as sender,
+        python_role(module, "client", json.dumps(receiver.hello), suite) as sender,
+        python_role(module, "relay", load, suite, sender.hello["peer_id"], receiver.hello["address"]) as relay,
     ):
+        sender.ask("route", via=[relay.hello["address"]])
         transfer = Transfer(sender, receiver)
         transfer.run(WARM_UP_LEN)
         python_threads = relay.ask("threads")

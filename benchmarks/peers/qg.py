@@ -17,7 +17,18 @@ import qg
 from benchmarks.role import CHUNK_LEN, MESSAGE_LEN, Commands, Tally, percentiles, role_serve, times_at_once
 
 LISTEN = ["tcp://127.0.0.1:0"]
-N_SESSIONS_MAX = 4096
+SUITES_REMOVED = {"aegis-256": (), "chacha20-poly1305": ("aes-256-gcm", "aegis-256")}
+# Everybody here has the same address, and more comes from it at once than an honest network sends.
+LIMITS = qg.LimitsConfig(
+    accepts_per_s=100_000,
+    accepts_burst=100_000,
+    handshakes_per_s=100_000,
+    handshakes_burst=100_000,
+    network_handshakes_per_s=100_000,
+    network_handshakes_burst=100_000,
+    node_handshakes_per_s=100_000,
+    network_sessions=10_000,
+)
 
 
 class Sink(qg.Extender):
@@ -58,15 +69,17 @@ class Counted(qg.Extender):
         self.closed.add(1)
 
 
-def config_make(suite: str) -> qg.Config:
-    return qg.Config(suites=[suite])
+def config_make(suite: str, relay: qg.RelayConfig | None = None) -> qg.Config:
+    """The defaults, padding included, but for the suite and for limits that would be measured instead of the work."""
+    link = qg.LinkConfig(suites_removed=SUITES_REMOVED[suite])
+    return qg.Config(link=link, limits=LIMITS, relay=relay or qg.RelayConfig())
 
 
 async def server_main(_service: str, suite: str) -> None:
     sink, counted = Sink(), Counted()
     commands = {"received": sink.received.reach, "opened": counted.opened.reach, "closed": counted.closed.reach}
     async with qg.Node(
-        qg.Identity.create(), listen=LISTEN, extenders=[sink, Echo(), counted], config=config_make(suite)
+        qg.Identity.generate(), listen=LISTEN, extenders=[sink, Echo(), counted], config=config_make(suite)
     ) as node:
         await role_serve(commands, {"address": str(node.address)})
 
@@ -81,17 +94,22 @@ def spin() -> None:
         pass
 
 
-async def relay_main(load: str, suite: str) -> None:
+async def relay_main(load: str, suite: str, sender_id: str, target: str) -> None:
+    """Relay for that sender to that address only, while the process does nothing else or is `spinning`."""
     if load == "spinning":
         threading.Thread(target=spin, daemon=True).start()
-    config = config_make(suite)
-    async with qg.Node(qg.Identity.create(), listen=LISTEN, config=config) as node:
+    address = qg.Address.parse(target)
+    relay = qg.RelayConfig(
+        allow=(qg.PeerId(sender_id),), targets=(qg.Prefix.parse(f"{address.host}/32"),), ports=(address.port,)
+    )
+    async with qg.Node(qg.Identity.generate(), listen=LISTEN, config=config_make(suite, relay)) as node:
         await role_serve({"threads": threads}, {"address": str(node.address)})
 
 
 class Client:
-    def __init__(self, node: qg.Node, address: str, via: list[str]) -> None:
-        self._node, self._address, self._via = node, address, via
+    def __init__(self, node: qg.Node, address: str) -> None:
+        self._node, self._address = node, address
+        self._via: list[str] = []
         self._idle: list[qg.Peer] = []
         self._stream: qg.Stream | None = None
 
@@ -100,6 +118,10 @@ class Client:
             peer = await self._node.connect(self._address, via=self._via)
             self._stream = await peer.open_stream(service)
         return self._stream
+
+    async def route(self, via: list[str]) -> None:
+        """Reach the server over these relays from now on."""
+        self._via = via
 
     async def send(self, length: int) -> None:
         stream = await self._opened(Sink.id)
@@ -119,7 +141,7 @@ class Client:
         return percentiles(samples_ns)
 
     async def _connect_fresh(self) -> qg.Peer:
-        return await self._node.connect(self._address, identity=qg.Identity.create())
+        return await self._node.connect(self._address, identity=qg.Identity.generate())
 
     async def _handshake(self) -> None:
         peer = await self._connect_fresh()
@@ -135,16 +157,18 @@ class Client:
         await times_at_once(n, n_in_flight, self._hold)
 
 
-async def client_main(server_hello: str, suite: str, *via: str) -> None:
-    async with qg.Node(qg.Identity.create(), config=config_make(suite)) as node:
-        client = Client(node, json.loads(server_hello)["address"], list(via))
+async def client_main(server_hello: str, suite: str) -> None:
+    identity = qg.Identity.generate()
+    async with qg.Node(identity, config=config_make(suite)) as node:
+        client = Client(node, json.loads(server_hello)["address"])
         commands: Commands = {
+            "route": client.route,
             "send": client.send,
             "ping": client.ping,
             "handshakes": client.handshakes,
             "hold": client.hold,
         }
-        await role_serve(commands, {})
+        await role_serve(commands, {"peer_id": str(identity.peer_id)})
 
 
 ROLES: dict[str, Callable[..., Awaitable[None]]] = {"server": server_main, "relay": relay_main, "client": client_main}
