@@ -280,6 +280,12 @@ cdef int p3_parse(p3_t *p3, const uint8_t *src, size_t len, const p2_t *answer, 
 
 # Owners, for tests and fuzzers.
 
+cdef int fill(uint8_t *dst, bytes value, Py_ssize_t n, str what) except -1:
+    cdef bytes checked = exactly(value, n, what)
+    memcpy(dst, <const char *>checked, n)
+    return 0
+
+
 cdef int network_fill(network_t *network, bytes secret) except -1:
     if secret is None:
         return network_derive(network, NULL)
@@ -336,11 +342,11 @@ cdef class EnvelopeKeys:
         head.kind, head.frag_idx, head.frag_n = <uint8_t>kind, frag_idx, frag_n
         head.flight_id, head.time_s, head.pad_len = flight_id, time_s, pad_len
         head.body_len = <uint16_t>min(len(body), 65535)
-        memcpy(&head.cookie[0], <const char *>exactly(cookie, 16, "a cookie"), 16)
+        fill(&head.cookie[0], cookie, 16, "a cookie")
         cdef int rc = envelope_seal(&self.keys, &dst[0], &head, body, exactly(nonce, ENVELOPE_NONCE_LEN, "a nonce"))
         return PyBytes_FromStringAndSize(<char *>&dst[0], rc) if rc >= 0 else rc
 
-    cdef int fill(self, envelope_head_t *head, bytes flight) except? -1:
+    cdef int read_head(self, envelope_head_t *head, bytes flight) except? -1:
         if len(flight) < ENVELOPE_HEAD_LEN:
             return E_SHORT
         return envelope_open_head(&self.keys, head, flight)
@@ -348,7 +354,7 @@ cdef class EnvelopeKeys:
     def open_head(self, bytes flight not None):
         """Return the head as a dict, or a negative status code."""
         cdef envelope_head_t head
-        cdef int rc = self.fill(&head, flight)
+        cdef int rc = self.read_head(&head, flight)
         if rc != OK:
             return rc
         return {"kind": head.kind, "frag_idx": head.frag_idx, "frag_n": head.frag_n, "flight_id": head.flight_id,
@@ -358,7 +364,7 @@ cdef class EnvelopeKeys:
     def check(self, bytes flight not None, uint64_t window_s, uint64_t now_s):
         """Return the first code of the checks that a responder on TCP makes of the head: OK or negative."""
         cdef envelope_head_t head
-        cdef int rc = self.fill(&head, flight)
+        cdef int rc = self.read_head(&head, flight)
         if rc == OK:
             rc = envelope_check_stream(&head)
         return envelope_check_clock(&head, window_s, now_s) if rc == OK else rc
@@ -368,7 +374,7 @@ cdef class EnvelopeKeys:
         cdef envelope_head_t head
         cdef bytearray buffer = bytearray(flight)
         cdef uint8_t *p = <uint8_t *><char *>buffer
-        cdef int rc = self.fill(&head, flight)
+        cdef int rc = self.read_head(&head, flight)
         if rc == OK:
             rc = envelope_open_body(&self.keys, p + ENVELOPE_HEAD_LEN, &head, p, len(flight))
         return bytes(buffer[ENVELOPE_HEAD_LEN:ENVELOPE_HEAD_LEN + rc]) if rc >= 0 else rc
@@ -403,7 +409,7 @@ def p1_bytes(uint16_t suites, uint16_t kems, uint32_t features, uint16_t min_ver
     cdef p1_t p1
     cdef uint8_t[P1_LEN] dst
     p1.suites, p1.kems, p1.features, p1.min_version, p1.max_version = suites, kems, features, min_version, max_version
-    memcpy(&p1.random[0], <const char *>exactly(random, 12, "P1's randomness"), 12)
+    fill(&p1.random[0], random, 12, "P1's randomness")
     p1_put(&dst[0], &p1)
     return PyBytes_FromStringAndSize(<char *>&dst[0], P1_LEN)
 
@@ -423,8 +429,8 @@ def p2_bytes(uint16_t suite, uint16_t kem, uint32_t features, bytes cid not None
     cdef p2_t p2
     cdef uint8_t[P2_LEN] dst
     p2.suite, p2.kem, p2.features, p2.responder_time_s = suite, kem, features, responder_time_s
-    memcpy(&p2.cid[0], <const char *>exactly(cid, 8, "a cid"), 8)
-    memcpy(&p2.cert[0], <const char *>exactly(cert, HANDSHAKE_CERT_LEN, "a certificate"), HANDSHAKE_CERT_LEN)
+    fill(&p2.cid[0], cid, 8, "a cid")
+    fill(&p2.cert[0], cert, HANDSHAKE_CERT_LEN, "a certificate")
     p2_put(&dst[0], &p2)
     return PyBytes_FromStringAndSize(<char *>&dst[0], P2_LEN)
 
@@ -447,9 +453,9 @@ def p3_bytes(bytes cid not None, uint32_t features, bytes to_peer_id not None, b
     cdef p3_t p3
     cdef uint8_t[P3_LEN] dst
     p3.features = features
-    memcpy(&p3.cid[0], <const char *>exactly(cid, 8, "a cid"), 8)
-    memcpy(&p3.to_peer_id[0], <const char *>exactly(to_peer_id, 32, "a PeerID"), 32)
-    memcpy(&p3.cert[0], <const char *>exactly(cert, HANDSHAKE_CERT_LEN, "a certificate"), HANDSHAKE_CERT_LEN)
+    fill(&p3.cid[0], cid, 8, "a cid")
+    fill(&p3.to_peer_id[0], to_peer_id, 32, "a PeerID")
+    fill(&p3.cert[0], cert, HANDSHAKE_CERT_LEN, "a certificate")
     p3_put(&dst[0], &p3)
     return PyBytes_FromStringAndSize(<char *>&dst[0], P3_LEN)
 
