@@ -1,9 +1,9 @@
 # SPDX-License-Identifier: MIT
 """PeerIDs, link certificates and peer records (protocol.md 2.1, 2.2).
 
-A link certificate ties the X25519 key that did the handshake's DH to an Ed25519 identity. Verified ones are remembered by
-SHA-256(certificate || X25519 key) for an hour in a cache whose memory the owner gives; the expiry date is checked on every use.
-Times are unix seconds.
+A link certificate ties the X25519 key that did the handshake's DH to an Ed25519 identity. Verified ones are
+remembered by SHA-256(certificate || X25519 key) for an hour in a cache whose memory the owner gives; the expiry
+date is checked on every use. Times are unix seconds.
 """
 from libc.stdint cimport uint8_t, uint32_t, uint64_t
 
@@ -59,5 +59,5 @@ cdef int peer_record_build(uint8_t *dst, const peer_record_t *record, const uint
     # at most PEER_RECORD_MAX bytes; the length, or E_ADDRESS when the addresses do not parse to n_addresses
 cdef int peer_record_verify(peer_record_t *record, const uint8_t *src, size_t len, cert_cache_t *cache,
                             uint64_t now_s) noexcept nogil
-    # OK; E_SHORT, E_LONG, E_VERSION, E_ADDRESS, E_EXPIRED, E_IDENTITY (PeerID not of the certificate), E_SIGNATURE and the
-    # codes of cert_verify
+    # OK; E_SHORT, E_LONG, E_VERSION, E_ADDRESS, E_EXPIRED, E_IDENTITY (PeerID not of the certificate), E_SIGNATURE
+    # and the codes of cert_verify

@@ -260,8 +260,8 @@ cdef class CertCache:
 
 cdef object cert_outcome(cert_cache_t *cache, bytes src, bytes link_key, uint64_t now_s):
     cdef cert_t cert
-    cdef int rc = cert_verify(&cert, exactly(src, CERT_LEN, "a certificate"), exactly(link_key, 32, "a link key"), cache,
-                              now_s)
+    cdef int rc = cert_verify(&cert, exactly(src, CERT_LEN, "a certificate"), exactly(link_key, 32, "a link key"),
+                              cache, now_s)
     if rc != OK:
         return rc
     return (PyBytes_FromStringAndSize(<char *>&cert.peer_id[0], 32),

@@ -1,9 +1,10 @@
 # SPDX-License-Identifier: MIT
 """Cryptographic primitives over plain memory. With `secret` the only user of libsodium.
 
-All buffers are borrowed until return. `src_len` is below 2^31 - 64. Functions return >= 0 or a code of `status`; what is written
-to a destination after a negative return is not defined, except that nothing secret is left there. Keys on this module's own stack
-are wiped. Ed25519 verification is strict (no small-order or non-canonical points), X25519 refuses an all-zero result.
+All buffers are borrowed until return. `src_len` is below 2^31 - 64. Functions return >= 0 or a code of `status`;
+what is written to a destination after a negative return is not defined, except that nothing secret is left there.
+Keys on this module's own stack are wiped. Ed25519 verification is strict (no small-order or non-canonical points),
+X25519 refuses an all-zero result.
 """
 from libc.stdint cimport uint8_t, uint16_t, uint32_t, uint64_t
 
@@ -48,10 +49,10 @@ cdef extern from *:
 # Fills dst with n random bytes. The only source of randomness that protocol code knows.
 ctypedef void (*random_fn)(void *ctx, uint8_t *dst, size_t n) noexcept nogil
 
-cdef int crypto_init() noexcept nogil                           # mask of usable suites, or E_IO; call before anything else
-cdef uint16_t crypto_suites() noexcept nogil                    # the same mask; 0 before crypto_init
-cdef void crypto_random(void *ctx, uint8_t *dst, size_t n) noexcept nogil  # random_fn of a node: the kernel's; ctx unused
-cdef void wipe(void *p, size_t n) noexcept nogil                # zeroes, never optimised away
+cdef int crypto_init() noexcept nogil                   # mask of usable suites, or E_IO; call before anything else
+cdef uint16_t crypto_suites() noexcept nogil            # the same mask; 0 before crypto_init
+cdef void crypto_random(void *ctx, uint8_t *dst, size_t n) noexcept nogil  # the kernel's; ctx unused
+cdef void wipe(void *p, size_t n) noexcept nogil        # zeroes, never optimised away
 cdef bint ct_equal(const void *a, const void *b, size_t n) noexcept nogil  # constant time
 
 cdef int suite_select(uint16_t offered, uint16_t usable) noexcept nogil
@@ -64,7 +65,8 @@ cdef int aead_nonce_len(uint16_t suite) noexcept nogil          # 12 or 32, E_SU
 cdef int aead_seal(const aead_key_t *key, uint8_t *dst, const uint8_t *src, size_t src_len, const uint8_t *ad,
                    size_t ad_len, const uint8_t *nonce) noexcept nogil     # length with tag, E_SUITE, E_LONG
 cdef int aead_open(const aead_key_t *key, uint8_t *dst, const uint8_t *src, size_t src_len, const uint8_t *ad,
-                   size_t ad_len, const uint8_t *nonce) noexcept nogil     # length without tag, E_TAG, E_SHORT, E_SUITE, E_LONG
+                   size_t ad_len, const uint8_t *nonce) noexcept nogil
+    # length without tag, E_TAG, E_SHORT, E_SUITE, E_LONG
 cdef int xchacha_seal(const uint8_t *key32, uint8_t *dst, const uint8_t *src, size_t src_len, const uint8_t *ad,
                       size_t ad_len, const uint8_t *nonce24) noexcept nogil
 cdef int xchacha_open(const uint8_t *key32, uint8_t *dst, const uint8_t *src, size_t src_len, const uint8_t *ad,
@@ -76,7 +78,8 @@ cdef int chacha20_keystream(uint8_t *dst64, const uint8_t *key32, uint32_t count
 cdef int sha256(uint8_t *dst32, const uint8_t *src, size_t src_len) noexcept nogil
 cdef int sha256_pair(uint8_t *dst32, const uint8_t *a, size_t a_len, const uint8_t *b, size_t b_len) noexcept nogil
     # SHA-256(a || b); dst may lie in a or b
-cdef int hmac_sha256(uint8_t *dst32, const uint8_t *key, size_t key_len, const uint8_t *src, size_t src_len) noexcept nogil
+cdef int hmac_sha256(uint8_t *dst32, const uint8_t *key, size_t key_len, const uint8_t *src,
+                     size_t src_len) noexcept nogil
 cdef int hkdf_extract(uint8_t *prk32, const uint8_t *salt, size_t salt_len, const uint8_t *ikm,
                       size_t ikm_len) noexcept nogil
 cdef int hkdf_expand(uint8_t *dst, size_t dst_len, const uint8_t *prk32, const uint8_t *info,

@@ -431,7 +431,8 @@ def mlkem768_encapsulation(bytes public, bytes random):
     cdef bytes dst = PyBytes_FromStringAndSize(NULL, MLKEM768_CIPHERTEXT_LEN)
     cdef uint8_t[32] shared
     cdef int rc = mlkem768_encaps(<uint8_t *>PyBytes_AS_STRING(dst), &shared[0],
-                                  exactly(public, MLKEM768_PUBLIC_LEN, "a public key"), exactly(random, 32, "randomness"))
+                                  exactly(public, MLKEM768_PUBLIC_LEN, "a public key"),
+                                  exactly(random, 32, "randomness"))
     return (dst, PyBytes_FromStringAndSize(<char *>&shared[0], 32)) if rc == OK else rc
 
 

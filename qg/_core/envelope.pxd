@@ -1,9 +1,10 @@
 # SPDX-License-Identifier: MIT
-"""Handshake flights on the wire: network keys, envelopes, prologues and the payloads P1, P2, P3 (protocol.md 2.4, 3.2 to 3.5).
+"""Handshake flights on the wire: network keys, envelopes, prologues and the payloads P1, P2, P3 (protocol.md 2.4, 3.2
+to 3.5).
 
-An envelope is 24 random bytes, a sealed head of 56 and a sealed body. Opening the head proves that the sender knows the network
-secret and (except for XX) the responder's key, at the price of one symmetric operation. Buffers are borrowed until return; keys
-are secrets and belong in a secret slot. Times are unix seconds.
+An envelope is 24 random bytes, a sealed head of 56 and a sealed body. Opening the head proves that the sender knows
+the network secret and (except for XX) the responder's key, at the price of one symmetric operation. Buffers are
+borrowed until return; keys are secrets and belong in a secret slot. Times are unix seconds.
 """
 from libc.stdint cimport uint8_t, uint16_t, uint32_t, uint64_t
 
@@ -84,10 +85,12 @@ ctypedef struct p3_t:
     uint8_t cert[108]
 
 # Keys
-cdef int network_derive(network_t *network, const uint8_t *secret32) noexcept nogil    # NULL: the open network, 32 zero bytes
-cdef int envelope_keys_known(envelope_keys_t *keys, const network_t *network, const uint8_t *link_public32) noexcept nogil  # K(R)
+cdef int network_derive(network_t *network, const uint8_t *secret32) noexcept nogil    # NULL: the open network
+cdef int envelope_keys_known(envelope_keys_t *keys, const network_t *network,
+                             const uint8_t *link_public32) noexcept nogil      # K(R)
 cdef int envelope_keys_open(envelope_keys_t *keys, const network_t *network) noexcept nogil    # K0, for XX
-cdef int envelope_keys_reply(envelope_keys_t *reply, const envelope_keys_t *keys, const uint8_t *m1_hash32) noexcept nogil
+cdef int envelope_keys_reply(envelope_keys_t *reply, const envelope_keys_t *keys,
+                             const uint8_t *m1_hash32) noexcept nogil
     # K' for M2 from the K that opened M1 and SHA-256(M1); reply and keys are distinct
 
 # Envelopes
@@ -98,12 +101,12 @@ cdef int envelope_open_head(const envelope_keys_t *keys, envelope_head_t *head, 
     # OK; E_TAG, then E_VERSION, E_KIND, E_NONZERO, E_LONG. src is left as it is.
 cdef int envelope_open_body(const envelope_keys_t *keys, uint8_t *dst, const envelope_head_t *head, const uint8_t *src,
                             size_t src_len) noexcept nogil
-    # src is the whole flight; body_len bytes and the padding go to dst, which is src + 80 or disjoint with room for both;
-    # returns body_len; E_SHORT, E_LONG, E_TAG, E_NONZERO (padding)
+    # src is the whole flight; body_len bytes and the padding go to dst, which is src + 80 or disjoint with room for
+    # both; returns body_len; E_SHORT, E_LONG, E_TAG, E_NONZERO (padding)
 cdef int envelope_len(const envelope_head_t *head) noexcept nogil          # bytes of the whole flight
 cdef int envelope_check_stream(const envelope_head_t *head) noexcept nogil
     # off UDP: one fragment, no cookie, the exact length of its kind; OK, E_NONZERO, E_LENGTH, E_KIND for a cookie reply
-cdef int envelope_check_clock(const envelope_head_t *head, uint64_t window_s, uint64_t now_s) noexcept nogil   # OK, E_CLOCK
+cdef int envelope_check_clock(const envelope_head_t *head, uint64_t window_s, uint64_t now_s) noexcept nogil # E_CLOCK
 cdef int envelope_check_echo(const envelope_head_t *head, const envelope_head_t *first) noexcept nogil
     # M2 and M3 repeat flight id and time of M1: OK, E_MISMATCH
 cdef uint16_t envelope_pad_draw(random_fn rnd, void *rnd_ctx) noexcept nogil   # p of a flight on TCP
@@ -116,7 +119,8 @@ cdef int prologue_put_rekey(uint8_t *dst50, uint64_t generation, const uint8_t *
 
 # Payloads. put returns the length; parse wants exactly that length (E_SHORT, E_LONG).
 cdef int p1_put(uint8_t *dst, const p1_t *p1) noexcept nogil
-cdef int p1_parse(p1_t *p1, const uint8_t *src, size_t len) noexcept nogil     # E_VERSION, E_SUITE, E_KEM when the base is not offered
+cdef int p1_parse(p1_t *p1, const uint8_t *src, size_t len) noexcept nogil
+    # E_VERSION; E_SUITE, E_KEM when what every node must offer is missing
 cdef int p2_put(uint8_t *dst, const p2_t *p2) noexcept nogil
 cdef int p2_parse(p2_t *p2, const uint8_t *src, size_t len, const p1_t *offer) noexcept nogil
     # E_NONZERO; E_SUITE, E_KEM, E_MISMATCH for a suite, KEM or feature that P1 did not offer

@@ -5,7 +5,8 @@ from cpython.bytes cimport PyBytes_FromStringAndSize
 from libc.stdint cimport uint8_t, uint16_t, uint32_t, uint64_t
 from libc.string cimport memcmp, memcpy, memset, strlen
 
-from .crypto cimport SUITE_CHACHA20_POLY1305, exactly, hkdf_extract, hkdf_label, random_fn, wipe, xchacha_open, xchacha_seal
+from .crypto cimport (
+    SUITE_CHACHA20_POLY1305, exactly, hkdf_extract, hkdf_label, random_fn, wipe, xchacha_open, xchacha_seal)
 from .status cimport (
     E_CLOCK, E_IDENTITY, E_KEM, E_KIND, E_LENGTH, E_LONG, E_MISMATCH, E_NONZERO, E_SHORT, E_SUITE, E_TAG, E_VERSION, OK)
 from .sys cimport load_be16, load_be32, load_be64, store_be16, store_be32, store_be64
@@ -36,7 +37,8 @@ cdef int network_derive(network_t *network, const uint8_t *secret32) noexcept no
     cdef const char *salt = "qg1 network"
     cdef uint8_t[32] zero
     memset(&zero[0], 0, sizeof(zero))
-    hkdf_extract(&network.nx[0], <const uint8_t *>salt, strlen(salt), secret32 if secret32 is not NULL else &zero[0], 32)
+    hkdf_extract(&network.nx[0], <const uint8_t *>salt, strlen(salt),
+                 secret32 if secret32 is not NULL else &zero[0], 32)
     return hkdf_label(&network.psk[0], &network.nx[0], "qg1 noise psk", NULL, 0)
 
 
@@ -135,8 +137,8 @@ cdef int envelope_open_body(const envelope_keys_t *keys, uint8_t *dst, const env
     cdef int rc = check_len(src_len, envelope_len(head))
     if rc != OK:
         return rc
-    rc = xchacha_open(&keys.body[0], dst, src + ENVELOPE_HEAD_LEN, src_len - ENVELOPE_HEAD_LEN, src + ENVELOPE_NONCE_LEN,
-                      HEAD_SEALED_LEN, src)
+    rc = xchacha_open(&keys.body[0], dst, src + ENVELOPE_HEAD_LEN, src_len - ENVELOPE_HEAD_LEN,
+                      src + ENVELOPE_NONCE_LEN, HEAD_SEALED_LEN, src)
     if rc < 0:
         return rc
     return head.body_len if is_zero(dst + head.body_len, head.pad_len) else E_NONZERO
@@ -263,7 +265,8 @@ cdef int p3_put(uint8_t *dst, const p3_t *p3) noexcept nogil:
     return P3_LEN
 
 
-cdef int p3_parse(p3_t *p3, const uint8_t *src, size_t len, const p2_t *answer, const uint8_t *peer_id32) noexcept nogil:
+cdef int p3_parse(p3_t *p3, const uint8_t *src, size_t len, const p2_t *answer,
+                  const uint8_t *peer_id32) noexcept nogil:
     cdef int rc = check_len(len, P3_LEN)
     if rc != OK:
         return rc
@@ -384,7 +387,8 @@ def network_keys(bytes secret=None):
     """Return (NX, PSK) of a network secret, or of the open network; for known answers."""
     cdef network_t network
     network_fill(&network, secret)
-    made = (PyBytes_FromStringAndSize(<char *>&network.nx[0], 32), PyBytes_FromStringAndSize(<char *>&network.psk[0], 32))
+    made = (PyBytes_FromStringAndSize(<char *>&network.nx[0], 32),
+            PyBytes_FromStringAndSize(<char *>&network.psk[0], 32))
     wipe(&network, sizeof(network))
     return made
 
@@ -436,7 +440,7 @@ def p2_bytes(uint16_t suite, uint16_t kem, uint32_t features, bytes cid not None
 
 
 def p2_fields(bytes src not None, uint16_t suites, uint16_t kems, uint32_t features):
-    """Return (suite, kem, features, cid, responder_time_s, cert) checked against an offer, or a negative status code."""
+    """Return (suite, kem, features, cid, responder_time_s, cert) if P1's offer allows it, or a status code."""
     cdef p1_t offer
     cdef p2_t p2
     memset(&offer, 0, sizeof(offer))
@@ -461,7 +465,7 @@ def p3_bytes(bytes cid not None, uint32_t features, bytes to_peer_id not None, b
 
 
 def p3_fields(bytes src not None, uint32_t features, bytes own_peer_id not None):
-    """Return (cid, features, to_peer_id, cert) checked against P2's features and our PeerID, or a negative status code."""
+    """Return (cid, features, to_peer_id, cert) if it fits P2 and is meant for us, or a negative status code."""
     cdef p2_t answer
     cdef p3_t p3
     memset(&answer, 0, sizeof(answer))

@@ -1,10 +1,11 @@
 # SPDX-License-Identifier: MIT
 """Handshake state machine of the Noise Protocol Framework, revision 34, with hfs revision 1.
 
-Runs every 25519 pattern of the Noise tables (one-way, fundamental, deferred) with psk and hfs modifiers, ChaChaPoly or AESGCM and
-SHA256; KEM is MLKEM768. Order of calls: noise_init, the noise_set_* that the pattern needs, then noise_write and noise_read in
-turn until noise_is_done, then noise_split. A message that fails wipes the secrets and ends the handshake (every later call answers
-E_STATE); misuse (wrong turn, too little room, missing key) answers E_STATE, E_LONG or E_ARGUMENT and changes nothing.
+Runs every 25519 pattern of the Noise tables (one-way, fundamental, deferred) with psk and hfs modifiers, ChaChaPoly
+or AESGCM and SHA256; KEM is MLKEM768. Order of calls: noise_init, the noise_set_* that the pattern needs, then
+noise_write and noise_read in turn until noise_is_done, then noise_split. A message that fails wipes the secrets and
+ends the handshake (every later call answers E_STATE); misuse (wrong turn, too little room, missing key) answers
+E_STATE, E_LONG or E_ARGUMENT and changes nothing.
 """
 from libc.stdint cimport uint8_t, uint16_t, uint32_t, uint64_t
 
@@ -80,12 +81,12 @@ cdef int noise_init(noise_t *hs, noise_secret_t *secret, const noise_pattern_t *
     # E_SUITE without AES instructions for an AESGCM pattern
 cdef int noise_set_static(noise_t *hs, const uint8_t *secret32, const uint8_t *public32) noexcept nogil    # copies
 cdef int noise_set_remote_static(noise_t *hs, const uint8_t *public32) noexcept nogil
-cdef int noise_set_psk(noise_t *hs, const uint8_t *psk32) noexcept nogil       # copies; once per psk token, in their order
+cdef int noise_set_psk(noise_t *hs, const uint8_t *psk32) noexcept nogil   # copies; once per psk token, in their order
 
 cdef int noise_message_len(const noise_t *hs, size_t payload_len) noexcept nogil
     # bytes of the next message, written or read, that carries so much payload; E_STATE after the last one, E_LONG
-cdef int noise_write(noise_t *hs, uint8_t *dst, size_t dst_cap, const uint8_t *payload, size_t payload_len, random_fn rnd,
-                     void *rnd_ctx) noexcept nogil
+cdef int noise_write(noise_t *hs, uint8_t *dst, size_t dst_cap, const uint8_t *payload, size_t payload_len,
+                     random_fn rnd, void *rnd_ctx) noexcept nogil
     # message length. dst and payload are disjoint. Draws 32 bytes for e, then 64 for e1 (d || z), or 32 for ekem1.
 cdef int noise_read(noise_t *hs, uint8_t *dst, size_t dst_cap, const uint8_t *src, size_t src_len) noexcept nogil
     # payload length; E_SHORT, E_LONG, E_TAG, E_DH, E_KEM end the handshake. dst and src are disjoint.
@@ -93,7 +94,7 @@ cdef bint noise_is_done(const noise_t *hs) noexcept nogil
 cdef const uint8_t *noise_remote_static(const noise_t *hs) noexcept nogil      # 32 bytes inside hs, NULL while unknown
 cdef int noise_split(noise_t *hs, uint8_t *k1, uint8_t *k2, uint8_t *h32) noexcept nogil
     # key initiator -> responder, key responder -> initiator, handshake hash; wipes the secrets; E_STATE
-cdef void noise_wipe(noise_t *hs) noexcept nogil                # ends the handshake at any time; safe on a zeroed noise_t
+cdef void noise_wipe(noise_t *hs) noexcept nogil            # ends the handshake at any time; safe on a zeroed noise_t
 
 # Noise CipherState for transport messages of third-party vectors and peers. Our own records do not use it.
 ctypedef struct noise_cipher_t:

@@ -246,7 +246,8 @@ cdef void mix_hash(noise_t *hs, const uint8_t *src, size_t src_len) noexcept nog
     sha256_pair(&hs.h[0], &hs.h[0], 32, src, src_len)
 
 
-cdef void noise_hkdf(uint8_t *dst, size_t dst_len, const uint8_t *ck, const uint8_t *ikm, size_t ikm_len) noexcept nogil:
+cdef void noise_hkdf(uint8_t *dst, size_t dst_len, const uint8_t *ck, const uint8_t *ikm,
+                     size_t ikm_len) noexcept nogil:
     """HKDF of Noise section 4.3, which is RFC 5869 with empty info."""
     cdef uint8_t[32] prk
     hkdf_extract(&prk[0], ck, 32, ikm, ikm_len)
@@ -557,8 +558,8 @@ cdef int noise_finish(noise_t *hs, int rc) noexcept nogil:
     return rc
 
 
-cdef int noise_write(noise_t *hs, uint8_t *dst, size_t dst_cap, const uint8_t *payload, size_t payload_len, random_fn rnd,
-                     void *rnd_ctx) noexcept nogil:
+cdef int noise_write(noise_t *hs, uint8_t *dst, size_t dst_cap, const uint8_t *payload, size_t payload_len,
+                     random_fn rnd, void *rnd_ctx) noexcept nogil:
     cdef int len = noise_message_len(hs, payload_len)
     cdef int rc
     if len < 0:
@@ -724,7 +725,8 @@ cdef class NoiseCipher:
 cdef class NoiseHandshake:
     """Run one side of a Noise handshake. `random` scripts the randomness, else the system's is used.
 
-    `psks` are given in the order of the pattern's tokens. Messages and payloads are bytes; a negative number is a status code.
+    `psks` are given in the order of the pattern's tokens. Messages and payloads are bytes; a negative number is a
+    status code.
     """
     cdef noise_pattern_t pattern
     cdef noise_secret_t secret
@@ -795,7 +797,10 @@ cdef class NoiseHandshake:
         return noise_message_len(&self.hs, payload_len)
 
     def split(self):
-        """Return (cipher to the responder, cipher to the initiator, handshake hash); of a one-way pattern the first one counts."""
+        """Return (cipher to the responder, cipher to the initiator, handshake hash).
+
+        Of a one-way pattern only the first cipher is used.
+        """
         cdef uint8_t[32] k1
         cdef uint8_t[32] k2
         cdef uint8_t[32] h

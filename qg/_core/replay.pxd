@@ -1,9 +1,10 @@
 # SPDX-License-Identifier: MIT
 """Replay filter: remembers each admitted flight for as long as its time would be accepted again (protocol.md 3.5).
 
-One open-addressing table per process, shared by all workers without a lock: a slot is one atomic word, 40 bits of a keyed hash and
-24 bits of the second of insertion. A slot is free again `keep_s` seconds later. A flight may lie in PROBE_LEN neighbouring slots; when
-all of them are live the answer is E_FULL and the caller refuses the handshake. Times are unix seconds.
+One open-addressing table per process, shared by all workers without a lock: a slot is one atomic word, 40 bits of a
+keyed hash and 24 bits of the second of insertion. A slot is free again `keep_s` seconds later. A flight may lie in
+PROBE_LEN neighbouring slots; when all of them are live the answer is E_FULL and the caller refuses the handshake.
+Times are unix seconds.
 """
 from libc.stdint cimport uint8_t, uint32_t, uint64_t
 
@@ -23,8 +24,8 @@ ctypedef struct replay_t:
     uint64_t newest_s           # largest flight time accepted, atomic; what the owner keeps on disk
     uint64_t n_full             # E_FULL answers, atomic
 
-cdef int replay_init(replay_t *replay, uint64_t *slots, uint32_t n_slots, uint32_t keep_s, const uint8_t *key16) noexcept nogil
-    # E_ARGUMENT
+cdef int replay_init(replay_t *replay, uint64_t *slots, uint32_t n_slots, uint32_t keep_s,
+                     const uint8_t *key16) noexcept nogil      # E_ARGUMENT
 cdef int replay_lookup(const replay_t *replay, const uint8_t *id8, uint64_t time_s, uint64_t now_s) noexcept nogil
     # OK when unseen; E_REPLAY; E_CLOCK at or below floor_s. time_s is the flight's own time.
 cdef int replay_insert(replay_t *replay, const uint8_t *id8, uint64_t time_s, uint64_t now_s) noexcept nogil

@@ -40,7 +40,7 @@ cdef bint is_live(const replay_t *replay, uint64_t word, uint64_t now_s) noexcep
 
 
 cdef int find(const replay_t *replay, uint64_t hash, uint64_t now_s, int except_off, int *vacant_off) noexcept nogil:
-    """Offset from home of a live entry with this hash other than except_off, or -1; the first slot free for use or -1."""
+    """Offset from home of a live entry with this hash, not except_off, or -1. vacant_off: first usable slot or -1."""
     cdef uint64_t tag = tag_of(hash), word
     cdef uint32_t mask = replay.n_slots - 1
     cdef int off
@@ -86,8 +86,8 @@ cdef int replay_insert(replay_t *replay, const uint8_t *id8, uint64_t time_s, ui
         old = atomic_load(slot)
         if not is_live(replay, old, now_s) and atomic_cas(slot, old, word):
             break
-    # Two workers whose clocks differ by a second may have chosen different slots for one flight. Whoever sees the other's
-    # entry gives way; at worst both do, and the handshake fails closed.
+    # Two workers whose clocks differ by a second may have chosen different slots for one flight. Whoever sees the
+    # other's entry gives way; at worst both do, and the handshake fails closed.
     own_off = vacant_off
     if find(replay, hash, now_s, own_off, &vacant_off) >= 0:
         return E_REPLAY

@@ -1,12 +1,12 @@
 # SPDX-License-Identifier: MIT
 """Slabs of guarded, locked memory for keys (protocol.md 8).
 
-A slab is one region of libsodium's guarded heap: guard pages around it, locked, left out of core dumps, 64 KiB of locked memory
-for 42 slots. Slots are 64-byte aligned. A pool belongs to one thread.
+A slab is one region of libsodium's guarded heap: guard pages around it, locked, left out of core dumps, 64 KiB of
+locked memory for 42 slots. Slots are 64-byte aligned. A pool belongs to one thread.
 
-After fork the child reads zeros in every slab (Linux: MADV_WIPEONFORK), so a key there is no key (`aead_key_t.suite` 0 refuses),
-secret_pool_is_alive is false, secret_take answers NULL, and give and free touch nothing.
-Slabs are kept until secret_pool_free: a peak of sessions keeps its slabs, wiped, for the next one.
+After fork the child reads zeros in every slab (Linux: MADV_WIPEONFORK), so a key there is no key
+(`aead_key_t.suite` 0 refuses), secret_pool_is_alive is false, secret_take answers NULL, and give and free touch
+nothing. Slabs are kept until secret_pool_free: a peak of sessions keeps its slabs, wiped, for the next one.
 """
 from libc.stdint cimport uint32_t, uint64_t
 
@@ -37,5 +37,6 @@ cdef int secret_pool_init(secret_pool_t *pool, uint32_t max_slots, secret_policy
 cdef void *secret_take(secret_pool_t *pool) noexcept nogil
     # gives a slot of SECRET_SLOT_LEN zero bytes; NULL at max_slots, without memory, unlocked against policy, after fork
 cdef void secret_give(secret_pool_t *pool, void *slot) noexcept nogil      # takes and wipes; NULL is allowed
-cdef void secret_pool_free(secret_pool_t *pool) noexcept nogil             # wipes and unmaps all slabs, slots out or not
-cdef bint secret_pool_is_alive(const secret_pool_t *pool) noexcept nogil   # false in a forked child once a slot was ever taken
+cdef void secret_pool_free(secret_pool_t *pool) noexcept nogil         # wipes and unmaps all slabs, slots out or not
+cdef bint secret_pool_is_alive(const secret_pool_t *pool) noexcept nogil
+    # false in a forked child once a slot was ever taken

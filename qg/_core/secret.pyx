@@ -2,7 +2,8 @@
 # cython: language_level=3, boundscheck=False, wraparound=False, cdivision=True, freethreading_compatible=False
 """Slabs of guarded, locked memory for keys.
 
-One guarded allocation per key would cost 8 KiB and 22 us each and exhaust RLIMIT_MEMLOCK (8 MiB) near 1,000 keys; slabs hold 5,376.
+One guarded allocation per key would cost 8 KiB and 22 us each and exhaust RLIMIT_MEMLOCK (8 MiB) near 1,000 keys;
+slabs hold 5,376.
 """
 from cpython.bytes cimport PyBytes_FromStringAndSize
 from libc.stdint cimport uint8_t, uint32_t, uint64_t
@@ -26,7 +27,7 @@ cdef enum:
     CANARY_LEN = 16             # libsodium writes it before the region and checks it in sodium_free
     REGION_LEN = 65536          # locked bytes of a slab, a multiple of every page size up to 64 KiB
     SLAB_LEN = REGION_LEN - CANARY_LEN
-    SLOTS_OFF = SLAB_LEN - SECRET_SLAB_SLOTS * SECRET_SLOT_LEN     # 1008: with the canary 1024, so slots are 64-byte aligned
+    SLOTS_OFF = SLAB_LEN - SECRET_SLAB_SLOTS * SECRET_SLOT_LEN     # with the canary 1,024: slots are 64-byte aligned
 
 cdef uint64_t SLAB_MARK = 0x716773656372657A
 

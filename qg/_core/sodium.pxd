@@ -60,7 +60,8 @@ cdef extern from "<sodium.h>" nogil:
     ctypedef struct crypto_hash_sha256_state:
         pass
     int crypto_hash_sha256_init(crypto_hash_sha256_state *state) noexcept
-    int crypto_hash_sha256_update(crypto_hash_sha256_state *state, const unsigned char *src, unsigned long long n) noexcept
+    int crypto_hash_sha256_update(crypto_hash_sha256_state *state, const unsigned char *src,
+                                  unsigned long long n) noexcept
     int crypto_hash_sha256_final(crypto_hash_sha256_state *state, unsigned char *out) noexcept
     ctypedef struct crypto_auth_hmacsha256_state:
         pass
