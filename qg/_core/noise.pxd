@@ -18,11 +18,11 @@ cdef enum:
     NOISE_TOKENS = 8            # most tokens of a message, with the zero that ends them
     NOISE_PSKS = 5              # most psk tokens of a pattern
 
-cdef enum noise_role_t:
+cdef enum:                      # roles; unnamed so that they index arrays
     NOISE_INITIATOR = 0
     NOISE_RESPONDER = 1
 
-cdef enum noise_wire_t:         # the four patterns of protocol.md 3.2
+cdef enum:                      # the four patterns of protocol.md 3.2; unnamed likewise
     NOISE_XK = 0                # Noise_XKhfs+psk3_25519+MLKEM768_ChaChaPoly_SHA256
     NOISE_XX = 1                # Noise_XXhfs+psk3_...
     NOISE_NK = 2                # Noise_NKhfs+psk2_...
@@ -57,7 +57,7 @@ ctypedef struct noise_t:        # about 1.4 KB; public values only
     const noise_pattern_t *pattern      # borrowed for the life of the handshake
     noise_secret_t *secret      # borrowed for the life of the handshake; wiped at its end
     uint64_t nonce
-    uint8_t role                # noise_role_t
+    uint8_t role                # NOISE_INITIATOR or NOISE_RESPONDER
     uint8_t state               # noise_state_t
     uint8_t message_idx         # of the next message
     uint8_t n_psks              # set so far
@@ -74,7 +74,7 @@ ctypedef struct noise_t:        # about 1.4 KB; public values only
 
 cdef int noise_pattern_parse(noise_pattern_t *pattern, const char *name, size_t name_len) noexcept nogil
     # full protocol name; E_ARGUMENT for one that this engine does not run
-cdef int noise_pattern_wire(noise_pattern_t *pattern, int wire) noexcept nogil     # noise_wire_t
+cdef int noise_pattern_wire(noise_pattern_t *pattern, int wire) noexcept nogil     # NOISE_XK to NOISE_NN
 
 cdef int noise_init(noise_t *hs, noise_secret_t *secret, const noise_pattern_t *pattern, int role,
                     const uint8_t *prologue, size_t prologue_len) noexcept nogil
