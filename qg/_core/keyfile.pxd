@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: MIT
 """Long-lived secrets in guarded memory: a node's identity with its link keys, the network secret, and their files.
 
-Two owners, both immutable once built (their pages are write-protected), so any thread may read them while the Python object
-lives; a rotated ring is a new object. Who needs a key longer copies it into its own guarded memory.
+Two owners, both immutable once built (their pages are write-protected), so any thread may read them while the Python
+object lives; a rotated ring is a new object. Who needs a key longer copies it into its own guarded memory.
 This module makes system calls (the exception to the rule of L1 to L8): a file is read straight into guarded memory and
 written from there, so its secrets never pass through a Python object.
 """
@@ -16,6 +16,7 @@ cdef enum:
     KEYFILE_LEN_MIN = 161       # with one link key
     KEYFILE_LEN_MAX = 305       # with RING_LINK_MAX link keys
     NETWORK_SECRET_LEN = 32
+    CERT_LIFE_S = 7776000       # 90 days, the usual overlap: a stolen certificate ends no later than a rotated link key
 
 ctypedef struct link_key_t:
     uint8_t secret[32]          # X25519
@@ -29,6 +30,10 @@ ctypedef struct ring_t:
     uint8_t public_key[32]      # Ed25519, of `seed`
     uint8_t peer_id[32]         # protocol.md 2.1
     uint64_t n_link             # 1..RING_LINK_MAX; the last one stands in addresses and certificates
+
+# Writes the certificate (CERT_LEN bytes) of link key link_idx: good for CERT_LIFE_S from now_s, or until the key ends. A node
+# that runs for long builds a new one before that. Returns CERT_LEN.
+cdef int ring_cert_build(const ring_t *ring, size_t link_idx, uint8_t *dst108, uint64_t now_s) noexcept nogil
 
 cdef class KeyRing:
     cdef ring_t *ring           # owned, never NULL; borrow it only while holding the object

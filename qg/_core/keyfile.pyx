@@ -8,6 +8,7 @@ from libc.string cimport memcmp, memcpy, memset
 from posix.stat cimport S_ISREG, fstat, struct_stat
 from posix.unistd cimport close, fsync, geteuid, link, read, unlink, write
 
+from .cert cimport cert_build, peer_id_derive
 from .crypto cimport (
     XCHACHA_NONCE_LEN, XCHACHA_TAG_LEN, crypto_init, crypto_random, ct_equal, ed25519_public, sha256_pair,
     x25519_public, xchacha_open, xchacha_seal,
@@ -82,7 +83,6 @@ cdef uint64_t MEMORY_MAX = <uint64_t>1 << 30
 cdef uint64_t NOT_AFTER_OPEN = <uint64_t>0x7fffffffffffffff
 
 cdef const uint8_t *KEYFILE_MAGIC = <const uint8_t *>b"QGKEY1\r\n"
-cdef const uint8_t *PEER_ID_LABEL = <const uint8_t *>b"qg1 peer id\x00\x01"
 cdef const uint8_t *CHECK_LABEL = <const uint8_t *>b"qg1 net check"
 cdef const uint8_t *SALT_LABEL = <const uint8_t *>b"qg1 net salt"
 cdef const uint8_t *NETWORK_PREFIX = <const uint8_t *>b"qgnet1:"
@@ -321,7 +321,8 @@ cdef int ring_open(ring_t *ring, const uint8_t *src, size_t len, const uint8_t *
     rc = file_key(key, src, passphrase, passphrase_len)
     if rc != OK:
         return rc
-    rc = xchacha_open(key, plain, src + KEYFILE_HEAD_LEN, len - KEYFILE_HEAD_LEN, src, KEYFILE_HEAD_LEN, src + NONCE_OFF)
+    rc = xchacha_open(key, plain, src + KEYFILE_HEAD_LEN, len - KEYFILE_HEAD_LEN, src, KEYFILE_HEAD_LEN,
+                      src + NONCE_OFF)
     if rc < 0:
         return rc
     memcpy(ring.seed, plain, SEED_LEN)
@@ -371,10 +372,15 @@ cdef int ring_finish(ring_t *ring) noexcept nogil:
     """Fill in what follows from the secrets and write-protect the ring."""
     cdef size_t idx
     ed25519_public(ring.public_key, ring.seed)
-    sha256_pair(ring.peer_id, PEER_ID_LABEL, 13, ring.public_key, 32)
+    peer_id_derive(ring.peer_id, ring.public_key)
     for idx in range(ring.n_link):
         x25519_public(ring.link[idx].public_key, ring.link[idx].secret)
     return sodium_mprotect_readonly(ring)
+
+
+cdef int ring_cert_build(const ring_t *ring, size_t link_idx, uint8_t *dst108, uint64_t now_s) noexcept nogil:
+    cdef const link_key_t *key = &ring.link[link_idx]
+    return cert_build(dst108, ring.seed, key.public_key, min(key.not_after, now_s + CERT_LIFE_S))
 
 
 cdef int link_append(ring_t *ring, uint64_t now_s) noexcept nogil:
@@ -467,7 +473,7 @@ cdef class KeyRing:
         ring_write(self.ring, path, passphrase, file_replace)
 
     def rotate(self, uint64_t now_s, uint64_t overlap_s):
-        """Give a ring with a fresh link key; the newest one of this ring ends after overlap_s, older ones are dropped."""
+        """Give a ring with a fresh link key; the newest of this ring ends after overlap_s, older ones are dropped."""
         cdef KeyRing other = KeyRing.__new__(KeyRing)
         cdef link_key_t *old = &other.ring.link[0]
         memcpy(other.ring.seed, self.ring.seed, SEED_LEN)
@@ -477,6 +483,14 @@ cdef class KeyRing:
         link_append(other.ring, now_s)
         ring_finish(other.ring)
         return other
+
+    def link_cert(self, size_t link_idx, uint64_t now_s):
+        """Give the certificate of a link key, which is public."""
+        cdef uint8_t[108] cert
+        if link_idx >= self.ring.n_link:
+            raise IndexError("no such link key")
+        ring_cert_build(self.ring, link_idx, cert, now_s)
+        return bytes(cert[:108])
 
     @property
     def peer_id(self):
@@ -538,7 +552,7 @@ cdef int network_check(uint8_t *dst32, const uint8_t *secret) noexcept nogil:
 
 
 cdef int network_write(uint8_t *dst, const uint8_t *secret, uint8_t *scratch) noexcept nogil:
-    """Write the text form (protocol.md 2.4): its length. scratch is guarded, 68 bytes."""
+    """Write the text form (protocol.md 2.4): its length. scratch is guarded, 64 bytes."""
     memcpy(scratch, secret, NETWORK_SECRET_LEN)
     network_check(scratch + NETWORK_SECRET_LEN, secret)
     memcpy(dst, NETWORK_PREFIX, NETWORK_PREFIX_LEN)
@@ -546,7 +560,10 @@ cdef int network_write(uint8_t *dst, const uint8_t *secret, uint8_t *scratch) no
 
 
 cdef int network_read(uint8_t *secret, const uint8_t *src, size_t len, uint8_t *scratch) noexcept nogil:
-    """Read the text form, blanks around it allowed: OK or FAULT_MAGIC, E_LENGTH, E_KIND, E_MISMATCH. scratch as above."""
+    """Read the text form, with blanks around it: OK, FAULT_MAGIC, E_LENGTH, E_KIND or E_MISMATCH.
+
+    scratch is guarded, 68 bytes.
+    """
     cdef int rc
     while len and src[len - 1] <= c" ":
         len -= 1
@@ -615,7 +632,7 @@ cdef class NetworkSecret:
 
     @staticmethod
     def parse(str text not None):
-        """Read the text form "qgnet1:..." (docs/protocol.md, section 2.4); raises InvalidValue that never shows the text."""
+        """Read the text form "qgnet1:..." (docs/protocol.md, section 2.4); raises InvalidValue without showing it."""
         cdef Py_ssize_t len = 0
         cdef const uint8_t *src = <const uint8_t *>PyUnicode_AsUTF8AndSize(text, &len)
         cdef NetworkSecret self = NetworkSecret.__new__(NetworkSecret)
@@ -626,7 +643,7 @@ cdef class NetworkSecret:
 
     @staticmethod
     def load(path):
-        """Read the text form from a file that is private to its owner, straight into guarded memory; raises KeyFileError."""
+        """Read the text form from a file private to its owner, straight into guarded memory; raises KeyFileError."""
         cdef NetworkSecret self = NetworkSecret.__new__(NetworkSecret)
         cdef uint8_t *src = <uint8_t *>guarded_take(NETWORK_FILE_MAX)
         cdef int rc
@@ -642,7 +659,7 @@ cdef class NetworkSecret:
     def from_passphrase(str passphrase not None, str network_name not None):
         """Derive the secret from a passphrase: Argon2id "sensitive", 1 GiB of memory, some seconds, the GIL released.
 
-        A recorded handshake lets anybody test guesses at leisure, so this warns: a generated secret is the better choice.
+        A recorded handshake lets anybody test guesses at leisure, so this warns: better generate a secret.
         """
         cdef bytes password = passphrase.encode()
         cdef bytes name = network_name.encode()
@@ -651,7 +668,7 @@ cdef class NetworkSecret:
         cdef uint8_t[32] salt
         cdef int rc
         cdef NetworkSecret self = NetworkSecret.__new__(NetworkSecret)
-        warnings.warn("a network secret from a passphrase can be guessed from one recorded connection: prefer a generated one",
+        warnings.warn("a network secret from a passphrase can be guessed from one recorded connection: better generate one",
                       stacklevel=1)     # compiled frames do not count: this is the caller
         sha256_pair(salt, SALT_LABEL, 12, <const uint8_t *><const char *>name, len(name))
         with nogil:

@@ -1,0 +1,233 @@
+#!/usr/bin/env python3
+# SPDX-License-Identifier: MIT
+"""Check that imports in qg/ go strictly downward (docs/architecture.md, section 3), or draw them with --graph.
+
+The tables below are the rule. A new module goes into its level; an edge that the levels do not allow goes into EDGES
+with a reason. Both in the commit that needs them.
+"""
+
+import argparse
+import ast
+import re
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+from cython_text import code_text
+
+ROOT = Path(__file__).resolve().parent.parent
+
+# Level -> modules of qg/_core, from the bottom up.
+CORE = {
+    "L0": ("sodium", "uv", "sys", "status", "_build_info"),
+    "L1": ("memory", "table"),
+    "L2": ("crypto", "secret"),
+    "L3": ("wire",),
+    "L4": ("noise", "envelope", "cert", "replay", "record", "keyfile"),
+    "L5": ("handshake", "mux", "cover"),
+    "L6": ("session",),
+    "L7": ("relay", "guard"),
+    "L8": ("engine",),
+    "L9": ("loop", "tcp", "resolve", "udp", "probe"),
+    "L10": ("runtime",),
+}
+
+# Level -> modules of qg/, above the core. A package counts as one module; "qg" is qg/__init__.py, the public names.
+PYTHON = {
+    "P0": ("errors", "types"),
+    "P1": ("identity", "address", "config"),
+    "P2": ("access", "extender"),
+    "P3": ("node", "peer", "stream"),
+    "API": ("qg",),
+    "P4": ("extenders.*", "discovery.*", "testing"),
+    "P5": ("cli", "__main__"),
+}
+
+# What Python may import of the core: the border, nothing behind it.
+BORDER = ("runtime", "keyfile", "_build_info")
+
+# Modules that only some may import.
+ONLY_FOR = {
+    "_core.sodium": ("_core.crypto", "_core.secret", "_core.keyfile"),
+    "_core.uv": ("_core.loop", "_core.tcp", "_core.resolve", "_core.udp", "_core.probe"),
+}
+
+# Level -> levels below it that it may not know: the loop reaches the engine through function pointers.
+BLIND = {"L9": ("L2", "L3", "L4", "L5", "L6", "L7", "L8")}
+
+# (importer, imported): why this edge may go sideways or upward, or into what its level may not know.
+EDGES = {
+    ("_core.table", "_core.memory"): "a table takes its slots from the caller's pool",
+    ("_core.keyfile", "_core.cert"): "PeerID and link certificates of the keys it holds",
+    ("_core.keyfile", "errors"): "raises the public errors itself; P0 imports nothing of the core",
+    ("_core.tcp", "_core.loop"): "a socket belongs to a loop",
+    ("_core.resolve", "_core.loop"): "a look-up belongs to a loop",
+    ("_core.resolve", "_core.tcp"): "socket addresses become addresses of the wire in one place",
+    ("_core.tcp", "_core.wire"): "address_t is the one form of an address in the core",
+    ("_core.resolve", "_core.wire"): "address_t is the one form of an address in the core",
+    ("_core.probe", "_core.loop"): "owns a loop for the tests",
+    ("_core.probe", "_core.resolve"): "owns look-ups for the tests",
+    ("_core.probe", "_core.tcp"): "owns connections for the tests",
+    ("_core.probe", "_core.wire"): "address_t is the one form of an address in the core",
+    ("types", "errors"): "identifiers refuse bad text, and re-export Reason",
+    ("config", "address"): "settings hold endpoints and networks",
+}
+
+LEVELS = (*CORE, *PYTHON)
+LEVEL_OF = {f"_core.{name}": level for level, names in CORE.items() for name in names} | {
+    name: level for level, names in PYTHON.items() for name in names
+}
+LEVEL_OF["_core"] = "L0"
+
+_CIMPORT = re.compile(
+    r"""^[ \t]*(?:from\s+(?P<source>\.*[\w.]*)\s+c?import\s*(?P<names>\([^)]*\)|[^\n;]+)
+                |c?import\s+(?P<plain>[\w.,\ \t]+))""",
+    re.MULTILINE | re.VERBOSE,
+)
+
+
+def unit_of(module: str) -> str:
+    """Give the name under which the tables know a module: its package, where a package counts as one."""
+    parts = module.split(".")
+    if parts[0] == "_core":
+        return module
+    if f"{parts[0]}.*" in LEVEL_OF:
+        return ".".join(parts[:2])
+    return parts[0]
+
+
+def level_of(unit: str) -> str | None:
+    return LEVEL_OF.get(unit) or LEVEL_OF.get(unit.partition(".")[0] + ".*")
+
+
+def modules_find(root: Path) -> dict[str, list[Path]]:
+    """Find the sources of every module under root/qg; qg itself is called "qg"."""
+    modules: dict[str, list[Path]] = {}
+    for path in sorted((root / "qg").rglob("*")):
+        if path.suffix in (".py", ".pyx", ".pxd"):
+            parts = path.relative_to(root / "qg").with_suffix("").parts
+            name = ".".join(parts[:-1] if parts[-1] == "__init__" else parts)
+            modules.setdefault(name or "qg", []).append(path)
+    return modules
+
+
+def module_resolve(source: str, names: list[str], importer: str, is_package: bool) -> Iterator[str]:
+    """Yield the qg modules that "from source import names" reaches, by the tables' names; none for foreign ones."""
+    if source.startswith("."):
+        n_dots = len(source) - len(source.lstrip("."))
+        own = [] if importer == "qg" else importer.split(".")
+        base = own[: len(own) - n_dots + (1 if is_package else 0)]
+        target = [*base, *filter(None, source.lstrip(".").split("."))]
+    elif source == "qg" or source.startswith("qg."):
+        target = source.split(".")[1:]
+    else:
+        return
+    for name in names or [""]:
+        inner = ".".join([*target, name])
+        yield inner if name and level_of(unit_of(inner)) else ".".join(target) or "qg"
+
+
+def imports_python(path: Path, importer: str) -> Iterator[str]:
+    is_package = path.stem == "__init__"
+    for node in ast.walk(ast.parse(path.read_text())):
+        if isinstance(node, ast.Import):
+            for alias in node.names:
+                yield from module_resolve(alias.name, [], importer, is_package)
+        elif isinstance(node, ast.ImportFrom):
+            source = "." * node.level + (node.module or "")
+            yield from module_resolve(source, [alias.name for alias in node.names], importer, is_package)
+
+
+def imports_cython(path: Path, importer: str) -> Iterator[str]:
+    for match in _CIMPORT.finditer(code_text(path.read_text())):
+        if match["plain"]:
+            for part in match["plain"].split(","):
+                yield from module_resolve(part.split()[0] if part.split() else "", [], importer, False)
+        else:
+            names = [part.split()[0] for part in match["names"].strip("() \n").split(",") if part.split()]
+            yield from module_resolve(match["source"], names, importer, path.stem == "__init__")
+
+
+def edges_find(modules: dict[str, list[Path]]) -> set[tuple[str, str]]:
+    """Find all (importer, imported) between different modules, by the names of the tables."""
+    edges = set()
+    for module, paths in modules.items():
+        for path in paths:
+            found = imports_python(path, module) if path.suffix == ".py" else imports_cython(path, module)
+            edges |= {(unit_of(module), unit_of(imported)) for imported in found}
+    return {(importer, imported) for importer, imported in edges if importer != imported}
+
+
+def edge_problem(importer: str, imported: str) -> str | None:
+    """Say what is wrong with an import; None if it is allowed."""
+    above, below = level_of(importer), level_of(imported)
+    if above is None or below is None:
+        return f"{imported} is not in the tables" if above else None
+    if imported in ONLY_FOR and importer not in ONLY_FOR[imported]:
+        return f"only {', '.join(ONLY_FOR[imported])} may import {imported}"
+    if (importer, imported) in EDGES:
+        return None
+    if LEVELS.index(below) >= LEVELS.index(above):
+        return f"{imported} ({below}) is not below {importer} ({above})"
+    if below in BLIND.get(above, ()):
+        return f"{above} may not know {below}: {imported}"
+    if above in PYTHON and below in CORE and imported.removeprefix("_core.") not in (*BORDER, "_core"):
+        return f"Python may import only {', '.join(BORDER)} of the core, not {imported}"
+    if above == "P4" and below in ("P0", "P1", "P2", "P3") and importer != "testing":
+        return f"{importer} stands on the public API: import it from qg, not from qg.{imported}"
+    return None
+
+
+def layers_check(root: Path) -> list[str]:
+    """Check the tree under root; one line for each thing that is wrong."""
+    modules = modules_find(root)
+    units = {unit_of(module) for module in modules}
+    problems = [
+        f"{unit}: unknown module: put it into the tables of tools/check_layers.py"
+        for unit in sorted(units)
+        if level_of(unit) is None
+    ]
+    edges = edges_find(modules)
+    for importer, imported in sorted(edges):
+        problem = edge_problem(importer, imported)
+        if problem:
+            problems.append(f"{importer}: {problem}")
+    for importer, imported in EDGES:
+        if importer in units and (importer, imported) not in edges:
+            problems.append(f"{importer}: no longer imports {imported}: take the edge out of EDGES")
+    return problems
+
+
+def graph_print(root: Path) -> None:
+    """Print the real imports as a Mermaid graph; imports of L0 are left out, since nearly everything has them."""
+    modules = modules_find(root)
+    units = {unit_of(module) for module in modules}
+    print("flowchart TD")
+    for level in reversed(LEVELS[1:]):
+        members = sorted(unit for unit in units if level_of(unit) == level)
+        if members:
+            print(f"  subgraph {level}")
+            for unit in members:
+                print(f"    {unit.replace('.', '_')}[{unit.removeprefix('_core.')}]")
+            print("  end")
+    for importer, imported in sorted(edges_find(modules)):
+        if level_of(imported) not in (None, "L0"):
+            print(f"  {importer.replace('.', '_')} --> {imported.replace('.', '_')}")
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(description="check that imports in qg/ go downward")
+    parser.add_argument("--graph", action="store_true", help="print the imports as a Mermaid graph instead")
+    parser.add_argument("root", nargs="?", type=Path, default=ROOT, help="the project's folder")
+    options = parser.parse_args()
+    if options.graph:
+        graph_print(options.root)
+        return 0
+    problems = layers_check(options.root)
+    for problem in problems:
+        print(problem, file=sys.stderr)
+    return 1 if problems else 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
