@@ -685,6 +685,16 @@ cdef void script_random(void *ctx, uint8_t *dst, size_t n) noexcept nogil:
     script.len -= n
 
 
+def protocol_needs(str name not None, str role not None):
+    """Return (needs a static key, needs the peer's static key, number of psks), or None for a protocol not run here."""
+    cdef bytes text = name.encode("ascii", "replace")
+    cdef noise_pattern_t pattern
+    cdef int idx = 0 if role == "initiator" else 1
+    if noise_pattern_parse(&pattern, text, len(text)) != OK:
+        return None
+    return bool(pattern.needs_static[idx]), bool(pattern.pre_static[1 - idx]), pattern.n_psks
+
+
 cdef class NoiseCipher:
     """Seal and open transport messages with one key of a finished handshake."""
     cdef noise_cipher_t cipher
