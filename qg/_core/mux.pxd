@@ -3,7 +3,7 @@
 
 Calling contract. Inputs: `mux_frame` for every stream frame of an opened record. Commands: `mux_open` and the `stream_*` functions.
 Outputs: `mux_plan` fills in what the next record holds, the caller seals it and calls `mux_commit`. A stream that ended is taken out at
-once and freed by `mux_sweep`, which the caller runs when no stream pointer is on its stack.
+once and freed by `streams_sweep`, which is called when no stream pointer is on the stack.
 
 What arrives on a stream goes to its sink, a table of functions set by the stream's owner: application, splice, or a session that runs
 inside the stream. A sink with `pull` makes its own output when the scheduler calls, so that nothing is queued between layers.
@@ -28,7 +28,7 @@ cdef enum stream_flag_t:
     FLAG_FIN_QUEUED = 4
     FLAG_FIN_SENT = 8
     FLAG_FIN_RECEIVED = 16
-    FLAG_DEAD = 32              # out of the table, waits for mux_sweep
+    FLAG_DEAD = 32              # out of the table, waits for streams_sweep
     FLAG_CREDIT_DUE = 64
     FLAG_ACCEPT_DUE = 128
     FLAG_SOURCE_READY = 256     # its sink has something to pull
@@ -95,7 +95,7 @@ ctypedef struct mux_t:
     const mux_hooks_t *hooks
     stream_t *heads[4]          # scheduler lists
     stream_t *due               # streams with CREDIT or ACCEPT to announce
-    stream_t *graveyard
+    stream_t **graveyard        # shared list of ended streams; borrowed
     chain_t control             # control frames that wait, each behind its u16 length
     uint64_t next_id            # of the next stream opened here
     uint64_t peer_id            # next id the peer must use
@@ -131,9 +131,11 @@ ctypedef struct plan_t:
     size_t payload_len          # PLAN_BULK
     int carries_pipe            # the record holds bytes of a pipe or relay stream
 
-cdef int mux_init(mux_t *mux, pool_t *pool, void *owner, const mux_hooks_t *hooks, int role, uint64_t mix) noexcept nogil
-cdef void mux_clear(mux_t *mux, uint64_t now_ns) noexcept nogil         # every stream ends with STREAM_GONE; frees all
-cdef void mux_sweep(mux_t *mux) noexcept nogil
+cdef int mux_init(mux_t *mux, pool_t *pool, stream_t **graveyard, void *owner, const mux_hooks_t *hooks, int role,
+                  uint64_t mix) noexcept nogil
+cdef void mux_end(mux_t *mux, uint64_t now_ns) noexcept nogil           # every stream ends with STREAM_GONE; control frames go
+cdef void mux_clear(mux_t *mux, uint64_t now_ns) noexcept nogil         # mux_end, and frees the tables; the streams wait for the sweep
+cdef void streams_sweep(stream_t **graveyard, pool_t *pool) noexcept nogil
 cdef void mux_set_peer(mux_t *mux, const hello_t *hello) noexcept nogil # what the peer's HELLO allows us
 cdef int mux_frame(mux_t *mux, frame_t *frame, uint64_t now_ns) noexcept nogil
     # OPEN, ACCEPT, DATA, DATA_FIN, CREDIT, RESET, SESSION_CREDIT; negative: the session must close

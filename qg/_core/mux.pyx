@@ -21,11 +21,13 @@ cdef enum:
     STREAMS_MAX = 1 << 20       # entries of the stream table; the limits per kind are reached long before
 
 
-cdef int mux_init(mux_t *mux, pool_t *pool, void *owner, const mux_hooks_t *hooks, int role, uint64_t mix) noexcept nogil:
+cdef int mux_init(mux_t *mux, pool_t *pool, stream_t **graveyard, void *owner, const mux_hooks_t *hooks, int role,
+                  uint64_t mix) noexcept nogil:
     cdef hello_t hello
     memset(mux, 0, sizeof(mux_t))
     table_init(&mux.streams, pool, STREAMS_MAX, mix)
     mux.pool = pool
+    mux.graveyard = graveyard
     mux.owner = owner
     mux.hooks = hooks
     mux.next_id = 1 if role == 0 else 2
@@ -166,7 +168,7 @@ cdef bint was_pipe(const mux_t *mux, uint64_t id) noexcept nogil:
 
 
 cdef void stream_remove(stream_t *stream, uint64_t now_ns) noexcept nogil:
-    """Take the stream out of everything, tell its owner, leave the memory to mux_sweep."""
+    """Take the stream out of everything, tell its owner, leave the memory to streams_sweep."""
     cdef mux_t *mux = stream.mux
     if stream.flags & FLAG_DEAD:
         return
@@ -186,33 +188,33 @@ cdef void stream_remove(stream_t *stream, uint64_t now_ns) noexcept nogil:
         if not (stream.flags & FLAG_LOCAL):
             mux.n_peer_pipes -= 1
         remember_pipe(mux, stream.id)
-    stream.next_due = mux.graveyard
-    mux.graveyard = stream
+    stream.next_due = mux.graveyard[0]
+    mux.graveyard[0] = stream
     if stream.sink is not NULL:
         stream.sink.on_event(stream, STREAM_GONE, now_ns)
         stream.sink = NULL
 
 
-cdef void mux_sweep(mux_t *mux) noexcept nogil:
-    cdef stream_t *stream = mux.graveyard
-    cdef stream_t *following
-    mux.graveyard = NULL
-    while stream is not NULL:
-        following = stream.next_due
-        mem_give(mux.pool, stream, sizeof(stream_t))
-        stream = following
+cdef void streams_sweep(stream_t **graveyard, pool_t *pool) noexcept nogil:
+    cdef stream_t *stream
+    while graveyard[0] is not NULL:
+        stream = graveyard[0]
+        graveyard[0] = stream.next_due
+        mem_give(pool, stream, sizeof(stream_t))
+
+
+cdef void mux_end(mux_t *mux, uint64_t now_ns) noexcept nogil:
+    cdef uint32_t cursor
+    while mux.streams.len > 0:
+        cursor = 0
+        stream_remove(<stream_t *>table_next(&mux.streams, &cursor), now_ns)
+    chain_clear(&mux.control)
+    mux.is_session_due = 0
 
 
 cdef void mux_clear(mux_t *mux, uint64_t now_ns) noexcept nogil:
-    cdef uint32_t cursor
-    cdef stream_t *stream
-    while mux.streams.len > 0:
-        cursor = 0
-        stream = <stream_t *>table_next(&mux.streams, &cursor)
-        stream_remove(stream, now_ns)
-    mux_sweep(mux)
+    mux_end(mux, now_ns)
     table_clear(&mux.streams)
-    chain_clear(&mux.control)
     mem_give(mux.pool, mux.closed_pipes, CLOSED_PIPES * sizeof(uint64_t))
     mux.closed_pipes = NULL
 

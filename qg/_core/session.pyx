@@ -1,0 +1,953 @@
+# SPDX-License-Identifier: MIT
+"""One secure channel over one carrier."""
+from libc.stdint cimport int64_t, uint8_t, uint16_t, uint32_t, uint64_t
+from libc.string cimport memcpy, memset
+
+from .crypto cimport wipe
+from .envelope cimport REKEY_PROLOGUE_LEN, prologue_put_rekey
+from .handshake cimport (
+    FLIGHT_MAX, HANDSHAKE_NK, HANDSHAKE_XK, HANDSHAKE_XX, STAGE_DONE, STAGE_READ_M1, STAGE_WRITE_M1, STAGE_WRITE_M2, STAGE_WRITE_M3,
+    handshake_admit, handshake_clear,
+    handshake_connect, handshake_feed, handshake_flight, handshake_keys, handshake_listen, handshake_t)
+from .memory cimport (
+    BLOCK_HEADROOM, BLOCK_RECORD, block_give, block_len, block_start, block_t, block_take, mem_give, mem_take)
+from .mux cimport (
+    PLAN_BULK, PLAN_COPY, PLAN_NONE, PLAN_PULL, mux_clear, mux_commit, mux_control, mux_end, mux_frame, mux_has_output, mux_init, mux_plan,
+    mux_set_peer, mux_t, plan_t, stream_is_direct, stream_sent, stream_t)
+from .noise cimport (
+    NOISE_INITIATOR, NOISE_NN, NOISE_RESPONDER, noise_init, noise_read, noise_secret_t, noise_set_psk, noise_split, noise_t,
+    noise_wipe, noise_write)
+from .record cimport (
+    DIRECTION_I2R, DIRECTION_R2I, record_begin, record_dir_t, record_end_epoch, record_exporter, record_extract, record_len,
+    record_open, record_peek, record_rekey_psk, record_renew, record_seal)
+from .secret cimport secret_give, secret_take
+from .status cimport (
+    E_CLOSED, E_FRAME, E_KIND, E_MEMORY, E_RATE, E_STATE, E_TAG, INNER_MAX, INNER_SMALL, LAYERS_MAX, LAYER_OVERHEAD,
+    LAYER_ROOM_MIN, NEED_ADMIT, NEED_MORE, OK, REASON_INTERNAL, REASON_MEMORY, REASON_NONE, REASON_PROTOCOL, REASON_REFUSED, REASON_REKEY,
+    REASON_SLOW_READER, REASON_TIMEOUT, RECORD_HEAD_LEN)
+from .wire cimport (
+    CLOSE_TEXT_MAX, DATA_HEAD_MAX, FRAME_ACCEPT, FRAME_CLOSE, FRAME_COVER, FRAME_CREDIT, FRAME_DATA, FRAME_DATA_FIN, FRAME_EPOCH,
+    FRAME_GREASE, FRAME_HELLO, FRAME_OBSERVED, FRAME_OPEN, FRAME_PADDING, FRAME_PEERS, FRAME_PING, FRAME_PONG, FRAME_REKEY1,
+    FRAME_REKEY2, FRAME_REKEY_DONE, FRAME_RESET, FRAME_SERVICES, FRAME_SESSION_CREDIT, REKEY1_LEN, REKEY2_LEN, frame_parse,
+    frame_put_close, frame_put_data_head, frame_put_empty_hello, frame_put_hello, frame_put_ping, frame_t, hello_defaults,
+    hello_parse, hello_t, padded_len)
+
+cdef enum:
+    PAD_IN_PLACE = 1024             # padding up to this is written behind the payload and taken back
+    LAYER_JITTER = 96               # random padding of a layer's small records, at most
+    CONTROL_PER_SECOND = 1000
+    CREDIT_BYTES = 8192             # a CREDIT more per so many bytes sent
+    EPOCH_LEN = 1 << 30             # bytes after which the sender ends the epoch
+    DISCARD_MIN = 16416             # bytes read and dropped after a bad record
+
+cdef uint64_t NEVER = <uint64_t>0xFFFFFFFFFFFFFFFF
+cdef uint64_t SECOND_NS = 1000000000
+cdef uint64_t DISCARD_NS = <uint64_t>10 * 1000000000
+cdef uint64_t REKEY_REJECT_NS = <uint64_t>3600 * 1000000000
+cdef uint64_t REKEY_RECORDS = <uint64_t>1 << 32
+cdef uint64_t REKEY_LEN = <uint64_t>64 << 30
+cdef uint64_t RECORDS_MAX = <uint64_t>1 << 40
+
+
+cdef inline uint64_t unix_s(const session_t *session, uint64_t now_ns) noexcept nogil:
+    return <uint64_t>(<int64_t>now_ns + session.ctx.unix_offset_ns) // SECOND_NS
+
+
+cdef inline uint64_t draw(session_t *session, uint64_t low, uint64_t high) noexcept nogil:
+    """A number between low and high, both included; the bias of the remainder does not matter for times and sizes."""
+    cdef uint64_t value
+    session.ctx.party.random(session.ctx.party.random_ctx, <uint8_t *>&value, 8)
+    return low + value % (high - low + 1)
+
+
+cdef inline void sooner(session_t *session, uint64_t at_ns) noexcept nogil:
+    if at_ns < session.deadline_ns:
+        session.deadline_ns = at_ns
+
+
+# Begin and end of life
+
+cdef void session_bind(session_t *session, void *owner, const session_hooks_t *hooks, const mux_hooks_t *mux_hooks,
+                       void *carrier_ctx, const carrier_t *carrier, const session_times_t *times) noexcept nogil:
+    memset(session, 0, sizeof(session_t))
+    session.owner = owner
+    session.hooks = hooks
+    session.carrier_ctx = carrier_ctx
+    session.carrier = carrier
+    session.times = times
+    session.mux.hooks = mux_hooks
+    session.deadline_ns = NEVER
+    session.large = INNER_MAX
+    session.small = INNER_SMALL
+    session.rate_limit = CONTROL_PER_SECOND
+    hello_defaults(&session.hello)
+    hello_defaults(&session.peer_hello)
+
+
+cdef int session_start(session_t *session, context_t *ctx, int role, int layer, uint64_t now_ns) noexcept nogil:
+    cdef uint64_t mix
+    cdef const mux_hooks_t *hooks = session.mux.hooks
+    session.ctx = ctx
+    session.role = <uint8_t>role
+    session.layer = <uint8_t>layer
+    session.start_ns = now_ns
+    session.received_ns = now_ns
+    if layer == LAYER_FAR_END:
+        # How many layers the other end put below this one is unknown: leave room for all of them (protocol.md 6.4).
+        session.large = INNER_MAX - LAYERS_MAX * LAYER_OVERHEAD
+        session.small = INNER_SMALL - LAYERS_MAX * LAYER_OVERHEAD
+    ctx.party.random(ctx.party.random_ctx, <uint8_t *>&mix, 8)
+    mux_init(&session.mux, ctx.pool, &ctx.graveyard, session, hooks, role, mix)
+    session.handshake = <handshake_t *>mem_take(ctx.pool, sizeof(handshake_t))
+    sooner(session, now_ns + session.times.handshake_ns)
+    return OK if session.handshake is not NULL else E_MEMORY
+
+
+cdef int session_connect(session_t *session, context_t *ctx, int kind, int layer, const uint8_t *link_key,
+                         const uint8_t *peer_id, uint64_t now_ns) noexcept nogil:
+    cdef int rc = session_start(session, ctx, 0, layer, now_ns)
+    session.kind = <uint8_t>kind
+    if rc >= 0:
+        rc = handshake_connect(session.handshake, &ctx.party, kind, layer != LAYER_NONE, link_key, peer_id, unix_s(session, now_ns))
+    if rc >= 0:
+        session.carrier.wake(session, now_ns)
+    return rc
+
+
+cdef int session_listen(session_t *session, context_t *ctx, int kinds, int layer, uint64_t now_ns) noexcept nogil:
+    cdef int rc = session_start(session, ctx, 1, layer, now_ns)
+    if rc >= 0:
+        rc = handshake_listen(session.handshake, &ctx.party, kinds, layer != LAYER_NONE)
+    if layer == LAYER_NONE:
+        sooner(session, now_ns + session.times.first_head_ns)
+    return rc
+
+
+cdef void drop_handshake(session_t *session) noexcept nogil:
+    if session.handshake is not NULL:
+        handshake_clear(session.handshake)
+        mem_give(session.ctx.pool, session.handshake, sizeof(handshake_t))
+        session.handshake = NULL
+
+
+cdef void drop_rekey(session_t *session) noexcept nogil:
+    if session.rekey is not NULL:
+        noise_wipe(&session.rekey.noise)
+        secret_give(session.ctx.party.secrets, session.rekey.secret)
+        mem_give(session.ctx.pool, session.rekey, sizeof(rekey_t))
+        session.rekey = NULL
+
+
+cdef void drop_stash(session_t *session) noexcept nogil:
+    if session.stash is not NULL:
+        block_give(session.stash)
+        session.stash = NULL
+
+
+cdef void drop_secrets(session_t *session) noexcept nogil:
+    drop_handshake(session)
+    drop_rekey(session)
+    drop_stash(session)
+    if session.keys is not NULL:
+        secret_give(session.ctx.party.secrets, session.keys)
+        session.keys = NULL
+
+
+cdef void session_clear(session_t *session, uint64_t now_ns) noexcept nogil:
+    session.state = SESSION_CLOSED
+    session.deadline_ns = NEVER
+    if session.ctx is not NULL:
+        drop_secrets(session)
+        mux_clear(&session.mux, now_ns)
+
+
+cdef void end(session_t *session, int event, uint64_t now_ns) noexcept nogil:
+    """The only way into SESSION_CLOSED: secrets go, then the streams, then the owner is told."""
+    if session.state == SESSION_CLOSED:
+        return
+    session.state = SESSION_CLOSED
+    session.deadline_ns = NEVER
+    drop_secrets(session)
+    mux_end(&session.mux, now_ns)
+    session.hooks.on_event(session, event, now_ns)
+
+
+cdef void session_drop(session_t *session, int reason, uint64_t now_ns) noexcept nogil:
+    if session.state == SESSION_CLOSED:
+        return
+    session.reason = <uint8_t>reason
+    end(session, SESSION_ON_FAILED if session.state == SESSION_HANDSHAKE else SESSION_ON_CLOSED, now_ns)
+
+
+cdef void session_close(session_t *session, int reason, uint64_t now_ns) noexcept nogil:
+    cdef uint8_t[CLOSE_TEXT_MAX + 16] frame
+    if session.state != SESSION_KEYED and session.state != SESSION_OPEN:
+        session_drop(session, reason, now_ns)
+        return
+    session.reason = <uint8_t>reason
+    session.state = SESSION_CLOSING
+    mux_end(&session.mux, now_ns)
+    mux_control(&session.mux, frame, frame_put_close(frame, reason, frame, 0))
+    session.close_due_ns = now_ns + session.times.close_ns
+    sooner(session, session.close_due_ns)
+    session.carrier.wake(session, now_ns)
+
+
+cdef inline void count_status(session_t *session) noexcept nogil:
+    session.ctx.n_status[(-session.status) & 63] += 1
+
+
+cdef void fail(session_t *session, int status, uint64_t now_ns) noexcept nogil:
+    """A violation: before the keys silence, after them CLOSE(protocol); a bad record is answered by nothing at all."""
+    session.status = status
+    count_status(session)
+    if session.state == SESSION_HANDSHAKE:
+        session.reason = REASON_REFUSED
+        end(session, SESSION_ON_FAILED, now_ns)
+    else:
+        session_close(session, REASON_PROTOCOL, now_ns)
+
+
+cdef void bad_record(session_t *session, int status, uint64_t now_ns) noexcept nogil:
+    """Length or tag was wrong. On a transport the border of the record must not show: read on, drop, close later."""
+    session.status = status
+    count_status(session)
+    session.reason = REASON_PROTOCOL
+    if session.layer != LAYER_NONE:
+        end(session, SESSION_ON_CLOSED, now_ns)
+        return
+    session.state = SESSION_DISCARD
+    drop_secrets(session)
+    mux_end(&session.mux, now_ns)
+    session.discard_left = draw(session, DISCARD_MIN, 2 * DISCARD_MIN)
+    session.close_due_ns = now_ns + DISCARD_NS
+    sooner(session, session.close_due_ns)
+
+
+# Keys
+
+cdef void queue_hello(session_t *session) noexcept nogil:
+    cdef uint8_t *frame = session.ctx.scratch
+    cdef int n
+    if session.kind == HANDSHAKE_NK and session.role == 0:
+        n = frame_put_empty_hello(frame)
+    else:
+        session.hello.session_credit = session.mux.rx_credit
+        n = frame_put_hello(frame, &session.hello)
+    mux_control(&session.mux, frame, n)
+
+
+cdef int keyed(session_t *session, uint64_t now_ns) noexcept nogil:
+    """The handshake is done: make the record keys and forget the handshake."""
+    cdef handshake_t *hs = session.handshake
+    cdef uint8_t[32] k1
+    cdef uint8_t[32] k2
+    cdef uint8_t[32] x
+    cdef int rc
+    session.keys = <session_keys_t *>secret_take(session.ctx.party.secrets)
+    if session.keys is NULL:
+        return E_MEMORY
+    rc = handshake_keys(hs, k1, k2, session.channel_binding)
+    if rc >= 0:
+        record_extract(x, k1, k2, session.channel_binding)
+        rc = record_begin(&session.tx, &session.keys.tx, x, DIRECTION_I2R if session.role == 0 else DIRECTION_R2I, hs.suite, now_ns)
+    if rc >= 0:
+        rc = record_begin(&session.rx, &session.keys.rx, x, DIRECTION_R2I if session.role == 0 else DIRECTION_I2R, hs.suite, now_ns)
+        record_rekey_psk(session.keys.psk, x)
+        record_exporter(session.keys.exporter, x)
+    wipe(k1, 32)
+    wipe(k2, 32)
+    wipe(x, 32)
+    if rc < 0:
+        return rc
+    session.kind = hs.kind
+    memcpy(session.generation_h, session.channel_binding, 32)
+    memcpy(session.peer_id, hs.peer_id, 32)
+    memcpy(session.peer_link_key, hs.peer_link_key, 32)
+    session.state = SESSION_KEYED
+    session.is_mute = session.kind == HANDSHAKE_NK and session.role == 1
+    session.renewed_ns = now_ns
+    session.received_ns = now_ns
+    session.rekey_due_ns = now_ns + draw(session, session.times.rekey_ns * 4 // 5, session.times.rekey_ns * 6 // 5)
+    session.ping_ns = now_ns + draw(session, session.times.ping_min_ns, session.times.ping_max_ns)
+    sooner(session, session.ping_ns)
+    sooner(session, session.rekey_due_ns)
+    queue_hello(session)
+    session.hooks.on_event(session, SESSION_ON_KEYED, now_ns)
+    return OK
+
+
+cdef int after_flight(session_t *session, uint64_t now_ns) noexcept nogil:
+    """A flight was read or written: the keys may be ready, a flight may be due."""
+    cdef int rc = OK
+    if session.handshake.stage == STAGE_DONE:
+        rc = keyed(session, now_ns)
+        if rc < 0:
+            return rc
+        drop_handshake(session)
+    if session_has_output(session):
+        session.carrier.wake(session, now_ns)
+    return rc
+
+
+cdef int session_admit(session_t *session, uint64_t now_ns) noexcept nogil:
+    cdef int rc = handshake_admit(session.handshake)
+    if rc >= 0:
+        rc = after_flight(session, now_ns)
+    if rc < 0:
+        fail(session, rc, now_ns)
+    return rc
+
+
+# Output
+
+cdef bint session_has_output(const session_t *session) noexcept nogil:
+    if session.state == SESSION_HANDSHAKE:
+        return session.handshake is not NULL and flight_is_due(session.handshake)
+    if session.state >= SESSION_DISCARD or session.is_mute:
+        return False
+    return mux_has_output(&session.mux) or session.epoch_due != 0 or rekey_is_pending(session)
+
+
+cdef inline bint rekey_is_pending(const session_t *session) noexcept nogil:
+    return session.rekey is not NULL and session.rekey.pending != 0
+
+
+cdef size_t session_room(session_t *session) noexcept nogil:
+    cdef size_t room = session.carrier.room(session)
+    if room < LAYER_ROOM_MIN:
+        return 0
+    return min(<size_t>session.large, room - RECORD_HEAD_LEN - session.tx.tag_len)
+
+
+cdef size_t session_padded(session_t *session, size_t len, size_t limit, int carries_pipe) noexcept nogil:
+    cdef size_t target
+    if session.layer == LAYER_NONE:
+        if carries_pipe:
+            target = INNER_SMALL if len <= INNER_SMALL else INNER_MAX
+        else:
+            target = padded_len(len, session.padding)
+    elif len > session.small:
+        # What is spliced through has its source's size already; a layer may not let it grow past the layers below.
+        target = len if carries_pipe else session.large
+    elif carries_pipe:
+        target = min(<size_t>session.small, len + draw(session, 0, LAYER_JITTER))
+    else:
+        target = max(len, session.small - draw(session, 0, LAYER_JITTER))
+    return max(len, min(target, limit))
+
+
+cdef uint8_t *session_begin(session_t *session, size_t inner_len) noexcept nogil:
+    session.begun = session.carrier.reserve(session, record_len(&session.tx, inner_len))
+    return session.begun + RECORD_HEAD_LEN if session.begun is not NULL else NULL
+
+
+cdef int session_end(session_t *session, const uint8_t *inner, size_t len, uint64_t now_ns) noexcept nogil:
+    cdef int n = record_seal(&session.tx, session.begun, inner, len, now_ns)
+    if n < 0:
+        return n
+    session.n_bytes_out += n
+    if session.tx.epoch_len >= EPOCH_LEN:
+        session.epoch_due = 1
+    elif session.tx.epoch_records == 1:
+        sooner(session, now_ns + session.times.epoch_ns)
+    session.carrier.commit(session, n, now_ns)
+    return n
+
+
+cdef int seal(session_t *session, uint8_t *src, size_t len, size_t padded, size_t tail_len, uint64_t now_ns) noexcept nogil:
+    """Seal src with zeros behind it up to `padded` bytes. What the zeros overwrite in src's buffer is put back."""
+    cdef uint8_t[PAD_IN_PLACE] saved
+    cdef size_t pad = padded - len
+    cdef int n
+    if session_begin(session, padded) is NULL:
+        return E_MEMORY
+    if pad > tail_len or pad > PAD_IN_PLACE:
+        if src != session.ctx.scratch:
+            memcpy(session.ctx.scratch, src, len)
+            src = session.ctx.scratch
+        memset(src + len, 0, pad)
+        return session_end(session, src, padded, now_ns)
+    memcpy(saved, src + len, pad)
+    memset(src + len, 0, pad)
+    n = session_end(session, src, padded, now_ns)
+    memcpy(src + len, saved, pad)
+    return n
+
+
+cdef int session_send_data(session_t *session, stream_t *stream, uint8_t *payload, size_t len, uint64_t now_ns) noexcept nogil:
+    cdef uint8_t[DATA_HEAD_MAX] head
+    cdef size_t room, total
+    cdef uint8_t *src
+    cdef int n
+    if session.state != SESSION_OPEN and session.state != SESSION_KEYED or session.is_mute:
+        return 0
+    if rekey_is_pending(session):
+        return 0
+    n = frame_put_data_head(head, stream.id, len, FRAME_DATA)
+    total = n + len
+    room = session_room(session)
+    if total > room or not stream_is_direct(stream, len):
+        return 0
+    src = payload - n
+    memcpy(src, head, n)
+    n = seal(session, src, total, session_padded(session, total, room, 1), PAD_IN_PLACE, now_ns)
+    if n > 0:
+        stream_sent(stream, len)
+    return n
+
+
+cdef int pump_flight(session_t *session, uint64_t now_ns) noexcept nogil:
+    cdef uint8_t *dst
+    cdef int n, rc
+    if not flight_is_due(session.handshake) or session.carrier.room(session) < flight_room(session):
+        return 0
+    n = handshake_flight(session.handshake, session.ctx.scratch, unix_s(session, now_ns))
+    if n <= 0:
+        return n
+    dst = session.carrier.reserve(session, n)
+    if dst is NULL:
+        return E_MEMORY
+    memcpy(dst, session.ctx.scratch, n)
+    session.carrier.commit(session, n, now_ns)
+    session.n_bytes_out += n
+    rc = after_flight(session, now_ns)
+    return n if rc >= 0 else rc
+
+
+cdef inline size_t flight_room(const session_t *session) noexcept nogil:
+    return 2048 if session.layer != LAYER_NONE else FLIGHT_MAX
+
+
+cdef inline bint flight_is_due(const handshake_t *hs) noexcept nogil:
+    return hs.stage == STAGE_WRITE_M1 or hs.stage == STAGE_WRITE_M2 or hs.stage == STAGE_WRITE_M3
+
+
+cdef int pump_epoch(session_t *session, size_t room, uint64_t now_ns) noexcept nogil:
+    cdef uint8_t *scratch = session.ctx.scratch
+    cdef int n
+    scratch[0] = FRAME_EPOCH
+    n = seal(session, scratch, 1, session_padded(session, 1, room, 0), SCRATCH_LEN - 1, now_ns)
+    if n > 0:
+        record_end_epoch(&session.tx)
+        session.epoch_due = 0
+    return n
+
+
+cdef int pump_rekey(session_t *session, size_t room, uint64_t now_ns) noexcept nogil:
+    """Send the pending message of an exchange in a record of its own; one with REKEY_DONE is the last of its generation."""
+    cdef rekey_t *rekey = session.rekey
+    cdef uint8_t *scratch = session.ctx.scratch
+    cdef size_t len = 0
+    cdef int n, pending = rekey.pending
+    if pending != FRAME_REKEY_DONE:
+        scratch[0] = <uint8_t>pending
+        len = REKEY1_LEN if pending == FRAME_REKEY1 else REKEY2_LEN
+        memcpy(scratch + 1, rekey.message, len)
+        len += 1
+    if pending != FRAME_REKEY1:
+        scratch[len] = FRAME_REKEY_DONE
+        len += 1
+    if len > room:
+        return 0
+    n = seal(session, scratch, len, session_padded(session, len, room, 0), SCRATCH_LEN - len, now_ns)
+    if n > 0:
+        rekey.pending = 0
+        if pending != FRAME_REKEY1:
+            rekey.tx_waits = 0
+            record_renew(&session.tx, session.keys.next_x, DIRECTION_I2R if session.role == 0 else DIRECTION_R2I, now_ns)
+            rekey_finish(session, now_ns)
+    return n
+
+
+cdef int pump_record(session_t *session, size_t room, uint64_t now_ns) noexcept nogil:
+    cdef plan_t plan
+    cdef int n, kind
+    while True:
+        kind = mux_plan(&session.mux, &plan, session.ctx.scratch, room, now_ns)
+        if kind == PLAN_PULL:
+            n = plan.stream.sink.pull(plan.stream, now_ns)
+            if n == 0:
+                continue
+            return n
+        break
+    if kind == PLAN_NONE:
+        return 0
+    if kind == PLAN_COPY:
+        plan.tail_len = SCRATCH_LEN - plan.len
+    n = seal(session, plan.src, plan.len, session_padded(session, plan.len, room, plan.carries_pipe), plan.tail_len, now_ns)
+    if n >= 0:
+        mux_commit(&session.mux, &plan, now_ns)
+    return n
+
+
+cdef int session_pump(session_t *session, uint64_t now_ns) noexcept nogil:
+    cdef size_t room
+    cdef int n
+    if session.state == SESSION_HANDSHAKE:
+        n = pump_flight(session, now_ns) if session.handshake is not NULL else 0
+    elif session.state >= SESSION_DISCARD or session.is_mute:
+        return 0
+    else:
+        room = session_room(session)
+        if room == 0:
+            return 0
+        if rekey_is_pending(session):
+            n = pump_rekey(session, room, now_ns)
+        elif session.epoch_due:
+            n = pump_epoch(session, room, now_ns)
+        else:
+            n = pump_record(session, room, now_ns)
+    if n < 0:
+        session.status = n
+        session_drop(session, REASON_MEMORY if n == E_MEMORY else REASON_INTERNAL, now_ns)
+        return 0
+    if session.state == SESSION_CLOSING and not mux_has_output(&session.mux):
+        end(session, SESSION_ON_CLOSED, now_ns)
+    return n
+
+
+# Re-keying (protocol.md 4.5)
+
+cdef int rekey_begin(session_t *session, int role) noexcept nogil:
+    """Start the Noise side of an exchange; `role` is ours in it."""
+    cdef uint8_t[REKEY_PROLOGUE_LEN] prologue
+    cdef rekey_t *rekey
+    cdef bint by_initiator = (role == NOISE_INITIATOR) == (session.role == 0)
+    cdef int rc
+    if session.rekey is NULL:
+        session.rekey = <rekey_t *>mem_take(session.ctx.pool, sizeof(rekey_t))
+        if session.rekey is NULL:
+            return E_MEMORY
+        session.rekey.secret = <noise_secret_t *>secret_take(session.ctx.party.secrets)
+        if session.rekey.secret is NULL:
+            mem_give(session.ctx.pool, session.rekey, sizeof(rekey_t))
+            session.rekey = NULL
+            return E_MEMORY
+    rekey = session.rekey
+    noise_wipe(&rekey.noise)
+    prologue_put_rekey(prologue, session.tx.generation + 1, session.generation_h, 0 if by_initiator else 1)
+    rc = noise_init(&rekey.noise, rekey.secret, &session.ctx.party.patterns[<int>NOISE_NN], role, prologue, REKEY_PROLOGUE_LEN)
+    if rc >= 0:
+        rc = noise_set_psk(&rekey.noise, session.keys.psk)
+    return rc
+
+
+cdef int rekey_start(session_t *session, uint64_t now_ns) noexcept nogil:
+    cdef uint8_t[24] payload
+    cdef int rc
+    if session.rekey is not NULL:
+        return OK
+    rc = rekey_begin(session, NOISE_INITIATOR)
+    if rc < 0:
+        return rc
+    memset(payload, 0, 24)
+    rc = noise_write(&session.rekey.noise, session.rekey.message, REKEY1_LEN, payload, 24, session.ctx.party.random,
+                     session.ctx.party.random_ctx)
+    if rc < 0:
+        return rc
+    session.rekey.pending = FRAME_REKEY1
+    session.rekey.asked_ns = now_ns
+    sooner(session, now_ns + session.times.rekey_answer_ns)
+    session.carrier.wake(session, now_ns)
+    return OK
+
+
+cdef int rekey_derive(session_t *session) noexcept nogil:
+    """Both Noise messages passed: X of the next generation waits in the slot until each direction enters it."""
+    cdef uint8_t[32] k1
+    cdef uint8_t[32] k2
+    cdef uint8_t[32] h
+    cdef int rc = noise_split(&session.rekey.noise, k1, k2, h)
+    if rc >= 0:
+        record_extract(session.keys.next_x, k1, k2, h)
+        memcpy(session.next_h, h, 32)
+        session.rekey.has_next = 1
+        session.rekey.tx_waits = 1
+        session.rekey.rx_waits = 1
+        session.rekey.asked_ns = 0
+        session.rekey.pending = FRAME_REKEY_DONE
+    wipe(k1, 32)
+    wipe(k2, 32)
+    return rc
+
+
+cdef int is_zero_payload(const uint8_t *payload) noexcept nogil:
+    cdef int i
+    for i in range(24):
+        if payload[i]:
+            return E_FRAME
+    return OK
+
+
+cdef int on_rekey1(session_t *session, frame_t *frame, uint64_t now_ns) noexcept nogil:
+    cdef uint8_t[24] payload
+    cdef int rc
+    if session.rekey is not NULL:
+        if session.rekey.has_next:
+            return E_STATE
+        if session.role == 0:
+            return OK                       # ours is on its way: the peer drops its own
+    rc = rekey_begin(session, NOISE_RESPONDER)
+    if rc >= 0:
+        rc = noise_read(&session.rekey.noise, payload, 24, frame.data, frame.len)
+    if rc >= 0:
+        rc = is_zero_payload(payload)
+    if rc < 0:
+        return rc
+    memset(payload, 0, 24)
+    rc = noise_write(&session.rekey.noise, session.rekey.message, REKEY2_LEN, payload, 24, session.ctx.party.random,
+                     session.ctx.party.random_ctx)
+    if rc >= 0:
+        rc = rekey_derive(session)
+    if rc < 0:
+        return rc
+    session.rekey.pending = FRAME_REKEY2
+    session.carrier.wake(session, now_ns)
+    return OK
+
+
+cdef int on_rekey2(session_t *session, frame_t *frame, uint64_t now_ns) noexcept nogil:
+    cdef uint8_t[24] payload
+    cdef int rc
+    if session.rekey is NULL or session.rekey.asked_ns == 0:
+        return E_STATE
+    rc = noise_read(&session.rekey.noise, payload, 24, frame.data, frame.len)
+    if rc >= 0:
+        rc = is_zero_payload(payload)
+    if rc >= 0:
+        rc = rekey_derive(session)
+    if rc >= 0:
+        session.carrier.wake(session, now_ns)
+    return rc
+
+
+cdef int on_rekey_done(session_t *session, uint64_t now_ns) noexcept nogil:
+    """The peer's last record of the old generation; the switch itself waits for the end of the record."""
+    if session.rekey is NULL or not session.rekey.rx_waits:
+        return E_STATE
+    session.is_last = FRAME_REKEY_DONE
+    return OK
+
+
+cdef void rekey_finish(session_t *session, uint64_t now_ns) noexcept nogil:
+    """Once both directions are in the new generation, the old secrets go and the next exchange is planned."""
+    if session.rekey.tx_waits or session.rekey.rx_waits:
+        return
+    record_rekey_psk(session.keys.psk, session.keys.next_x)
+    wipe(session.keys.next_x, 32)
+    memcpy(session.generation_h, session.next_h, 32)
+    drop_rekey(session)
+    session.renewed_ns = now_ns
+    session.rekey_due_ns = now_ns + draw(session, session.times.rekey_ns * 4 // 5, session.times.rekey_ns * 6 // 5)
+    sooner(session, session.rekey_due_ns)
+
+
+cdef void enter_next(session_t *session, uint64_t now_ns) noexcept nogil:
+    """Behind a record that held EPOCH or REKEY_DONE."""
+    if session.is_last == FRAME_EPOCH:
+        record_end_epoch(&session.rx)
+    else:
+        record_renew(&session.rx, session.keys.next_x, DIRECTION_R2I if session.role == 0 else DIRECTION_I2R, now_ns)
+        session.rekey.rx_waits = 0
+        rekey_finish(session, now_ns)
+    session.is_last = 0
+
+
+# Input
+
+cdef int count_rate(session_t *session, uint64_t type, uint64_t now_ns) noexcept nogil:
+    if now_ns - session.second_ns >= SECOND_NS:
+        session.second_ns = now_ns
+        session.n_control = 0
+        session.n_credit = 0
+        session.out_mark = session.n_bytes_out
+    if type == FRAME_CREDIT or type == FRAME_SESSION_CREDIT:
+        session.n_credit += 1
+        if session.n_credit > session.rate_limit + (session.n_bytes_out - session.out_mark) // CREDIT_BYTES:
+            return E_RATE
+        return OK
+    session.n_control += 1
+    return E_RATE if session.n_control > session.rate_limit else OK
+
+
+cdef int on_hello(session_t *session, frame_t *frame, uint64_t now_ns) noexcept nogil:
+    cdef int rc
+    if session.has_hello:
+        return E_STATE
+    rc = hello_parse(&session.peer_hello, frame.data, frame.len)
+    if rc < 0:
+        return rc
+    if session.kind == HANDSHAKE_NK and session.role == 1 and frame.len != 0:
+        return E_FRAME
+    session.peer_hello.services = NULL
+    session.has_hello = 1
+    session.is_mute = 0
+    session.padding = max(session.hello.padding, session.peer_hello.padding)
+    mux_set_peer(&session.mux, &session.peer_hello)
+    session.state = SESSION_OPEN
+    session.hooks.on_event(session, SESSION_ON_READY, now_ns)
+    if session_has_output(session):
+        session.carrier.wake(session, now_ns)
+    return OK
+
+
+cdef int on_ping(session_t *session, frame_t *frame, uint64_t now_ns) noexcept nogil:
+    cdef uint8_t[16] pong
+    cdef int rc
+    if frame.type == FRAME_PING:
+        rc = mux_control(&session.mux, pong, frame_put_ping(pong, FRAME_PONG, frame.id))
+        session.carrier.wake(session, now_ns)
+        return rc
+    if session.ping_sent_ns and frame.id == session.ping_token:
+        session.ping_rtt_ns = now_ns - session.ping_sent_ns
+        session.ping_sent_ns = 0
+        session.hooks.on_event(session, SESSION_ON_PONG, now_ns)
+    return OK
+
+
+cdef int on_notice(session_t *session, frame_t *frame) noexcept nogil:
+    """SERVICES, PEERS, OBSERVED: legal between known peers, a violation in an anonymous layer. Their use is above this module."""
+    return E_KIND if session.kind == HANDSHAKE_NK else OK
+
+
+cdef int on_frame(session_t *session, frame_t *frame, uint64_t now_ns) noexcept nogil:
+    cdef uint64_t type = frame.type
+    cdef int rc
+    if type == FRAME_PADDING:
+        return OK
+    if session.is_last:
+        return E_STATE
+    if not session.has_hello and type != FRAME_HELLO:
+        return E_STATE
+    if type == FRAME_DATA or type == FRAME_DATA_FIN or type == FRAME_OPEN or type == FRAME_ACCEPT:
+        return mux_frame(&session.mux, frame, now_ns)
+    if type == FRAME_HELLO:
+        return on_hello(session, frame, now_ns)
+    if type == FRAME_CLOSE:
+        session.reason = <uint8_t>frame.reason
+        session.is_remote = 1
+        end(session, SESSION_ON_CLOSED, now_ns)
+        return OK
+    if type == FRAME_EPOCH:
+        session.is_last = FRAME_EPOCH
+        return OK
+    if type == FRAME_REKEY1:
+        return on_rekey1(session, frame, now_ns)
+    if type == FRAME_REKEY2:
+        return on_rekey2(session, frame, now_ns)
+    if type == FRAME_REKEY_DONE:
+        return on_rekey_done(session, now_ns)
+    if type == FRAME_COVER or type >= FRAME_GREASE:
+        return OK
+    rc = count_rate(session, type, now_ns)
+    if rc < 0:
+        return rc
+    if type == FRAME_PING or type == FRAME_PONG:
+        return on_ping(session, frame, now_ns)
+    if type == FRAME_CREDIT or type == FRAME_SESSION_CREDIT or type == FRAME_RESET:
+        return mux_frame(&session.mux, frame, now_ns)
+    return on_notice(session, frame)
+
+
+cdef void on_record(session_t *session, uint8_t *inner, size_t len, uint64_t now_ns) noexcept nogil:
+    cdef frame_t frame
+    cdef size_t at = 0
+    cdef int rc
+    session.received_ns = now_ns
+    while at < len and session.state != SESSION_CLOSED and session.state != SESSION_CLOSING:
+        rc = frame_parse(&frame, inner + at, len - at)
+        if rc >= 0:
+            at += rc
+            rc = on_frame(session, &frame, now_ns)
+        if rc < 0:
+            fail(session, rc, now_ns)
+            return
+    if session.is_last and session.state < SESSION_CLOSING:
+        enter_next(session, now_ns)
+    if session.state < SESSION_CLOSING and mux_has_output(&session.mux):
+        session.carrier.wake(session, now_ns)
+
+
+cdef int feed_stash(session_t *session, uint8_t *data, size_t len, uint64_t now_ns) noexcept nogil:
+    """Collect an incomplete record aside; bytes taken. The record is opened where it lies once it is whole."""
+    cdef block_t *stash = session.stash
+    cdef size_t have, need = RECORD_HEAD_LEN, n
+    cdef int rc, inner_len
+    if stash is NULL:
+        stash = block_take(session.ctx.pool, BLOCK_RECORD)
+        if stash is NULL:
+            session_drop(session, REASON_MEMORY, now_ns)
+            return <int>len
+        session.stash = stash
+        session.stash_ns = now_ns
+        sooner(session, now_ns + session.times.record_ns)
+    have = block_len(stash)
+    if have >= RECORD_HEAD_LEN:
+        rc = record_peek(&session.rx, block_start(stash))
+        need = RECORD_HEAD_LEN + rc
+    n = min(len, need - have)
+    memcpy(block_start(stash) + have, data, n)
+    stash.end += <uint32_t>n
+    have += n
+    if have == RECORD_HEAD_LEN:
+        rc = record_peek(&session.rx, block_start(stash))
+        if rc < 0:
+            bad_record(session, rc, now_ns)
+    elif have == need and need > RECORD_HEAD_LEN:
+        session.stash = NULL
+        open_record(session, block_start(stash), need - RECORD_HEAD_LEN, now_ns)
+        block_give(stash)
+    return <int>n
+
+
+cdef void open_record(session_t *session, uint8_t *record, size_t len, uint64_t now_ns) noexcept nogil:
+    """Open a whole record in place; `len` counts the ciphertext behind the two bytes."""
+    cdef uint8_t *inner = record + RECORD_HEAD_LEN
+    cdef int n = record_open(&session.rx, inner, inner, len, now_ns)
+    if n < 0:
+        bad_record(session, n, now_ns)
+    else:
+        on_record(session, inner, n, now_ns)
+
+
+cdef void feed_records(session_t *session, uint8_t *data, size_t len, uint64_t now_ns) noexcept nogil:
+    cdef int n
+    while len > 0 and session.state < SESSION_CLOSING:
+        if session.stash is not NULL or len < RECORD_HEAD_LEN:
+            n = feed_stash(session, data, len, now_ns)
+        else:
+            n = record_peek(&session.rx, data)
+            if n < 0:
+                bad_record(session, n, now_ns)
+                return
+            if len < <size_t>n + RECORD_HEAD_LEN:
+                n = feed_stash(session, data, len, now_ns)
+            else:
+                open_record(session, data, n, now_ns)
+                n += RECORD_HEAD_LEN
+        data += n
+        len -= n
+
+
+cdef int feed_handshake(session_t *session, uint8_t *data, size_t len, uint64_t now_ns) noexcept nogil:
+    """Feed one flight at most; what is left of the input is in session.left."""
+    cdef size_t used = 0
+    cdef int rc = handshake_feed(session.handshake, data, len, &used, unix_s(session, now_ns))
+    session.left = len - used
+    if rc == NEED_MORE or rc == NEED_ADMIT:
+        if session.role == 1 and session.handshake.in_need > 80:
+            sooner(session, session.start_ns + session.times.first_flight_ns)
+        return rc
+    if rc >= 0:
+        rc = after_flight(session, now_ns)
+    if rc < 0:
+        fail(session, rc, now_ns)
+    return OK
+
+
+cdef int session_feed(session_t *session, uint8_t *data, size_t len, uint64_t now_ns) noexcept nogil:
+    cdef int rc
+    session.n_bytes_in += len
+    while len > 0 and session.state == SESSION_HANDSHAKE:
+        rc = feed_handshake(session, data, len, now_ns)
+        data += len - session.left
+        len = session.left
+        if rc == NEED_ADMIT:
+            session.n_bytes_in -= len
+            return NEED_ADMIT
+    if session.state == SESSION_DISCARD:
+        if len >= session.discard_left:
+            end(session, SESSION_ON_CLOSED, now_ns)
+        else:
+            session.discard_left -= len
+    elif session.state < SESSION_CLOSING:
+        feed_records(session, data, len, now_ns)
+    return OK
+
+
+# Time
+
+cdef int session_ping(session_t *session, uint64_t now_ns) noexcept nogil:
+    cdef uint8_t[16] frame
+    if session.state != SESSION_OPEN:
+        return E_CLOSED
+    if session.ping_sent_ns:
+        return OK
+    session.ctx.party.random(session.ctx.party.random_ctx, <uint8_t *>&session.ping_token, 8)
+    session.ping_sent_ns = now_ns
+    session.carrier.wake(session, now_ns)
+    return mux_control(&session.mux, frame, frame_put_ping(frame, FRAME_PING, session.ping_token))
+
+
+cdef void tick_handshake(session_t *session, uint64_t now_ns) noexcept nogil:
+    cdef uint64_t limit_ns = session.start_ns + session.times.handshake_ns
+    if session.state == SESSION_HANDSHAKE and session.role == 1 and session.layer == LAYER_NONE:
+        if session.handshake.in_need <= 80:
+            limit_ns = session.start_ns + session.times.first_head_ns
+        elif session.handshake.stage == STAGE_READ_M1:
+            limit_ns = session.start_ns + session.times.first_flight_ns
+    if now_ns >= limit_ns:
+        session_drop(session, REASON_TIMEOUT, now_ns)
+    else:
+        sooner(session, limit_ns)
+
+
+cdef void tick_alive(session_t *session, uint64_t now_ns) noexcept nogil:
+    """Idle links are pinged; a peer that stays silent is dead."""
+    cdef uint64_t idle_ns = now_ns - session.received_ns
+    if idle_ns >= session.times.dead_peer_ns:
+        session_drop(session, REASON_TIMEOUT, now_ns)
+        return
+    if now_ns >= session.ping_ns:
+        if idle_ns >= session.times.ping_min_ns:
+            session_ping(session, now_ns)
+        session.ping_ns = now_ns + draw(session, session.times.ping_min_ns, session.times.ping_max_ns)
+    sooner(session, session.ping_ns)
+    sooner(session, session.received_ns + session.times.dead_peer_ns)
+
+
+cdef void tick_keys(session_t *session, uint64_t now_ns) noexcept nogil:
+    if session.tx.epoch_records:
+        if now_ns >= session.tx.epoch_start_ns + session.times.epoch_ns:
+            session.epoch_due = 1
+            session.carrier.wake(session, now_ns)
+        else:
+            sooner(session, session.tx.epoch_start_ns + session.times.epoch_ns)
+    if session.rekey is not NULL:
+        if session.rekey.asked_ns:
+            if now_ns >= session.rekey.asked_ns + session.times.rekey_answer_ns:
+                session_close(session, REASON_REKEY, now_ns)
+                return
+            sooner(session, session.rekey.asked_ns + session.times.rekey_answer_ns)
+    elif now_ns >= session.rekey_due_ns or session.tx.seq >= REKEY_RECORDS or session.tx.generation_len >= REKEY_LEN:
+        if session.tx.seq + session.rx.seq > 0 and session.state == SESSION_OPEN:
+            if rekey_start(session, now_ns) < 0:
+                session_close(session, REASON_MEMORY, now_ns)
+                return
+        session.rekey_due_ns = now_ns + session.times.rekey_ns
+    else:
+        sooner(session, session.rekey_due_ns)
+    if session.tx.seq >= RECORDS_MAX or (now_ns - session.renewed_ns >= REKEY_REJECT_NS + session.times.rekey_ns * 2
+                                         and session.tx.epoch_records):
+        session_close(session, REASON_REKEY, now_ns)
+
+
+cdef void session_tick(session_t *session, uint64_t now_ns) noexcept nogil:
+    session.deadline_ns = NEVER
+    if session.state == SESSION_HANDSHAKE or session.state == SESSION_KEYED:
+        tick_handshake(session, now_ns)
+    elif session.state == SESSION_CLOSING or session.state == SESSION_DISCARD:
+        if now_ns >= session.close_due_ns:
+            end(session, SESSION_ON_CLOSED, now_ns)
+        else:
+            sooner(session, session.close_due_ns)
+    if session.state == SESSION_KEYED or session.state == SESSION_OPEN:
+        tick_alive(session, now_ns)
+        if session.state == SESSION_OPEN:
+            tick_keys(session, now_ns)
+        if session.stash is not NULL:
+            if now_ns >= session.stash_ns + session.times.record_ns:
+                session_drop(session, REASON_TIMEOUT, now_ns)
+            else:
+                sooner(session, session.stash_ns + session.times.record_ns)
