@@ -49,7 +49,7 @@ cdef void loop_set_deadline(loop_t *loop, uint64_t deadline_ns) noexcept nogil
 cdef uint64_t loop_cpu_ns(loop_t *loop) noexcept nogil          # any thread
 
 cdef inline uint64_t loop_now(loop_t *loop) noexcept nogil:
-    # monotonic; the clock is looked at once per batch of callbacks
+    # monotonic; the clock is looked at once per batch of callbacks, and again after a long read
     if not loop.is_fresh:
         loop.now_ns = uv_hrtime()
         loop.is_fresh = 1

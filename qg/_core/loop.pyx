@@ -7,8 +7,8 @@ from libc.string cimport memset
 from .status cimport E_ARGUMENT, E_IO, E_MEMORY, E_STATE, OK
 from .sys cimport atomic_peek, atomic_poke
 from .uv cimport (
-    UV_RUN_DEFAULT, thread_cpu_ns, uv_async_init, uv_async_send, uv_async_t, uv_close, uv_handle_t, uv_hrtime,
-    uv_is_closing, uv_loop_close, uv_loop_init, uv_now, uv_prepare_init, uv_prepare_start, uv_prepare_t, uv_run, uv_stop,
+    UV_RUN_DEFAULT, thread_cpu_ns, uv_async_init, uv_async_send, uv_async_t, uv_close, uv_handle_t, uv_is_closing,
+    uv_loop_close, uv_loop_init, uv_now, uv_prepare_init, uv_prepare_start, uv_prepare_t, uv_run, uv_stop,
     uv_thread_create, uv_thread_join, uv_timer_init, uv_timer_start, uv_timer_stop, uv_timer_t, uv_walk)
 
 cdef extern from "<signal.h>" nogil:
@@ -116,7 +116,7 @@ cdef void thread_main(void *arg) noexcept nogil:
 cdef int loop_thread_start(loop_t *loop) noexcept nogil:
     cdef sigset_t every, before
     cdef int rc
-    # A new thread inherits the mask. Signals are the application's: none may land on a thread that cannot run its handlers.
+    # A new thread inherits the mask. Signals are the application's: none may land on a thread that cannot handle them.
     sigfillset(&every)
     pthread_sigmask(SIG_SETMASK, &every, &before)
     rc = uv_thread_create(&loop.thread, thread_main, loop)

@@ -47,5 +47,5 @@ ctypedef struct resolve_t:
 cdef int resolve_init(resolve_t *resolve, loop_t *loop, resolved_t on_resolved, void *ctx) noexcept nogil
 cdef void resolve_stop(resolve_t *resolve) noexcept nogil       # cancels all, reports nothing
 cdef int resolve_start(resolve_t *resolve, const address_t *address, void *user) noexcept nogil
-    # OK: on_resolved follows, once; E_FULL, E_ADDRESS (empty or longer than 255), E_CLOSED after resolve_stop, E_IO. Copies the name.
+    # OK: on_resolved follows, once; E_FULL, E_ADDRESS (no name that can be), E_CLOSED after resolve_stop, E_IO. Copies the name.
 cdef void resolve_cancel(resolve_t *resolve, void *user) noexcept nogil     # nothing is reported for user any more

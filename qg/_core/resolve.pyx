@@ -1,15 +1,15 @@
 # SPDX-License-Identifier: MIT
 """Host names to addresses through libuv's getaddrinfo."""
-from libc.stdint cimport uint8_t, uint16_t, uint32_t, uint64_t
+from libc.stdint cimport uint32_t
 from libc.string cimport memchr, memcpy, memset
 
 from .loop cimport loop_now, loop_t
 from .status cimport E_ADDRESS, E_CLOSED, E_FULL, E_IO, OK
 from .tcp cimport address_from_sockaddr
 from .uv cimport (
-    AF_INET, AF_INET6, AF_UNSPEC, SOCK_STREAM, UV_EAI_NODATA, addrinfo, sockaddr_storage, uv_cancel, uv_close,
-    uv_freeaddrinfo, uv_getaddrinfo, uv_getaddrinfo_t, uv_handle_t, uv_inet_pton, uv_req_t, uv_timer_init, uv_timer_start,
-    uv_timer_t)
+    AF_INET, AF_INET6, AF_UNSPEC, SOCK_STREAM, UV_EAI_NODATA, UV_EINVAL, addrinfo, sockaddr_storage, uv_cancel,
+    uv_close, uv_freeaddrinfo, uv_getaddrinfo, uv_getaddrinfo_t, uv_handle_t, uv_inet_pton, uv_req_t, uv_timer_init,
+    uv_timer_start, uv_timer_t)
 from .wire cimport ADDRESS_IP4, ADDRESS_IP6, ADDRESS_NAME, address_t
 
 
@@ -115,12 +115,14 @@ cdef int literal_read(address_t *dst, char *name, const address_t *address) noex
 
 cdef int lookup_submit(lookup_t *lookup, const char *name) noexcept nogil:
     cdef addrinfo hints
+    cdef int rc
     memset(&hints, 0, sizeof(hints))
     hints.ai_family = AF_UNSPEC
     hints.ai_socktype = SOCK_STREAM     # else every address comes three times
-    if uv_getaddrinfo(&lookup.resolve.loop.uv, &lookup.req, on_uv_resolved, name, NULL, &hints) < 0:
-        return E_IO
-    return OK
+    rc = uv_getaddrinfo(&lookup.resolve.loop.uv, &lookup.req, on_uv_resolved, name, NULL, &hints)
+    if rc == 0:
+        return OK
+    return E_ADDRESS if rc == UV_EINVAL else E_IO
 
 
 cdef void on_uv_ready(uv_timer_t *timer) noexcept nogil:
@@ -153,7 +155,8 @@ cdef void on_uv_resolved(uv_getaddrinfo_t *req, int status, addrinfo *first) noe
     lookup_answer(lookup, addresses, n, status)
 
 
-cdef void lookup_answer(lookup_t *lookup, const address_t *addresses, uint32_t n_addresses, int uv_error) noexcept nogil:
+cdef void lookup_answer(lookup_t *lookup, const address_t *addresses, uint32_t n_addresses,
+                        int uv_error) noexcept nogil:
     # frees the slot first, so that the receiver may start the next look-up
     cdef resolve_t *resolve = lookup.resolve
     cdef void *user = lookup.user

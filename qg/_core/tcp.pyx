@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: MIT
 """TCP listeners and connections of one worker over libuv.
 
-Listeners are polled descriptors rather than uv_tcp_t: libuv's own listener answers EMFILE by accepting and closing what waits, and
-it cannot be paused.
+Listeners are polled descriptors rather than uv_tcp_t: libuv's own listener answers EMFILE by accepting and closing what
+waits, and it cannot be paused.
 """
 from libc.errno cimport errno
 from libc.stdint cimport uint8_t, uint32_t, uint64_t
@@ -28,6 +28,7 @@ cdef enum:
     TICK_MS = 250
     ACCEPT_BATCH = 64           # accepted per turn and listener, so that a flood of dials does not starve the rest
     N_BUFS = 64                 # blocks per system call
+    LONG_READ_LEN = 65536       # working on this much takes long enough for the clock to be looked at again
 
 cdef uint8_t[12] MAPPED_PREFIX = [0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0xff, 0xff]
 
@@ -439,6 +440,8 @@ cdef void on_uv_read(uv_stream_t *stream, ssize_t n_read, const uv_buf_t *buf) n
     cdef tcp_t *tcp = conn.tcp
     if n_read > 0:
         tcp.in_len += <uint64_t>n_read
+        if n_read >= LONG_READ_LEN:
+            tcp.loop.is_fresh = 0
         if conn.user is not NULL:
             tcp.events.on_read(tcp.ctx, conn.user, <uint8_t *>buf.base, <size_t>n_read, loop_now(tcp.loop))
     elif n_read == UV_EOF:

@@ -93,12 +93,7 @@ cdef extern from "uv.h" nogil:
     enum:
         UV_EOF
         UV_EAGAIN
-        UV_EADDRNOTAVAIL
-        UV_EAFNOSUPPORT
-        UV_EBUSY
         UV_ECANCELED
-        UV_ECONNABORTED
-        UV_EINTR
         UV_EINVAL
         UV_EMFILE
         UV_ENFILE
@@ -110,8 +105,6 @@ cdef extern from "uv.h" nogil:
 
     ctypedef enum uv_run_mode:
         UV_RUN_DEFAULT
-        UV_RUN_ONCE
-        UV_RUN_NOWAIT
 
     ctypedef struct uv_buf_t:
         char *base
@@ -168,7 +161,6 @@ cdef extern from "uv.h" nogil:
     uint64_t uv_hrtime() noexcept                               # ns, same clock
     void uv_close(uv_handle_t *handle, uv_close_cb callback) noexcept
     bint uv_is_closing(const uv_handle_t *handle) noexcept
-    const char *uv_strerror_r(int error, char *dst, size_t len) noexcept
     int uv_translate_sys_error(int error) noexcept
 
     int uv_timer_init(uv_loop_t *loop, uv_timer_t *timer) noexcept
