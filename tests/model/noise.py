@@ -141,6 +141,7 @@ class Handshake:
         self.messages = [line.split() for line in messages]
         self.has_psk = "psk" in pattern
         self.n_done = 0
+        self.written: list[tuple[bytes, bytes]] = []  # (payload, message), for the known-answer files
         self.remote_static = secrets.remote_static
         self.remote_ephemeral = b""
         self.remote_kem_public = b""
@@ -173,6 +174,7 @@ class Handshake:
         for token in self._next_tokens(self.is_initiator):
             out += self._write_token(token)
         out += self.symmetric.encrypt_and_hash(payload)
+        self.written.append((payload, out))
         self.n_done += 1
         return out
 

@@ -69,7 +69,7 @@ class Packer:
         if self.sizes.is_link and not self._holds_circuit_data(batch):
             remote = self.peer.remote_hello.padding if self.peer.remote_hello else 1
             return padded_len(max(self.peer.hello.padding, remote), length)
-        if any(isinstance(stream.receiver, Splice) for stream in self._sent_from):
+        if not self.sizes.is_link and any(isinstance(stream.receiver, Splice) for stream in self._sent_from):
             return max(self.sizes.small, length)  # what others sized is passed on as it is
         return self.sizes.small if length <= self.sizes.small else self.sizes.large
 

@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: MIT
 """A small blocking TCP driver: runs one or several ModelPeers, each over its socket, until a condition holds.
 
-    with dial("127.0.0.1", port, peer_dial(party, link_key)) as link:
-        run_until([link], lambda: link.peer.is_connected, timeout_s=5)
+with dial("127.0.0.1", port, peer_dial(party, link_key)) as link:
+    run_until([link], lambda: link.peer.is_connected, timeout_s=5)
 """
 
 import select
@@ -39,21 +39,24 @@ class TcpLink:
         self._unsent += self.peer.output_bytes()
         return bool(self._unsent)
 
-    def write_ready(self) -> None:
+    def write(self) -> None:
         """Send what the socket takes; when the peer is done and all is out, finish our direction (section 5)."""
-        if self._unsent:
-            try:
+        if self.is_at_eof:
+            return
+        try:
+            while self.has_unsent():
                 del self._unsent[: self.sock.send(self._unsent)]
-            except BlockingIOError:
-                return
-            except OSError:  # the other end is gone
-                self._unsent.clear()
-                self.is_at_eof = True
-        if self.peer.end == "fin" and not self.has_unsent() and not self._fin_sent and not self.is_at_eof:
+        except BlockingIOError:
+            return
+        except OSError:  # the other end is gone
+            self._unsent.clear()
+            self.is_at_eof = True
+            return
+        if self.peer.end == "fin" and not self._fin_sent:
             self.sock.shutdown(socket.SHUT_WR)
             self._fin_sent = True
 
-    def read_ready(self) -> None:
+    def read(self) -> None:
         """A peer in the sink goes on reading and says nothing (3.8), which ModelPeer.receive does by itself."""
         try:
             data = self.sock.recv(READ_LEN)
@@ -85,10 +88,11 @@ def run_until(links: Sequence[TcpLink], condition: Callable[[], bool], timeout_s
     """Move bytes until `condition()` holds and everything queued is sent; TimeoutError after `timeout_s`."""
     deadline = time.monotonic() + timeout_s
     while True:
+        is_true = condition()
+        for link in links:
+            link.write()
         writers = [link for link in links if not link.is_at_eof and link.has_unsent()]
-        if condition() and not writers:
-            for link in links:
-                link.write_ready()
+        if is_true and not writers:
             return
         left_s = deadline - time.monotonic()
         if left_s <= 0:
@@ -97,8 +101,6 @@ def run_until(links: Sequence[TcpLink], condition: Callable[[], bool], timeout_s
         readers = [link for link in links if not link.is_at_eof]
         if not readers:
             raise ConnectionError("every link is at its end and the condition does not hold")
-        readable, writable, _ = select.select(readers, writers, [], left_s)
-        for link in writable:
-            link.write_ready()
+        readable, _, _ = select.select(readers, writers, [], left_s)
         for link in readable:
-            link.read_ready()
+            link.read()
