@@ -141,7 +141,7 @@ cdef int envelope_open_body(const envelope_keys_t *keys, uint8_t *dst, const env
                       src + ENVELOPE_NONCE_LEN, HEAD_SEALED_LEN, src)
     if rc < 0:
         return rc
-    return head.body_len if is_zero(dst + head.body_len, head.pad_len) else E_NONZERO
+    return <int>head.body_len if is_zero(dst + head.body_len, head.pad_len) else E_NONZERO
 
 
 cdef int envelope_check_stream(const envelope_head_t *head) noexcept nogil:
