@@ -1,0 +1,182 @@
+# SPDX-License-Identifier: MIT
+"""Admission: who may connect and how often, who may use this node, what is dialled for others (protocol.md 3, 6, 9).
+
+One guard per worker, called by its thread alone; its limits are those of that worker. Other threads may read `counts`,
+`penalties` and the three `n_*` with atomic_peek and swap the access snapshots. The replay filter is shared by all.
+
+An address is compared in its 16-byte form, IPv4 as IPv4-mapped IPv6, so both spellings are one address. "Address" below
+is an IPv4 /32 or an IPv6 /64, "network" a /24 or a /48. Exempt addresses have neither rates nor a score.
+"""
+from libc.stdint cimport uint8_t, uint16_t, uint32_t, uint64_t
+
+from .memory cimport pool_t
+from .replay cimport replay_t
+from .table cimport table_t
+from .wire cimport address_t
+
+cdef enum:
+    PREFIXES_MAX = 64           # of a prefix_list_t; more: E_FULL
+    PORTS_MAX = 64
+    ACCESS_MAX = 65536          # PeerIDs in an access_t
+    ADDRESS_SETS = 16384        # 65,536 entries in sets of LEDGER_WAYS; 3.5 MiB, touched as used
+    NEIGHBOUR_SETS = 1024       # 4,096 entries
+    LEDGER_WAYS = 4
+    PORT_DEFAULT = 7447
+    SCORE_MAX = 100
+    SCORE_STEP = 10             # regained per SCORE_STEP_S, and left when a refusal ends
+    SCORE_STEP_S = 600
+    REFUSE_MIN_S = 600          # the first refusal; each one is twice the last until the score was SCORE_MAX again
+    REFUSE_MAX_S = 86400
+
+cdef enum:                      # penalties, with their points (protocol.md 9)
+    PENALTY_ENVELOPE = 0        # 1: an envelope on TCP did not open
+    PENALTY_HANDSHAKE = 1       # 10: the handshake failed after a good envelope
+    PENALTY_REPLAY = 2          # 20
+    PENALTY_LIMIT = 3           # 20: abuse of a limit
+    PENALTY_VIOLATION = 4       # 50: protocol violation after authentication
+    N_PENALTIES = 5
+
+cdef enum:                      # outcomes: index of guard_t.counts
+    GUARD_ACCEPTED = 0          # connections let in
+    GUARD_ACCEPT_RATE = 1       # accept rate of the address
+    GUARD_REFUSED = 2           # address or network without score; accepts and handshakes
+    GUARD_HALF_OPEN_FULL = 3
+    GUARD_ADMITTED = 4          # handshakes let in
+    GUARD_REPLAY = 5            # E_REPLAY and E_CLOCK of the filter
+    GUARD_ADDRESS_RATE = 6      # handshake rates
+    GUARD_NETWORK_RATE = 7
+    GUARD_NODE_RATE = 8
+    GUARD_REPLAY_FULL = 9
+    GUARD_SINKS_FULL = 10
+    GUARD_SESSIONS_FULL = 11    # of the node or of a network
+    GUARD_PEER_DENIED = 12      # guard_allows said no
+    GUARD_RELAY_DENIED = 13
+    GUARD_TARGET_DENIED = 14
+    GUARD_TARGET_RATE = 15
+    N_GUARD_COUNTS = 16
+
+ctypedef struct guard_limits_t: # named as in the configuration's [limits]
+    uint32_t accepts_per_s              # per address
+    uint32_t accepts_burst
+    uint32_t handshakes_per_s           # per address
+    uint32_t handshakes_burst
+    uint32_t network_handshakes_per_s   # per network
+    uint32_t network_handshakes_burst
+    uint32_t node_handshakes_per_s      # all
+    uint32_t node_handshakes_burst
+    uint32_t half_open                  # connections and pipes before their session; strangers get nine tenths
+    uint32_t sinks
+    uint32_t sessions
+    uint32_t network_sessions           # per network
+    uint32_t pipes_per_s                # per link; the engine's bucket
+    uint32_t pipes_burst
+    uint32_t targets_per_s              # new relay targets per neighbour
+    uint32_t targets_burst
+    uint32_t is_loopback_exempt         # 1: 127.0.0.0/8 and ::1 are exempt
+
+ctypedef struct bucket_t:       # token bucket; zeroed = full
+    uint64_t full_ns            # when it is full again, if nothing more is taken
+
+ctypedef struct prefix_t:
+    uint8_t ip[16]              # 16-byte form; bits behind len are ignored
+    uint8_t len                 # bits, 0..128; IPv4 counts from 96
+
+ctypedef struct prefix_list_t:
+    uint32_t len
+    prefix_t items[64]
+
+cdef enum access_policy_t:
+    ACCESS_NONE = 0
+    ACCESS_ANYONE = 1           # whoever is authenticated; in a closed network: its members
+    ACCESS_LISTED = 2
+
+ctypedef struct access_t:       # immutable once built; any thread may read it
+    pool_t *pool                # borrowed; of the thread that builds and frees
+    uint32_t policy             # access_policy_t
+    uint32_t n_ids
+    uint8_t ids[32]             # n_ids PeerIDs, ascending
+
+ctypedef struct ledger_entry_t: # one address, network or neighbour
+    uint64_t id                 # keyed hash of which; 0 = free
+    uint64_t seen_ns            # last use; the oldest entry of a set is replaced, one that is refused last of all
+    bucket_t accepts
+    bucket_t handshakes
+    bucket_t targets
+    uint64_t scored_ns          # the next SCORE_STEP counts from here
+    uint64_t refused_ns         # refused until
+    uint8_t lost                # SCORE_MAX less the score
+    uint8_t n_refusals          # since the score was last SCORE_MAX
+    uint8_t is_known            # an address that had a session
+
+ctypedef struct ledger_t:       # fixed memory: forgets its oldest entries, never refuses
+    ledger_entry_t *entries     # owned; NULL until first used
+    uint32_t n_sets             # power of two
+
+ctypedef struct guard_t:
+    guard_limits_t limits       # may be changed between calls
+    pool_t *pool                # borrowed
+    replay_t *replay            # borrowed, shared with other workers
+    access_t *access            # snapshot or NULL (nobody), atomic; borrowed: who may have a session
+    access_t *relay             # the same: who may relay through this node
+    prefix_list_t exempt        # set before start, like all below
+    prefix_list_t own           # networks of this node, which a relay does not dial
+    prefix_list_t listed        # networks that a relay dials although it otherwise would not
+    uint16_t ports[64]          # that a relay dials
+    uint32_t n_ports
+    uint8_t key[16]             # of all hashes
+    ledger_t addresses          # addresses and networks
+    ledger_t neighbours         # by PeerID
+    table_t networks            # keyed hash of a network -> number of its sessions, as a pointer
+    bucket_t node               # handshakes of all
+    uint64_t n_half_open        # atomic, written by the worker
+    uint64_t n_sinks            # atomic, written by the worker
+    uint64_t n_sessions         # atomic, written by the worker
+    uint64_t counts[16]         # by outcome, atomic, written by the worker
+    uint64_t penalties[5]       # by penalty, atomic, written by the worker
+
+cdef int bucket_take(bucket_t *bucket, uint32_t rate_per_s, uint32_t burst, uint64_t now_ns) noexcept nogil
+    # takes one token: OK, E_RATE
+
+cdef int prefix_list_add(prefix_list_t *list, const uint8_t *ip, size_t ip_len, uint32_t prefix_len) noexcept nogil
+    # ip of 4 or 16 bytes; OK, E_ADDRESS, E_FULL
+cdef bint prefix_list_holds(const prefix_list_t *list, const uint8_t *ip16) noexcept nogil
+    # ip in its 16-byte form. An IPv6 network never holds IPv4
+
+cdef access_t *guard_access_build(pool_t *pool, int policy, const uint8_t *ids, size_t n_ids) noexcept nogil
+    # copies and sorts n_ids x 32 bytes; gives the snapshot, NULL without memory or above ACCESS_MAX
+cdef void guard_access_free(access_t *access) noexcept nogil            # takes; NULL is allowed
+cdef access_t *guard_access_swap(access_t **place, access_t *access) noexcept nogil
+    # place: &guard.access or &guard.relay; any thread. Gives the former snapshot, to be freed once the worker has left
+    # the turn in which it may have read it
+
+cdef void guard_limits_default(guard_limits_t *limits) noexcept nogil   # protocol.md 9
+cdef int guard_init(guard_t *guard, pool_t *pool, replay_t *replay, const uint8_t *key16) noexcept nogil
+    # default limits, nobody allowed, no prefixes, port 7447; takes no memory yet
+cdef void guard_clear(guard_t *guard) noexcept nogil        # gives its memory back; snapshots are the caller's
+cdef int guard_ports_set(guard_t *guard, const uint16_t *ports, size_t n_ports) noexcept nogil      # OK, E_FULL
+
+cdef int guard_accept(guard_t *guard, const address_t *remote, uint64_t now_ns) noexcept nogil
+    # OK; E_RATE: too many connections, or no score; E_FULL: within the rates, but no half-open slot for this address
+    # (the caller's oldest goes to the sink, then the new one may have its slot); E_MEMORY, E_ADDRESS
+cdef int guard_handshake(guard_t *guard, const address_t *remote, const uint8_t *m1_hash32, uint64_t flight_s,
+                         uint64_t unix_s, uint64_t now_ns) noexcept nogil
+    # steps 4, 5 and 5b of protocol.md 3.5. flight_s: the time in M1's envelope; remote: NULL on a pipe.
+    # OK for one of all workers; E_REPLAY, E_CLOCK, E_RATE, E_FULL (filter), E_MEMORY, E_ADDRESS
+cdef int guard_half_open_begin(guard_t *guard) noexcept nogil           # from accept on, TCP or pipe: OK, E_FULL
+cdef void guard_half_open_end(guard_t *guard) noexcept nogil            # session, sink or closed
+cdef int guard_sink_begin(guard_t *guard) noexcept nogil                # OK, E_FULL: the caller closes its oldest
+cdef void guard_sink_end(guard_t *guard) noexcept nogil
+cdef int guard_session_begin(guard_t *guard, const address_t *remote, uint64_t now_ns) noexcept nogil
+    # after M3; remote NULL on a pipe. OK: the address is known from now on; E_FULL, E_MEMORY, E_ADDRESS
+cdef void guard_session_end(guard_t *guard, const address_t *remote) noexcept nogil     # of a session that began
+
+cdef void guard_penalise(guard_t *guard, const address_t *remote, int penalty, uint64_t now_ns) noexcept nogil
+    # takes points off a validated address and its network; nothing while it is refused
+cdef int guard_score(guard_t *guard, const address_t *remote, uint64_t now_ns) noexcept nogil
+    # 1..100, or 0 while refused; the lower of address and network
+
+cdef bint guard_allows(guard_t *guard, const uint8_t *peer_id32) noexcept nogil         # a session, after M3
+cdef bint guard_allows_relay(guard_t *guard, const uint8_t *peer_id32) noexcept nogil   # the authenticated neighbour
+cdef bint guard_allows_target(guard_t *guard, const address_t *target) noexcept nogil   # address and port
+cdef int guard_target_take(guard_t *guard, const uint8_t *peer_id32, uint64_t now_ns) noexcept nogil
+    # before a new target is dialled for this neighbour: OK, E_RATE, E_MEMORY

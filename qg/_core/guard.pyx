@@ -1,0 +1,782 @@
+# SPDX-License-Identifier: MIT
+# cython: language_level=3, boundscheck=False, wraparound=False, cdivision=True, freethreading_compatible=False
+"""Admission: token buckets, prefixes, scores, access snapshots. Laws of the limits: protocol.md 9."""
+from libc.stdint cimport int64_t, uint8_t, uint16_t, uint32_t, uint64_t, uintptr_t
+from libc.string cimport memcmp, memcpy, memset
+
+from .crypto cimport exactly, keyed_hash
+from .memory cimport mem_give, mem_take, pool_clear, pool_init, pool_t
+from .replay cimport REPLAY_KEEP_S, replay_init, replay_insert, replay_lookup, replay_t
+from .status cimport E_ADDRESS, E_FULL, E_MEMORY, E_RATE, OK, PEER_ID_LEN
+from .sys cimport atomic_exchange_ptr, atomic_load_ptr, atomic_peek, atomic_poke
+from .table cimport table_clear, table_drop, table_get, table_init, table_put
+from .wire cimport ADDRESS_IP4, ADDRESS_IP6, ADDRESS_NAME, address_t
+
+cdef enum:
+    IP_LEN = 16
+    IP4_BITS = 96               # bits before an IPv4 address in its 16-byte form
+    NETWORKS_MAX = 1048576      # limits.sessions is reached before
+    N_REFUSALS_MAX = 8          # REFUSE_MIN_S doubled so often is above REFUSE_MAX_S
+
+cdef uint64_t NS_PER_S = 1000000000
+cdef uint8_t[5] PENALTY_POINTS = [1, 10, 20, 20, 50]
+cdef prefix_list_t LOOPBACK
+cdef prefix_list_t NEVER_DIALLED
+
+
+# --- counting ---
+
+cdef inline void add(uint64_t *count, int64_t n) noexcept nogil:
+    """Change a number that only this thread writes and others read."""
+    atomic_poke(count, atomic_peek(count) + n)
+
+
+cdef int answer(guard_t *guard, int outcome, int rc) noexcept nogil:
+    """Count an outcome and return its code."""
+    add(&guard.counts[outcome], 1)
+    return rc
+
+
+# --- token buckets ---
+
+cdef int bucket_take(bucket_t *bucket, uint32_t rate_per_s, uint32_t burst, uint64_t now_ns) noexcept nogil:
+    cdef uint64_t token_ns, missing_ns
+    if rate_per_s == 0:
+        return E_RATE
+    token_ns = NS_PER_S // rate_per_s
+    missing_ns = bucket.full_ns - now_ns if bucket.full_ns > now_ns else 0
+    if missing_ns + token_ns > burst * token_ns:
+        return E_RATE
+    bucket.full_ns = now_ns + missing_ns + token_ns
+    return OK
+
+
+# --- prefixes ---
+
+cdef int ip_get(uint8_t *dst16, const uint8_t *ip, size_t ip_len) noexcept nogil:
+    """Write the 16-byte form."""
+    if ip_len == IP_LEN:
+        memcpy(dst16, ip, IP_LEN)
+        return OK
+    if ip_len != 4:
+        return E_ADDRESS
+    memset(dst16, 0, 10)
+    memset(dst16 + 10, 0xff, 2)
+    memcpy(dst16 + 12, ip, 4)
+    return OK
+
+
+cdef int address_ip(uint8_t *dst16, const address_t *address) noexcept nogil:
+    if address.type == ADDRESS_IP4:
+        return ip_get(dst16, &address.ip[0], 4)
+    if address.type == ADDRESS_IP6:
+        return ip_get(dst16, &address.ip[0], IP_LEN)
+    return E_ADDRESS
+
+
+cdef bint is_ip4(const uint8_t *ip16) noexcept nogil:
+    cdef int i
+    for i in range(10):
+        if ip16[i]:
+            return False
+    return ip16[10] == 0xff and ip16[11] == 0xff
+
+
+cdef int prefix_list_add(prefix_list_t *list, const uint8_t *ip, size_t ip_len, uint32_t prefix_len) noexcept nogil:
+    cdef prefix_t prefix
+    if ip_get(&prefix.ip[0], ip, ip_len) < 0 or prefix_len > ip_len * 8:
+        return E_ADDRESS
+    if list.len >= PREFIXES_MAX:
+        return E_FULL
+    prefix.len = <uint8_t>(prefix_len if ip_len == IP_LEN else prefix_len + IP4_BITS)
+    list.items[list.len] = prefix
+    list.len += 1
+    return OK
+
+
+cdef bint prefix_holds(const prefix_t *prefix, const uint8_t *ip16) noexcept nogil:
+    cdef int n_bytes = prefix.len // 8, n_bits = prefix.len % 8
+    if memcmp(&prefix.ip[0], ip16, n_bytes) != 0:
+        return False
+    return n_bits == 0 or (prefix.ip[n_bytes] ^ ip16[n_bytes]) >> (8 - n_bits) == 0
+
+
+cdef bint prefix_list_holds(const prefix_list_t *list, const uint8_t *ip16) noexcept nogil:
+    cdef bint has_ip4 = is_ip4(ip16)
+    cdef uint32_t i
+    for i in range(list.len):
+        # ::/0 means all of IPv6; that IPv4 is mapped into it must not make it mean IPv4 too.
+        if (list.items[i].len >= IP4_BITS or not has_ip4) and prefix_holds(&list.items[i], ip16):
+            return True
+    return False
+
+
+cdef int lists_fill() noexcept:
+    """Fill the two constant lists; a code if an entry is wrong."""
+    cdef int rc = OK
+    for ip, prefix_len in ((bytes((127, 0, 0, 0)), 8), (bytes(15) + b"\x01", 128)):
+        rc |= prefix_list_add(&LOOPBACK, ip, len(ip), prefix_len)
+    for head, prefix_len in (
+        ((0,), 8), ((127,), 8),                     # "this host" (Linux connects to itself), loopback
+        ((10,), 8), ((172, 16), 12), ((192, 168), 16), ((100, 64), 10), ((169, 254), 16),  # private, CGNAT, link-local
+        ((224,), 4), ((240,), 4),                   # multicast, reserved with the broadcast address
+    ):
+        rc |= prefix_list_add(&NEVER_DIALLED, bytes(head).ljust(4, b"\x00"), 4, prefix_len)
+    for head, prefix_len in (
+        (b"\x00", 8),                               # ::, ::1, and IPv4 embedded by translators (64:ff9b::/96)
+        (b"\xfc", 7), (b"\xfe\x80", 10), (b"\xfe\xc0", 10), (b"\xff", 8),   # private, link-local, site-local, multicast
+        (b"\x20\x02", 16),                          # 6to4: leads to any IPv4 address, unseen by the rules above
+    ):
+        rc |= prefix_list_add(&NEVER_DIALLED, bytes(head).ljust(16, b"\x00"), 16, prefix_len)
+    return rc
+
+
+if lists_fill() != OK:
+    raise SystemError("a network of qg._core.guard is malformed")
+
+
+cdef bint is_exempt(const guard_t *guard, const uint8_t *ip16) noexcept nogil:
+    if guard.limits.is_loopback_exempt and prefix_list_holds(&LOOPBACK, ip16):
+        return True
+    return prefix_list_holds(&guard.exempt, ip16)
+
+
+# --- ledgers: fixed tables that forget the oldest ---
+
+cdef uint64_t ledger_id(const guard_t *guard, const void *src, size_t src_len) noexcept nogil:
+    cdef uint64_t id = keyed_hash(&guard.key[0], src, src_len)
+    return id if id else 1
+
+
+cdef uint64_t prefix_id(const guard_t *guard, const uint8_t *ip16, int ip4_bits, int ip6_bits) noexcept nogil:
+    """Name the network of this width around an address; the width is part of the name."""
+    cdef uint8_t[17] name
+    cdef int n_bits = IP4_BITS + ip4_bits if is_ip4(ip16) else ip6_bits
+    memset(name, 0, sizeof(name))
+    name[0] = <uint8_t>n_bits
+    memcpy(&name[1], ip16, n_bits // 8)
+    return ledger_id(guard, &name[0], sizeof(name))
+
+
+cdef uint64_t address_id(const guard_t *guard, const uint8_t *ip16) noexcept nogil:
+    return prefix_id(guard, ip16, 32, 64)
+
+
+cdef uint64_t network_id(const guard_t *guard, const uint8_t *ip16) noexcept nogil:
+    return prefix_id(guard, ip16, 24, 48)
+
+
+cdef ledger_entry_t *ledger_find(const ledger_t *ledger, uint64_t id) noexcept nogil:
+    cdef ledger_entry_t *way
+    cdef int i
+    if ledger.entries is NULL:
+        return NULL
+    way = &ledger.entries[(id & (ledger.n_sets - 1)) * LEDGER_WAYS]
+    for i in range(LEDGER_WAYS):
+        if way[i].id == id:
+            return &way[i]
+    return NULL
+
+
+cdef bint is_staler(const ledger_entry_t *entry, const ledger_entry_t *other, uint64_t now_ns) noexcept nogil:
+    """Whether entry is the better one to forget. Refusals go last, else new addresses would wash them out."""
+    cdef bint is_refused = now_ns < entry.refused_ns
+    if is_refused != (now_ns < other.refused_ns):
+        return not is_refused
+    return entry.seen_ns < other.seen_ns
+
+
+cdef ledger_entry_t *ledger_take(ledger_t *ledger, pool_t *pool, uint64_t id, uint64_t now_ns) noexcept nogil:
+    """Find or make an entry; NULL without memory. Valid until the next call."""
+    cdef ledger_entry_t *entry
+    cdef ledger_entry_t *way
+    cdef int i
+    if ledger.entries is NULL:
+        ledger.entries = <ledger_entry_t *>mem_take(pool, ledger.n_sets * LEDGER_WAYS * sizeof(ledger_entry_t))
+        if ledger.entries is NULL:
+            return NULL
+    entry = ledger_find(ledger, id)
+    if entry is NULL:
+        way = &ledger.entries[(id & (ledger.n_sets - 1)) * LEDGER_WAYS]
+        entry = way
+        for i in range(1, LEDGER_WAYS):
+            if entry.id != 0 and (way[i].id == 0 or is_staler(&way[i], entry, now_ns)):
+                entry = &way[i]
+        memset(entry, 0, sizeof(ledger_entry_t))
+        entry.id = id
+    entry.seen_ns = now_ns
+    return entry
+
+
+cdef void ledger_clear(ledger_t *ledger, pool_t *pool) noexcept nogil:
+    mem_give(pool, ledger.entries, ledger.n_sets * LEDGER_WAYS * sizeof(ledger_entry_t))
+    ledger.entries = NULL
+
+
+# --- scores ---
+
+cdef void score_improve(ledger_entry_t *entry, uint64_t now_ns) noexcept nogil:
+    cdef uint64_t n_steps
+    if now_ns <= entry.scored_ns:
+        return
+    n_steps = (now_ns - entry.scored_ns) // (SCORE_STEP_S * NS_PER_S)
+    entry.scored_ns += n_steps * SCORE_STEP_S * NS_PER_S
+    if n_steps * SCORE_STEP < entry.lost:
+        entry.lost -= <uint8_t>(n_steps * SCORE_STEP)
+        return
+    entry.lost = 0
+    entry.n_refusals = 0
+
+
+cdef void score_worsen(ledger_entry_t *entry, int points, uint64_t now_ns) noexcept nogil:
+    if now_ns < entry.refused_ns:
+        return      # what was under way when the refusal began must not double it again
+    score_improve(entry, now_ns)
+    if entry.lost == 0:
+        entry.scored_ns = now_ns
+    entry.lost += <uint8_t>points
+    if entry.lost < SCORE_MAX:
+        return
+    entry.refused_ns = now_ns + min(<uint64_t>REFUSE_MIN_S << entry.n_refusals, <uint64_t>REFUSE_MAX_S) * NS_PER_S
+    entry.n_refusals = min(entry.n_refusals + 1, N_REFUSALS_MAX)
+    entry.scored_ns = entry.refused_ns
+    entry.lost = SCORE_MAX - SCORE_STEP
+
+
+cdef int score_get(ledger_entry_t *entry, uint64_t now_ns) noexcept nogil:
+    if entry is NULL:
+        return SCORE_MAX
+    if now_ns < entry.refused_ns:
+        return 0
+    score_improve(entry, now_ns)
+    return SCORE_MAX - entry.lost
+
+
+cdef int ip_score(guard_t *guard, const uint8_t *ip16, uint64_t now_ns) noexcept nogil:
+    return min(score_get(ledger_find(&guard.addresses, address_id(guard, ip16)), now_ns),
+               score_get(ledger_find(&guard.addresses, network_id(guard, ip16)), now_ns))
+
+
+cdef int guard_score(guard_t *guard, const address_t *remote, uint64_t now_ns) noexcept nogil:
+    cdef uint8_t[16] ip
+    if address_ip(ip, remote) < 0 or is_exempt(guard, ip):
+        return SCORE_MAX
+    return ip_score(guard, ip, now_ns)
+
+
+cdef void guard_penalise(guard_t *guard, const address_t *remote, int penalty, uint64_t now_ns) noexcept nogil:
+    cdef ledger_entry_t *entry
+    cdef uint8_t[16] ip
+    add(&guard.penalties[penalty], 1)
+    if address_ip(ip, remote) < 0 or is_exempt(guard, ip):
+        return
+    entry = ledger_take(&guard.addresses, guard.pool, address_id(guard, ip), now_ns)
+    if entry is not NULL:
+        score_worsen(entry, PENALTY_POINTS[penalty], now_ns)
+    entry = ledger_take(&guard.addresses, guard.pool, network_id(guard, ip), now_ns)
+    if entry is not NULL:
+        score_worsen(entry, PENALTY_POINTS[penalty], now_ns)
+
+
+# --- access snapshots ---
+
+cdef void id_sift(uint8_t *ids, size_t root, size_t n_ids) noexcept nogil:
+    """Let the PeerID at root sink to its place in the heap below it."""
+    cdef uint8_t[32] held
+    cdef size_t child
+    memcpy(held, ids + root * PEER_ID_LEN, PEER_ID_LEN)
+    while True:
+        child = root * 2 + 1
+        if child >= n_ids:
+            break
+        if child + 1 < n_ids and memcmp(ids + child * PEER_ID_LEN, ids + (child + 1) * PEER_ID_LEN, PEER_ID_LEN) < 0:
+            child += 1
+        if memcmp(held, ids + child * PEER_ID_LEN, PEER_ID_LEN) >= 0:
+            break
+        memcpy(ids + root * PEER_ID_LEN, ids + child * PEER_ID_LEN, PEER_ID_LEN)
+        root = child
+    memcpy(ids + root * PEER_ID_LEN, held, PEER_ID_LEN)
+
+
+cdef void ids_sort(uint8_t *ids, size_t n_ids) noexcept nogil:
+    """Heap sort: in place, no bad case; the qsort of some C libraries allocates."""
+    cdef uint8_t[32] first
+    cdef size_t i
+    for i in range(n_ids // 2, 0, -1):
+        id_sift(ids, i - 1, n_ids)
+    for i in range(n_ids, 1, -1):
+        memcpy(first, ids, PEER_ID_LEN)
+        memcpy(ids, ids + (i - 1) * PEER_ID_LEN, PEER_ID_LEN)
+        memcpy(ids + (i - 1) * PEER_ID_LEN, first, PEER_ID_LEN)
+        id_sift(ids, 0, i - 1)
+
+
+cdef access_t *guard_access_build(pool_t *pool, int policy, const uint8_t *ids, size_t n_ids) noexcept nogil:
+    cdef access_t *access
+    if n_ids > ACCESS_MAX:
+        return NULL
+    access = <access_t *>mem_take(pool, sizeof(access_t) + n_ids * PEER_ID_LEN)
+    if access is NULL:
+        return NULL
+    access.pool = pool
+    access.policy = policy
+    access.n_ids = <uint32_t>n_ids
+    if n_ids:
+        memcpy(&access.ids[0], ids, n_ids * PEER_ID_LEN)
+        ids_sort(&access.ids[0], n_ids)
+    return access
+
+
+cdef void guard_access_free(access_t *access) noexcept nogil:
+    if access is not NULL:
+        mem_give(access.pool, access, sizeof(access_t) + access.n_ids * <size_t>PEER_ID_LEN)
+
+
+cdef access_t *guard_access_swap(access_t **place, access_t *access) noexcept nogil:
+    return <access_t *>atomic_exchange_ptr(<void **>place, access)
+
+
+cdef bint access_holds(access_t **place, const uint8_t *peer_id32) noexcept nogil:
+    cdef const access_t *access = <access_t *>atomic_load_ptr(<void **>place)
+    cdef size_t low = 0, high, middle
+    cdef int order
+    if access is NULL or access.policy != ACCESS_LISTED:
+        return access is not NULL and access.policy == ACCESS_ANYONE
+    high = access.n_ids
+    while low < high:
+        middle = (low + high) // 2
+        order = memcmp(&access.ids[0] + middle * PEER_ID_LEN, peer_id32, PEER_ID_LEN)
+        if order == 0:
+            return True
+        if order < 0:
+            low = middle + 1
+        else:
+            high = middle
+    return False
+
+
+# --- admission ---
+
+cdef void guard_limits_default(guard_limits_t *limits) noexcept nogil:
+    limits.accepts_per_s = 10
+    limits.accepts_burst = 20
+    limits.handshakes_per_s = 5
+    limits.handshakes_burst = 20
+    limits.network_handshakes_per_s = 20
+    limits.network_handshakes_burst = 60
+    limits.node_handshakes_per_s = 500
+    limits.node_handshakes_burst = 500
+    limits.half_open = 1024
+    limits.sinks = 256
+    limits.sessions = 10000
+    limits.network_sessions = 32
+    limits.pipes_per_s = 50
+    limits.pipes_burst = 200
+    limits.targets_per_s = 1        # 10 in 10 s
+    limits.targets_burst = 10
+    limits.is_loopback_exempt = 1
+
+
+cdef int guard_init(guard_t *guard, pool_t *pool, replay_t *replay, const uint8_t *key16) noexcept nogil:
+    memset(guard, 0, sizeof(guard_t))
+    guard_limits_default(&guard.limits)
+    guard.pool = pool
+    guard.replay = replay
+    memcpy(&guard.key[0], key16, 16)
+    guard.ports[0] = PORT_DEFAULT
+    guard.n_ports = 1
+    guard.addresses.n_sets = ADDRESS_SETS
+    guard.neighbours.n_sets = NEIGHBOUR_SETS
+    table_init(&guard.networks, pool, NETWORKS_MAX, keyed_hash(key16, <const char *>b"networks", 8))
+    return OK
+
+
+cdef void guard_clear(guard_t *guard) noexcept nogil:
+    ledger_clear(&guard.addresses, guard.pool)
+    ledger_clear(&guard.neighbours, guard.pool)
+    table_clear(&guard.networks)
+
+
+cdef int guard_ports_set(guard_t *guard, const uint16_t *ports, size_t n_ports) noexcept nogil:
+    if n_ports > PORTS_MAX:
+        return E_FULL
+    memcpy(&guard.ports[0], ports, n_ports * sizeof(uint16_t))
+    guard.n_ports = <uint32_t>n_ports
+    return OK
+
+
+cdef int guard_accept(guard_t *guard, const address_t *remote, uint64_t now_ns) noexcept nogil:
+    cdef guard_limits_t *limits = &guard.limits
+    cdef ledger_entry_t *entry
+    cdef uint8_t[16] ip
+    cdef uint64_t n_slots = limits.half_open
+    if address_ip(ip, remote) < 0:
+        return E_ADDRESS
+    if not is_exempt(guard, ip):
+        if ip_score(guard, ip, now_ns) == 0:
+            return answer(guard, GUARD_REFUSED, E_RATE)
+        entry = ledger_take(&guard.addresses, guard.pool, address_id(guard, ip), now_ns)
+        if entry is NULL:
+            return E_MEMORY
+        if bucket_take(&entry.accepts, limits.accepts_per_s, limits.accepts_burst, now_ns) < 0:
+            return answer(guard, GUARD_ACCEPT_RATE, E_RATE)
+        if not entry.is_known:
+            n_slots -= n_slots // 10
+    if guard.n_half_open >= n_slots:
+        return answer(guard, GUARD_HALF_OPEN_FULL, E_FULL)
+    return answer(guard, GUARD_ACCEPTED, OK)
+
+
+cdef int handshake_rates(guard_t *guard, const uint8_t *ip16, uint64_t now_ns) noexcept nogil:
+    cdef guard_limits_t *limits = &guard.limits
+    cdef ledger_entry_t *entry
+    if ip_score(guard, ip16, now_ns) == 0:
+        return answer(guard, GUARD_REFUSED, E_RATE)
+    entry = ledger_take(&guard.addresses, guard.pool, address_id(guard, ip16), now_ns)
+    if entry is NULL:
+        return E_MEMORY
+    if bucket_take(&entry.handshakes, limits.handshakes_per_s, limits.handshakes_burst, now_ns) < 0:
+        return answer(guard, GUARD_ADDRESS_RATE, E_RATE)
+    entry = ledger_take(&guard.addresses, guard.pool, network_id(guard, ip16), now_ns)
+    if bucket_take(&entry.handshakes, limits.network_handshakes_per_s, limits.network_handshakes_burst, now_ns) < 0:
+        return answer(guard, GUARD_NETWORK_RATE, E_RATE)
+    return OK
+
+
+cdef int guard_handshake(guard_t *guard, const address_t *remote, const uint8_t *m1_hash32, uint64_t flight_s,
+                         uint64_t unix_s, uint64_t now_ns) noexcept nogil:
+    cdef guard_limits_t *limits = &guard.limits
+    cdef uint8_t[16] ip
+    cdef int rc
+    if remote is not NULL and address_ip(ip, remote) < 0:
+        return E_ADDRESS
+    rc = replay_lookup(guard.replay, m1_hash32, flight_s, unix_s)
+    if rc < 0:
+        return answer(guard, GUARD_REPLAY, rc)
+    if remote is not NULL and not is_exempt(guard, ip):
+        rc = handshake_rates(guard, ip, now_ns)
+        if rc < 0:
+            return rc
+    if bucket_take(&guard.node, limits.node_handshakes_per_s, limits.node_handshakes_burst, now_ns) < 0:
+        return answer(guard, GUARD_NODE_RATE, E_RATE)
+    rc = replay_insert(guard.replay, m1_hash32, flight_s, unix_s)
+    if rc < 0:
+        return answer(guard, GUARD_REPLAY_FULL if rc == E_FULL else GUARD_REPLAY, rc)
+    return answer(guard, GUARD_ADMITTED, OK)
+
+
+cdef int guard_half_open_begin(guard_t *guard) noexcept nogil:
+    if guard.n_half_open >= guard.limits.half_open:
+        return answer(guard, GUARD_HALF_OPEN_FULL, E_FULL)
+    add(&guard.n_half_open, 1)
+    return OK
+
+
+cdef void guard_half_open_end(guard_t *guard) noexcept nogil:
+    add(&guard.n_half_open, -1)
+
+
+cdef int guard_sink_begin(guard_t *guard) noexcept nogil:
+    if guard.n_sinks >= guard.limits.sinks:
+        return answer(guard, GUARD_SINKS_FULL, E_FULL)
+    add(&guard.n_sinks, 1)
+    return OK
+
+
+cdef void guard_sink_end(guard_t *guard) noexcept nogil:
+    add(&guard.n_sinks, -1)
+
+
+cdef int network_begin(guard_t *guard, const uint8_t *ip16, uint64_t now_ns) noexcept nogil:
+    cdef uint64_t id = network_id(guard, ip16)
+    cdef uintptr_t n_sessions = <uintptr_t>table_get(&guard.networks, id)
+    cdef ledger_entry_t *entry
+    cdef int rc
+    if n_sessions >= guard.limits.network_sessions:
+        return E_FULL
+    table_drop(&guard.networks, id)
+    rc = table_put(&guard.networks, id, <void *>(n_sessions + 1))
+    if rc < 0:
+        return rc
+    entry = ledger_take(&guard.addresses, guard.pool, address_id(guard, ip16), now_ns)
+    if entry is not NULL:
+        entry.is_known = 1
+    return OK
+
+
+cdef int guard_session_begin(guard_t *guard, const address_t *remote, uint64_t now_ns) noexcept nogil:
+    cdef uint8_t[16] ip
+    cdef int rc = OK
+    if remote is not NULL and address_ip(ip, remote) < 0:
+        return E_ADDRESS
+    if guard.n_sessions >= guard.limits.sessions:
+        return answer(guard, GUARD_SESSIONS_FULL, E_FULL)
+    if remote is not NULL and not is_exempt(guard, ip):
+        rc = network_begin(guard, ip, now_ns)
+    if rc < 0:
+        return answer(guard, GUARD_SESSIONS_FULL, rc)
+    add(&guard.n_sessions, 1)
+    return OK
+
+
+cdef void guard_session_end(guard_t *guard, const address_t *remote) noexcept nogil:
+    cdef uint8_t[16] ip
+    cdef uintptr_t n_sessions
+    cdef uint64_t id
+    add(&guard.n_sessions, -1)
+    if remote is NULL or address_ip(ip, remote) < 0 or is_exempt(guard, ip):
+        return
+    id = network_id(guard, ip)
+    n_sessions = <uintptr_t>table_drop(&guard.networks, id)
+    if n_sessions > 1:
+        table_put(&guard.networks, id, <void *>(n_sessions - 1))     # into the place just left: cannot fail
+
+
+# --- who and what ---
+
+cdef bint guard_allows(guard_t *guard, const uint8_t *peer_id32) noexcept nogil:
+    if access_holds(&guard.access, peer_id32):
+        return True
+    return answer(guard, GUARD_PEER_DENIED, False)
+
+
+cdef bint guard_allows_relay(guard_t *guard, const uint8_t *peer_id32) noexcept nogil:
+    if access_holds(&guard.relay, peer_id32):
+        return True
+    return answer(guard, GUARD_RELAY_DENIED, False)
+
+
+cdef bint is_target(const guard_t *guard, const address_t *target) noexcept nogil:
+    cdef uint8_t[16] ip
+    cdef uint32_t i
+    if address_ip(ip, target) < 0:
+        return False
+    for i in range(guard.n_ports):
+        if guard.ports[i] == target.port:
+            break
+    else:
+        return False
+    if prefix_list_holds(&guard.listed, ip):
+        return True
+    return not prefix_list_holds(&guard.own, ip) and not prefix_list_holds(&NEVER_DIALLED, ip)
+
+
+cdef bint guard_allows_target(guard_t *guard, const address_t *target) noexcept nogil:
+    if is_target(guard, target):
+        return True
+    return answer(guard, GUARD_TARGET_DENIED, False)
+
+
+cdef int guard_target_take(guard_t *guard, const uint8_t *peer_id32, uint64_t now_ns) noexcept nogil:
+    cdef ledger_entry_t *entry = ledger_take(&guard.neighbours, guard.pool, ledger_id(guard, peer_id32, PEER_ID_LEN),
+                                             now_ns)
+    if entry is NULL:
+        return E_MEMORY
+    if bucket_take(&entry.targets, guard.limits.targets_per_s, guard.limits.targets_burst, now_ns) < 0:
+        return answer(guard, GUARD_TARGET_RATE, E_RATE)
+    return OK
+
+
+# --- owner ---
+
+COUNT_NAMES = (
+    "accepted", "accept_rate", "refused", "half_open_full", "admitted", "replay", "address_rate", "network_rate",
+    "node_rate", "replay_full", "sinks_full", "sessions_full", "peer_denied", "relay_denied", "target_denied",
+    "target_rate",
+)
+
+
+cdef address_t address_of(bytes ip, uint16_t port):
+    """Make an address of 4 or 16 bytes; any other length stands for a name."""
+    cdef address_t address
+    memset(&address, 0, sizeof(address))
+    address.port = port
+    address.type = {4: ADDRESS_IP4, 16: ADDRESS_IP6}.get(len(ip), ADDRESS_NAME)
+    if address.type != ADDRESS_NAME:
+        memcpy(&address.ip[0], <const char *>ip, len(ip))
+    return address
+
+
+cdef class Bucket:
+    """Own a token bucket; for tests."""
+    cdef bucket_t bucket
+
+    def take(self, uint32_t rate_per_s, uint32_t burst, uint64_t now_ns):
+        """Take one token; return the status code."""
+        return bucket_take(&self.bucket, rate_per_s, burst, now_ns)
+
+
+cdef class PrefixList:
+    """Own a list of networks; for tests."""
+    cdef prefix_list_t prefixes
+
+    def add(self, bytes ip not None, uint32_t prefix_len):
+        """Add a network; return the status code."""
+        return prefix_list_add(&self.prefixes, ip, len(ip), prefix_len)
+
+    def holds(self, bytes ip not None):
+        """Tell whether one of the networks holds an address of 4 or 16 bytes."""
+        cdef uint8_t[16] form
+        if ip_get(form, ip, len(ip)) < 0:
+            raise ValueError("an address has 4 or 16 bytes")
+        return prefix_list_holds(&self.prefixes, form)
+
+
+cdef class Guard:
+    """Own a guard and, unless it `shares` another one's, a replay filter; for tests, the simulator and fuzzers.
+
+    Limits are given by the names of guard_limits_t. Addresses are `ip` of 4 or 16 bytes, None where a pipe has none.
+    Methods return status codes unless said. One thread at a time.
+    """
+    cdef pool_t pool
+    cdef guard_t guard
+    cdef replay_t replay
+    cdef uint64_t *slots
+    cdef size_t slots_len
+    cdef Guard lender
+
+    def __cinit__(self, bytes key not None=bytes(16), uint32_t n_replay_slots=4096, Guard shares=None, **limits):
+        pool_init(&self.pool, 0)
+        self.lender = shares
+        exactly(key, 16, "a key")
+        if shares is None:
+            self.slots_len = n_replay_slots * sizeof(uint64_t)
+            self.slots = <uint64_t *>mem_take(&self.pool, self.slots_len)
+            if self.slots is NULL:
+                raise MemoryError
+            if replay_init(&self.replay, self.slots, n_replay_slots, REPLAY_KEEP_S, key) != OK:
+                raise ValueError("slots are a power of two and at least 64")
+        guard_init(&self.guard, &self.pool, &self.replay if shares is None else shares.guard.replay, key)
+        values = self.limits
+        if not limits.keys() <= values.keys():
+            raise ValueError(f"limits are {', '.join(sorted(values))}")
+        self.guard.limits = values | limits
+
+    def __dealloc__(self):
+        guard_clear(&self.guard)
+        guard_access_free(self.guard.access)
+        guard_access_free(self.guard.relay)
+        mem_give(&self.pool, self.slots, self.slots_len)
+        pool_clear(&self.pool)
+
+    @property
+    def limits(self):
+        """The limits by name."""
+        return dict(self.guard.limits)
+
+    @property
+    def counts(self):
+        """How often each outcome came, by name."""
+        return {name: atomic_peek(&self.guard.counts[i]) for i, name in enumerate(COUNT_NAMES)}
+
+    @property
+    def penalties(self):
+        """How often each penalty was given, by number."""
+        return [atomic_peek(&self.guard.penalties[i]) for i in range(N_PENALTIES)]
+
+    @property
+    def n_open(self):
+        """Half-open connections, sinks and sessions."""
+        cdef guard_t *guard = &self.guard
+        return atomic_peek(&guard.n_half_open), atomic_peek(&guard.n_sinks), atomic_peek(&guard.n_sessions)
+
+    @property
+    def memory_len(self):
+        """Bytes taken so far, without the replay filter."""
+        return self.pool.plain_len - self.slots_len
+
+    def accept(self, bytes ip not None, uint64_t now_ns):
+        """Ask for a new connection."""
+        cdef address_t remote = address_of(ip, 0)
+        return guard_accept(&self.guard, &remote, now_ns)
+
+    def handshake(self, bytes ip, bytes m1_hash not None, uint64_t flight_s, uint64_t unix_s, uint64_t now_ns):
+        """Ask for a handshake whose first message has this hash and time."""
+        cdef address_t remote = address_of(ip or b"", 0)
+        return guard_handshake(&self.guard, NULL if ip is None else &remote, exactly(m1_hash, 32, "a hash"), flight_s,
+                               unix_s, now_ns)
+
+    def half_open_begin(self):
+        return guard_half_open_begin(&self.guard)
+
+    def half_open_end(self):
+        guard_half_open_end(&self.guard)
+
+    def sink_begin(self):
+        return guard_sink_begin(&self.guard)
+
+    def sink_end(self):
+        guard_sink_end(&self.guard)
+
+    def session_begin(self, bytes ip, uint64_t now_ns):
+        cdef address_t remote = address_of(ip or b"", 0)
+        return guard_session_begin(&self.guard, NULL if ip is None else &remote, now_ns)
+
+    def session_end(self, bytes ip):
+        cdef address_t remote = address_of(ip or b"", 0)
+        guard_session_end(&self.guard, NULL if ip is None else &remote)
+
+    def penalise(self, bytes ip not None, int penalty, uint64_t now_ns):
+        """Take points off an address."""
+        cdef address_t remote = address_of(ip, 0)
+        if not 0 <= penalty < N_PENALTIES:
+            raise ValueError("no such penalty")
+        guard_penalise(&self.guard, &remote, penalty, now_ns)
+
+    def score(self, bytes ip not None, uint64_t now_ns):
+        """Return the score of an address."""
+        cdef address_t remote = address_of(ip, 0)
+        return guard_score(&self.guard, &remote, now_ns)
+
+    def set_access(self, int policy, peer_ids=()):
+        """Say who may have a session: ACCESS_NONE 0, ACCESS_ANYONE 1, or ACCESS_LISTED 2 these PeerIDs."""
+        guard_access_free(guard_access_swap(&self.guard.access, self.access_build(policy, peer_ids)))
+
+    def set_relay(self, int policy, peer_ids=()):
+        """Say who may relay, as `set_access`."""
+        guard_access_free(guard_access_swap(&self.guard.relay, self.access_build(policy, peer_ids)))
+
+    cdef access_t *access_build(self, int policy, peer_ids) except NULL:
+        cdef bytes ids = b"".join([exactly(peer_id, PEER_ID_LEN, "a PeerID") for peer_id in peer_ids])
+        cdef access_t *access = guard_access_build(&self.pool, policy, ids, len(ids) // PEER_ID_LEN)
+        if access is NULL:
+            raise MemoryError(f"at most {ACCESS_MAX} PeerIDs")
+        return access
+
+    def allows(self, bytes peer_id not None):
+        """Tell whether a peer may have a session."""
+        return guard_allows(&self.guard, exactly(peer_id, PEER_ID_LEN, "a PeerID"))
+
+    def allows_relay(self, bytes peer_id not None):
+        """Tell whether a neighbour may relay."""
+        return guard_allows_relay(&self.guard, exactly(peer_id, PEER_ID_LEN, "a PeerID"))
+
+    def exempt(self, bytes ip not None, uint32_t prefix_len):
+        """Take a network out of the rates and scores per address."""
+        return prefix_list_add(&self.guard.exempt, ip, len(ip), prefix_len)
+
+    def own(self, bytes ip not None, uint32_t prefix_len):
+        """Name a network of this node."""
+        return prefix_list_add(&self.guard.own, ip, len(ip), prefix_len)
+
+    def list_target(self, bytes ip not None, uint32_t prefix_len):
+        """Let a network be dialled for others whatever it is."""
+        return prefix_list_add(&self.guard.listed, ip, len(ip), prefix_len)
+
+    def set_ports(self, ports):
+        """Say which ports may be dialled for others."""
+        cdef uint16_t[256] values
+        if len(ports) > 256:
+            raise ValueError("too many ports")
+        for i, port in enumerate(ports):
+            values[i] = port
+        return guard_ports_set(&self.guard, values, len(ports))
+
+    def allows_target(self, bytes ip not None, uint16_t port):
+        """Tell whether a target may be dialled for others."""
+        cdef address_t target = address_of(ip, port)
+        return guard_allows_target(&self.guard, &target)
+
+    def target_take(self, bytes peer_id not None, uint64_t now_ns):
+        """Charge a new target to a neighbour."""
+        return guard_target_take(&self.guard, exactly(peer_id, PEER_ID_LEN, "a PeerID"), now_ns)
