@@ -168,7 +168,7 @@ class Config(Struct, frozen=True, kw_only=True):
 
     @classmethod
     def from_dict(cls, table: dict[str, Any], source: str = "configuration") -> "Config":
-        """Check settings given as nested dictionaries, as a TOML file would; errors as for `load`.
+        """Check settings given as nested dictionaries, as a TOML file would give them; errors as for `load`.
 
         `source` stands in front of each error; if it is a path, paths in the settings are relative to its folder.
         """
@@ -242,11 +242,12 @@ def _table_read(cls: type[_Table], table: dict[str, Any], where: str, problems: 
 
 
 def _value_read(type_: Any, value: Any, where: str, problems: list[str]) -> Any:
+    is_list = isinstance(value, list | tuple)
     if get_origin(type_) is Union and any(get_origin(arm) is tuple for arm in get_args(type_)):
-        arms = [arm for arm in get_args(type_) if (get_origin(arm) is tuple) == isinstance(value, list)]
-        if isinstance(value, list) or value in get_args(arms[0]):
+        arms = [arm for arm in get_args(type_) if (get_origin(arm) is tuple) == is_list]
+        if is_list or value in get_args(arms[0]):
             return _value_read(arms[0], value, where, problems)
-    elif get_origin(type_) is tuple and isinstance(value, list):
+    elif get_origin(type_) is tuple and is_list:
         item_type = get_args(type_)[0]
         return tuple(_value_read(item_type, item, f"{where}[{idx}]", problems) for idx, item in enumerate(value))
     elif type_ in _TEXT_TYPES and isinstance(value, str):
@@ -255,6 +256,8 @@ def _value_read(type_: Any, value: Any, where: str, problems: list[str]) -> Any:
         except InvalidValue as error:
             problems.append(f"{where}: {error}")
             return None
+    elif type_ in _TEXT_TYPES and isinstance(value, type_):
+        return value
     elif get_origin(type_) is not tuple and type_ not in _TEXT_TYPES:
         try:
             return msgspec.convert(value, type_)
