@@ -1,8 +1,9 @@
 # SPDX-License-Identifier: MIT
 """One worker's event loop: wake-ups, the next deadline, the end of a turn, the shared read buffer.
 
-A turn is what happens between two sleeps: a batch of callbacks, then `on_turn_end`. All functions belong to the loop's own thread
-except `loop_wake` and `loop_cpu_ns`. Before `loop_run` and after it returned, the caller's thread counts as the loop's own.
+A turn is what happens between two sleeps: a batch of callbacks, then `on_turn_end`. All functions belong to the
+loop's own thread except `loop_wake` and `loop_cpu_ns`. Before `loop_run` and after it returned, the caller's
+thread counts as the loop's own.
 """
 from libc.stdint cimport uint8_t, uint64_t
 
@@ -15,9 +16,9 @@ cdef enum:
     READ_TAILROOM = 17408           # writable bytes behind it: 16 KiB padding of a record, 1 KiB tags and layers
 
 ctypedef struct loop_hooks_t:
-    void (*on_wake)(void *ctx, uint64_t now_ns) noexcept nogil          # after loop_wake; several wake-ups may become one
-    void (*on_timer)(void *ctx, uint64_t now_ns) noexcept nogil         # the deadline is over; none is set any more
-    void (*on_turn_end)(void *ctx, uint64_t now_ns) noexcept nogil      # once before each sleep, and before loop_run returns
+    void (*on_wake)(void *ctx, uint64_t now_ns) noexcept nogil      # after loop_wake; several may become one
+    void (*on_timer)(void *ctx, uint64_t now_ns) noexcept nogil     # the deadline is over; none is set any more
+    void (*on_turn_end)(void *ctx, uint64_t now_ns) noexcept nogil  # once before each sleep and before loop_run returns
 
 ctypedef struct loop_t:
     uv_loop_t uv                    # for uv.pxd's functions
@@ -41,8 +42,8 @@ cdef int loop_free(loop_t *loop) noexcept nogil
     # waits for handles and look-ups that are being closed; E_STATE while another module's handle is still open
 cdef void loop_run(loop_t *loop) noexcept nogil                 # until loop_stop; may be called again
 cdef void loop_stop(loop_t *loop) noexcept nogil                # the turn under way is finished
-cdef int loop_thread_start(loop_t *loop) noexcept nogil         # loop_run in a native thread with all signals blocked; E_IO
-cdef int loop_thread_join(loop_t *loop) noexcept nogil          # waits for that thread; E_IO
+cdef int loop_thread_start(loop_t *loop) noexcept nogil     # loop_run in a native thread with all signals blocked; E_IO
+cdef int loop_thread_join(loop_t *loop) noexcept nogil      # waits for that thread; E_IO
 cdef void loop_wake(loop_t *loop) noexcept nogil                # any thread; cheap while a wake-up is pending already
 cdef void loop_set_deadline(loop_t *loop, uint64_t deadline_ns) noexcept nogil
     # replaces the deadline; 0 and UINT64_MAX = none; on_timer comes in the first millisecond not before it

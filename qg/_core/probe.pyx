@@ -1,12 +1,12 @@
 # SPDX-License-Identifier: MIT
-"""Owners of loop, tcp and resolve that record what happens, for tests and measurements; nothing in the package uses them."""
+"""Owners of loop, tcp and resolve that record what happens; for tests and measurements, not used by the package."""
 cimport cython
 from libc.stdint cimport uint8_t, uint16_t, uint32_t, uint64_t
 from libc.string cimport memcpy, memset
 
 from .loop cimport (
-    READ_HEADROOM, READ_TAILROOM, loop_cpu_ns, loop_free, loop_hooks_t, loop_init, loop_run, loop_set_deadline, loop_stop,
-    loop_t, loop_thread_join, loop_thread_start, loop_wake)
+    READ_HEADROOM, READ_TAILROOM, loop_cpu_ns, loop_free, loop_hooks_t, loop_init, loop_run, loop_set_deadline,
+    loop_stop, loop_t, loop_thread_join, loop_thread_start, loop_wake)
 from .memory cimport (
     block_len, block_start, block_t, chain_append, chain_clear, chain_t, mem_give, mem_take, pool_clear, pool_init,
     pool_outstanding, pool_t)

@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: MIT
 """Host names to addresses, in libuv's threads; a bounded number at a time.
 
-Everything here belongs to the loop's thread. `resolve_t` may not move between `resolve_init` and the return of a `loop_free` after
-`resolve_stop`.
+Everything here belongs to the loop's thread. `resolve_t` may not move between `resolve_init` and the return of
+a `loop_free` after `resolve_stop`.
 """
 from libc.stdint cimport uint8_t, uint32_t, uint64_t
 
@@ -22,7 +22,7 @@ cdef enum lookup_state_t:
 
 ctypedef void (*resolved_t)(void *ctx, void *user, const address_t *addresses, uint32_t n_addresses, int uv_error,
                             uint64_t now_ns) noexcept nogil
-    # addresses in the order of preference, with the port that was asked for, good until return; uv_error 0 = n_addresses > 0
+    # addresses in the order of preference, with the port asked for, good until return; uv_error 0 = n_addresses > 0
 
 ctypedef struct lookup_t:
     uv_getaddrinfo_t req
@@ -47,5 +47,5 @@ ctypedef struct resolve_t:
 cdef int resolve_init(resolve_t *resolve, loop_t *loop, resolved_t on_resolved, void *ctx) noexcept nogil
 cdef void resolve_stop(resolve_t *resolve) noexcept nogil       # cancels all, reports nothing
 cdef int resolve_start(resolve_t *resolve, const address_t *address, void *user) noexcept nogil
-    # OK: on_resolved follows, once; E_FULL, E_ADDRESS (no name that can be), E_CLOSED after resolve_stop, E_IO. Copies the name.
+    # copies the name; OK: on_resolved follows, once; E_FULL, E_ADDRESS (cannot be a name), E_CLOSED when stopped, E_IO
 cdef void resolve_cancel(resolve_t *resolve, void *user) noexcept nogil     # nothing is reported for user any more

@@ -1,11 +1,12 @@
 # SPDX-License-Identifier: MIT
 """All TCP listeners and connections of one worker.
 
-Everything happens on the loop's thread. `tcp_t` may not move between `tcp_init` and the return of a `loop_free` after `tcp_stop`.
+Everything happens on the loop's thread. `tcp_t` may not move between `tcp_init` and the return of a `loop_free`
+after `tcp_stop`.
 
-A `conn_t` belongs to this module. The pointer is good until its user calls `tcp_close` or `tcp_abort`, or until `on_lost` or
-`on_dial_error` returns; no event follows any of these. Every operation may be called inside every event. `on_lost` and
-`on_dial_error` never come from inside an operation.
+A `conn_t` belongs to this module. The pointer is good until its user calls `tcp_close` or `tcp_abort`, or until
+`on_lost` or `on_dial_error` returns; no event follows any of these. Every operation may be called inside every
+event. No event comes from inside an operation.
 
 Functions marked *uv* return libuv's negative codes, the others `status_t`.
 """
@@ -40,11 +41,11 @@ ctypedef struct tcp_events_t:
     void (*on_dial_error)(void *ctx, void *user, int uv_error, uint64_t now_ns) noexcept nogil
     void (*on_read)(void *ctx, void *user, uint8_t *data, size_t len, uint64_t now_ns) noexcept nogil
         # in the loop's read buffer with its room around it; may be overwritten; good until return
-    void (*on_end)(void *ctx, void *user, uint64_t now_ns) noexcept nogil       # the peer's FIN; writing is still possible
-    void (*on_lost)(void *ctx, void *user, int uv_error, uint64_t now_ns) noexcept nogil    # the connection broke and is freed
+    void (*on_end)(void *ctx, void *user, uint64_t now_ns) noexcept nogil       # the peer's FIN; writing goes on
+    void (*on_lost)(void *ctx, void *user, int uv_error, uint64_t now_ns) noexcept nogil    # it broke and is freed
     void (*on_writable)(void *ctx, void *user, uint64_t now_ns) noexcept nogil  # nothing is pending any more
     void (*on_accept_error)(void *ctx, int uv_error, uint64_t now_ns) noexcept nogil
-        # out of descriptors or memory: the listener leaves connections in its backlog for 250 to 500 ms, then tries again
+        # out of descriptors or memory: the listener leaves connections in its backlog for 250 to 500 ms
 
 ctypedef struct conn_t:
     uv_tcp_t handle                 # first: a handle pointer is a conn pointer

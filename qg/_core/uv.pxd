@@ -1,7 +1,8 @@
 # SPDX-License-Identifier: MIT
 """libuv and the sockets calls it does not cover: what the modules of L9 use of them. No code of its own.
 
-libuv's error codes are negative `errno` values and overlap with `status_t`: every function of L9 says which of the two it returns.
+libuv's error codes are negative `errno` values and overlap with `status_t`: every function of L9 says which of
+the two it returns.
 """
 from libc.stdint cimport uint64_t
 
@@ -84,10 +85,11 @@ cdef extern from *:
     }
     #endif
     """
-    int socket_open "qg_socket"(int family) noexcept nogil                          # stream, non-blocking, close-on-exec; -1 and errno
-    int socket_accept "qg_accept"(int fd, sockaddr *address, socklen_t *len) noexcept nogil    # as socket_open
-    void socket_discard "qg_discard"(int fd) noexcept nogil                         # empties the receive queue
-    uint64_t thread_cpu_ns "qg_thread_cpu_ns"() noexcept nogil                      # of the calling thread
+    # The first two give a non-blocking, close-on-exec descriptor, or -1 and errno.
+    int socket_open "qg_socket"(int family) noexcept nogil                      # a stream
+    int socket_accept "qg_accept"(int fd, sockaddr *address, socklen_t *len) noexcept nogil
+    void socket_discard "qg_discard"(int fd) noexcept nogil                     # empties the receive queue
+    uint64_t thread_cpu_ns "qg_thread_cpu_ns"() noexcept nogil                  # of the calling thread
 
 cdef extern from "uv.h" nogil:
     enum:
