@@ -102,7 +102,8 @@ def vector_run(vector: dict[str, Any]) -> None:
 
 def split_both(initiator: NoiseHandshake, responder: NoiseHandshake) -> tuple[Any, Any, bytes]:
     """Return (ciphers that seal, ciphers that open, handshake hash), each pair by direction."""
-    ours, theirs = initiator.split(), responder.split()
+    ours: Any = initiator.split()
+    theirs: Any = responder.split()
     expect(ours[2], theirs[2], "the two sides' handshake hash")
     return (ours[0], theirs[1]), (theirs[0], ours[1]), ours[2]
 
@@ -115,7 +116,7 @@ def kem_vector_run(vector: dict[str, Any]) -> None:
     ]
     initiator = side(vector, "init_", "initiator", randoms[0])
     responder = side(vector, "resp_", "responder", randoms[1])
-    message = b""
+    message: Any = b""
     for idx, length in enumerate(vector["message_sizes"]):
         writer, reader = (initiator, responder) if idx % 2 == 0 else (responder, initiator)
         message = writer.write_message()

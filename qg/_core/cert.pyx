@@ -1,6 +1,7 @@
 # SPDX-License-Identifier: MIT
 # cython: language_level=3, boundscheck=False, wraparound=False, cdivision=True, freethreading_compatible=False
 """PeerIDs, link certificates and peer records."""
+cimport cython
 from cpython.bytes cimport PyBytes_FromStringAndSize
 from libc.stdint cimport uint8_t, uint32_t, uint64_t
 from libc.string cimport memcmp, memcpy, memset
@@ -222,6 +223,7 @@ cdef int peer_record_verify(peer_record_t *record, const uint8_t *src, size_t le
 
 # Owners, for tests and fuzzers.
 
+@cython.final
 cdef class CertCache:
     """Own a cache of verified certificates."""
     cdef pool_t pool

@@ -1,6 +1,7 @@
 # SPDX-License-Identifier: MIT
 # cython: language_level=3, boundscheck=False, wraparound=False, cdivision=True, freethreading_compatible=False
 """AEAD suites, key derivation, key agreement, KEM, signatures, keyed hash, wiping."""
+cimport cython
 from cpython.bytes cimport PyBytes_AS_STRING, PyBytes_FromStringAndSize
 from libc.limits cimport INT_MAX
 from libc.stdint cimport uint8_t, uint16_t, uint32_t, uint64_t
@@ -275,6 +276,7 @@ cdef int mlkem768_decaps(uint8_t *shared32, const uint8_t *ciphertext1088, const
 # The face towards Python. It serves tests, tools and key files; nothing of the data path passes here.
 
 
+@cython.final
 cdef class AeadKey:
     """Hold one AEAD key and seal or open with it. Answers are bytes, or a negative status code."""
     cdef aead_key_t key

@@ -1,6 +1,7 @@
 # SPDX-License-Identifier: MIT
 # cython: language_level=3, boundscheck=False, wraparound=False, cdivision=True, freethreading_compatible=False
 """Handshake flights on the wire: network keys, envelopes, prologues and payloads."""
+cimport cython
 from cpython.bytes cimport PyBytes_FromStringAndSize
 from libc.stdint cimport uint8_t, uint16_t, uint32_t, uint64_t
 from libc.string cimport memcmp, memcpy, memset, strlen
@@ -295,6 +296,7 @@ cdef int network_fill(network_t *network, bytes secret) except -1:
     return network_derive(network, exactly(secret, 32, "a network secret"))
 
 
+@cython.final
 cdef class EnvelopeKeys:
     """Hold the keys of one direction of a handshake. Make one by `known`, `open_mode` or `reply`."""
     cdef envelope_keys_t keys

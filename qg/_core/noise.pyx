@@ -1,6 +1,7 @@
 # SPDX-License-Identifier: MIT
 # cython: language_level=3, boundscheck=False, wraparound=False, cdivision=True, freethreading_compatible=False
 """Noise handshakes: patterns as data, one routine that writes a message, one that reads one."""
+cimport cython
 from cpython.bytes cimport PyBytes_AS_STRING, PyBytes_FromStringAndSize
 from libc.stdint cimport uint8_t, uint16_t, uint32_t, uint64_t
 from libc.string cimport memcmp, memcpy, memset, strlen
@@ -695,6 +696,7 @@ def protocol_needs(str name not None, str role not None):
     return bool(pattern.needs_static[idx]), bool(pattern.pre_static[1 - idx]), pattern.n_psks
 
 
+@cython.final
 cdef class NoiseCipher:
     """Seal and open transport messages with one key of a finished handshake."""
     cdef noise_cipher_t cipher
@@ -732,6 +734,7 @@ cdef class NoiseCipher:
         return noise_cipher_rekey(&self.cipher)
 
 
+@cython.final
 cdef class NoiseHandshake:
     """Run one side of a Noise handshake. `random` scripts the randomness, else the system's is used.
 

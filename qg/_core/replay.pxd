@@ -10,9 +10,9 @@ from libc.stdint cimport uint8_t, uint32_t, uint64_t
 
 cdef enum:
     REPLAY_ID_LEN = 8           # SHA-256(M1)[0:8]
-    REPLAY_SLOTS = 262144       # 2 MiB; at 240 s enough for 900 handshakes a second
+    REPLAY_SLOTS = 262144       # 2 MiB; at 240 s enough for 800 handshakes a second
     REPLAY_KEEP_S = 240         # twice the clock window
-    REPLAY_PROBE_LEN = 64       # slots that are looked at
+    REPLAY_PROBE_LEN = 256      # slots that are looked at: no refusal up to three quarters of a full table
     REPLAY_BACK_S = 65536       # an entry may come from so far in the future when the clock was set back
 
 ctypedef struct replay_t:

@@ -1,6 +1,7 @@
 # SPDX-License-Identifier: MIT
 # cython: language_level=3, boundscheck=False, wraparound=False, cdivision=True, freethreading_compatible=False
 """Replay filter: a lock-free table of admitted flights."""
+cimport cython
 from libc.stdint cimport uint8_t, uint32_t, uint64_t
 from libc.string cimport memcpy, memset
 
@@ -52,6 +53,8 @@ cdef int find(const replay_t *replay, uint64_t hash, uint64_t now_s, int except_
                 return off
         elif vacant_off[0] < 0:
             vacant_off[0] = off
+        if word == 0:
+            return -1       # never used, and the first free slot is taken always: nothing lies beyond
     return -1
 
 
@@ -95,6 +98,7 @@ cdef int replay_insert(replay_t *replay, const uint8_t *id8, uint64_t time_s, ui
     return OK
 
 
+@cython.final
 cdef class ReplayFilter:
     """Own a replay filter; for tests and fuzzers. Methods release the GIL, so that threads really race."""
     cdef pool_t pool
@@ -109,7 +113,7 @@ cdef class ReplayFilter:
         if self.slots is NULL:
             raise MemoryError
         if replay_init(&self.replay, self.slots, n_slots, keep_s, exactly(key, 16, "a key")) != OK:
-            raise ValueError("slots are a power of two and at least 64, seconds 1 to 65535")
+            raise ValueError("slots are a power of two and at least 256, seconds 1 to 65535")
 
     def __dealloc__(self):
         if self.slots is not NULL:

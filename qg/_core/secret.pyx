@@ -5,6 +5,7 @@
 One guarded allocation per key would cost 8 KiB and 22 us each and exhaust RLIMIT_MEMLOCK (8 MiB) near 1,000 keys;
 slabs hold 5,376.
 """
+cimport cython
 from cpython.bytes cimport PyBytes_FromStringAndSize
 from libc.stdint cimport uint8_t, uint32_t, uint64_t
 from libc.string cimport memcpy, memset
@@ -108,6 +109,7 @@ cdef void secret_pool_free(secret_pool_t *pool) noexcept nogil:
     memset(pool, 0, sizeof(secret_pool_t))
 
 
+@cython.final
 cdef class SecretPool:
     """Own a pool of secret slots; for tests. Slots are named by the number that `take` returns."""
     cdef secret_pool_t pool

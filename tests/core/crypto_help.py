@@ -42,5 +42,3 @@ def vectors_load(name, sha256):
 def fixed_bytes(label, length):
     """Return `length` bytes that depend on the label only."""
     return hashlib.shake_256(label.encode()).digest(length)
-
-

@@ -11,9 +11,7 @@ from qg._core.noise import NoiseCipher, NoiseHandshake, protocol_needs
 
 ONE_WAY = "N K X".split()
 FUNDAMENTAL = "NN NK NX KN KK KX XN XK XX IN IK IX".split()
-DEFERRED = (
-    "NK1 NX1 X1N X1K XK1 X1K1 X1X XX1 X1X1 K1N K1K KK1 K1K1 K1X KX1 K1X1 I1N I1K IK1 I1K1 I1X IX1 I1X1"
-).split()
+DEFERRED = ("NK1 NX1 X1N X1K XK1 X1K1 X1X XX1 X1X1 K1N K1K KK1 K1K1 K1X KX1 K1X1 I1N I1K IK1 I1K1 I1X IX1 I1X1").split()
 WIRE = [
     "Noise_XKhfs+psk3_25519+MLKEM768_ChaChaPoly_SHA256",
     "Noise_XXhfs+psk3_25519+MLKEM768_ChaChaPoly_SHA256",
@@ -31,7 +29,9 @@ def protocols(bases, ciphers=("ChaChaPoly", "AESGCM")):
     for base, cipher in itertools.product(bases, ciphers):
         if cipher == "AESGCM" and not crypto.suites() & 2:
             continue
-        modifiers = [f"psk{i}" for i in range(5) if protocol_needs(f"Noise_{base}psk{i}_25519_{cipher}_SHA256", "initiator")]
+        modifiers = [
+            f"psk{i}" for i in range(5) if protocol_needs(f"Noise_{base}psk{i}_25519_{cipher}_SHA256", "initiator")
+        ]
         assert len(modifiers) >= 2
         several = {"+".join(modifiers), "+".join(each for each in modifiers if each != "psk1")} - {"psk0"}
         names += [f"Noise_{base}{each}_25519_{cipher}_SHA256" for each in ["", *modifiers, *sorted(several)]]
@@ -103,7 +103,7 @@ class NoiseProtocolPeer:
 class DissononcePeer:
     """dissononce (tgalal/dissononce). It takes no two psks in one message."""
 
-    names = [name for name in protocols(ONE_WAY + FUNDAMENTAL + DEFERRED) if "psk0+psk1" not in name]
+    names = tuple(name for name in protocols(ONE_WAY + FUNDAMENTAL + DEFERRED) if "psk0+psk1" not in name)
 
     def __init__(self, name, role):
         pytest.importorskip("dissononce")
@@ -368,7 +368,13 @@ def test_a_missing_key_is_refused_before_the_first_message(missing):
 
 @pytest.mark.parametrize(
     "extra",
-    [{"static": bytes(32)}, {"remote_static": bytes(32)}, {"psks": (bytes(32),)}, {"static": bytes(31)}, {"random": b"x"}],
+    [
+        {"static": bytes(32)},
+        {"remote_static": bytes(32)},
+        {"psks": (bytes(32),)},
+        {"static": bytes(31)},
+        {"random": b"x"},
+    ],
 )
 def test_keys_that_the_pattern_does_not_take_are_refused(extra):
     with pytest.raises(ValueError):

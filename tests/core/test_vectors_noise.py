@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: MIT
-"""The Noise engine gives the bytes that other implementations published, and the vector runner tells when it does not."""
+"""The Noise engine gives the bytes that others published, and the vector runner tells when it does not."""
 
 import json
 import subprocess
@@ -16,8 +16,7 @@ CACOPHONY = ("noise-cacophony.json", "3bde7c09a6f349ee11c825c50fcc02649f8f02a47c
 # js-libp2p-noise: deterministic vector 1 of paschal533/pq-noise-artifacts vectors/pqc-test-vectors.json
 XXHFS = ("noise-xxhfs-mlkem768.json", "bc0906cc1772ffb7efbe1403a77a72e84ecd440f1f392c3261239e33f55b7659")
 
-# mcginty/snow tests/vectors/snow-multipsk.txt, Noise_NNpsk0+psk2_25519_ChaChaPoly_SHA256 and ..._AESGCM_SHA256. The file lists
-# static keys that the pattern does not use.
+# Two vectors of mcginty/snow tests/vectors/snow-multipsk.txt. It lists static keys that the pattern does not use.
 SNOW_PROLOGUE = b"There is no right and wrong. There's only fun and boring.".hex()
 SNOW_MULTI_PSK = [
     {
@@ -72,7 +71,10 @@ SNOW_MULTI_PSK = [
 def run_tool(path):
     """Run the vector runner; return (exit code, lines)."""
     done = subprocess.run(
-        [sys.executable, str(ROOT / "tools" / "noise_vectors.py"), str(path)], capture_output=True, text=True, timeout=300
+        [sys.executable, str(ROOT / "tools" / "noise_vectors.py"), str(path)],
+        capture_output=True,
+        text=True,
+        timeout=300,
     )
     return done.returncode, done.stdout.splitlines()
 
