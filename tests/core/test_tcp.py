@@ -15,6 +15,8 @@ import time
 import pytest
 from qg._core.probe import Tcp
 
+pytestmark = pytest.mark.net
+
 IP4 = socket.inet_pton(socket.AF_INET, "127.0.0.1")
 IP6 = socket.inet_pton(socket.AF_INET6, "::1")
 ANY4, ANY6 = bytes(4), bytes(16)
