@@ -39,6 +39,7 @@ ctypedef struct pool_t:
     uint64_t held_len           # bytes of all blocks that exist
     uint64_t limit_len          # block_take answers NULL above this many bytes out
     uint64_t plain_len          # bytes of mem_take allocations
+    uint32_t is_border          # blocks are given back by other threads only: block_give is block_give_remote
 
 cdef int pool_init(pool_t *pool, uint64_t limit_len) noexcept nogil
 cdef void pool_clear(pool_t *pool) noexcept nogil                   # frees what is on the free lists; the owner's last call

@@ -41,7 +41,7 @@ cdef void pool_collect(pool_t *pool) noexcept nogil:
     cdef block_t *following
     while block is not NULL:
         following = block.next
-        block_give(block)
+        block_free(block)
         block = following
 
 
@@ -79,6 +79,13 @@ cdef block_t *block_take(pool_t *pool, int class_idx) noexcept nogil:
 
 
 cdef void block_give(block_t *block) noexcept nogil:
+    if block.home.is_border:
+        block_give_remote(block)
+    else:
+        block_free(block)
+
+
+cdef void block_free(block_t *block) noexcept nogil:
     cdef pool_t *pool = block.home
     cdef uint32_t i = block.class_idx
     pool.n_taken -= 1

@@ -103,7 +103,8 @@ ctypedef struct session_t:
     handshake_t *handshake      # owned; NULL once done
     rekey_t *rekey              # owned; NULL unless an exchange runs
     block_t *stash              # an incomplete record; NULL when there is none
-    uint8_t *begun              # between reserve and commit
+    uint8_t *begun              # between reserve and commit: where the record starts
+    size_t begun_len            # its inner length
     uint64_t deadline_ns        # call session_tick then; UINT64_MAX = never
     uint64_t start_ns
     uint64_t received_ns        # last time a record opened
@@ -162,6 +163,7 @@ cdef void session_tick(session_t *session, uint64_t now_ns) noexcept nogil
 cdef void session_close(session_t *session, int reason, uint64_t now_ns) noexcept nogil    # CLOSE to the peer, then SESSION_ON_CLOSED
 cdef void session_drop(session_t *session, int reason, uint64_t now_ns) noexcept nogil     # at once, without a word
 cdef void session_clear(session_t *session, uint64_t now_ns) noexcept nogil    # wipes and frees everything; no event
+cdef void session_wake(session_t *session, uint64_t now_ns) noexcept nogil     # after a command on a stream: wakes the carrier
 cdef int session_ping(session_t *session, uint64_t now_ns) noexcept nogil
 
 # For carriers that are streams, and for splices

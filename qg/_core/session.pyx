@@ -285,8 +285,7 @@ cdef int after_flight(session_t *session, uint64_t now_ns) noexcept nogil:
         if rc < 0:
             return rc
         drop_handshake(session)
-    if session_has_output(session):
-        session.carrier.wake(session, now_ns)
+    session_wake(session, now_ns)
     return rc
 
 
@@ -307,6 +306,11 @@ cdef bint session_has_output(const session_t *session) noexcept nogil:
     if session.state >= SESSION_DISCARD or session.is_mute:
         return False
     return mux_has_output(&session.mux) or session.epoch_due != 0 or rekey_is_pending(session)
+
+
+cdef void session_wake(session_t *session, uint64_t now_ns) noexcept nogil:
+    if session_has_output(session):
+        session.carrier.wake(session, now_ns)
 
 
 cdef inline bint rekey_is_pending(const session_t *session) noexcept nogil:
@@ -339,6 +343,7 @@ cdef size_t session_padded(session_t *session, size_t len, size_t limit, int car
 
 cdef uint8_t *session_begin(session_t *session, size_t inner_len) noexcept nogil:
     session.begun = session.carrier.reserve(session, record_len(&session.tx, inner_len))
+    session.begun_len = inner_len
     return session.begun + RECORD_HEAD_LEN if session.begun is not NULL else NULL
 
 
@@ -687,8 +692,7 @@ cdef int on_hello(session_t *session, frame_t *frame, uint64_t now_ns) noexcept 
     mux_set_peer(&session.mux, &session.peer_hello)
     session.state = SESSION_OPEN
     session.hooks.on_event(session, SESSION_ON_READY, now_ns)
-    if session_has_output(session):
-        session.carrier.wake(session, now_ns)
+    session_wake(session, now_ns)
     return OK
 
 

@@ -1,0 +1,61 @@
+# SPDX-License-Identifier: MIT
+"""Splices: two streams joined, bytes and credit passed on, memory bounded (protocol.md 6.2, 6.4, 6.7).
+
+A splice owns the sinks of both its streams until they are gone. Byte positions are equal on both sides, so absolute credit is
+handed on as it is. What cannot go out at once is held on the other stream's queue, and all held bytes count for one budget.
+"""
+from libc.stdint cimport uint8_t, uint32_t, uint64_t
+
+from .memory cimport chain_t, pool_t
+from .mux cimport stream_t
+
+cdef enum relay_wait_t:
+    SPLICE_WAITS = 1            # the onward link is not there yet
+    SPLICE_JOINED = 2
+    SPLICE_REFUSED = 3          # the refusal goes out at due_ns
+    SPLICE_ENDED = 4
+
+ctypedef struct splice_t:
+    relay_t *relay
+    stream_t *near              # the relay stream in the source's layer; NULL once gone
+    stream_t *far               # the pipe on the onward link; NULL before the join and once gone
+    void *link                  # of the owner: the onward link waited for; NULL
+    chain_t early               # what the source sent before the join: at most INITIAL_CREDIT_PIPE
+    splice_t *next
+    splice_t *prev
+    uint64_t held               # bytes on both queues and in `early`
+    uint64_t used_ns            # last time a byte passed
+    uint64_t start_ns
+    uint64_t due_ns             # SPLICE_WAITS: give up; SPLICE_REFUSED: send the RESET
+    uint8_t state
+    uint8_t reason
+    uint8_t hops_left           # for the onward pipe
+    uint8_t is_credit_held      # credit of both sides waits until nothing is held
+    uint8_t link_key[32]        # of the next node
+    uint8_t peer_id[32]
+
+ctypedef struct relay_t:
+    pool_t *pool                # borrowed
+    splice_t *splices           # all, newest first
+    splice_t *ended             # to be freed by relay_sweep
+    uint32_t n_splices
+    uint64_t held               # bytes of all splices
+    uint64_t held_max           # budget
+    uint64_t idle_ns
+    uint64_t life_ns
+    uint64_t build_ns
+    uint64_t n_bytes            # payload passed on, both directions
+    uint64_t n_direct           # frames that went out without being held
+    uint64_t n_held             # frames that were held
+    uint64_t n_joined           # splices that carried a circuit
+    uint64_t n_memory_resets
+
+cdef void relay_init(relay_t *relay, pool_t *pool, uint64_t held_max) noexcept nogil
+cdef void relay_clear(relay_t *relay, uint64_t now_ns) noexcept nogil          # resets all (shutdown) and frees
+cdef splice_t *relay_open(relay_t *relay, stream_t *near, uint64_t now_ns) noexcept nogil
+    # binds the stream; NULL without memory. The owner fills link_key, peer_id, hops_left
+cdef void relay_join(splice_t *splice, stream_t *far, uint64_t now_ns) noexcept nogil   # binds the pipe, accepts the near stream
+cdef void relay_refuse(splice_t *splice, int reason, uint64_t due_ns) noexcept nogil    # RESET(reason) to the source at due_ns
+cdef uint64_t relay_tick(relay_t *relay, uint64_t now_ns) noexcept nogil       # idle, life, refusals; returns the next time to call
+cdef void relay_sweep(relay_t *relay) noexcept nogil            # frees what ended; when no splice pointer is on the stack
+cdef int relay_reason(int reason) noexcept nogil                # what may be passed on of a reason

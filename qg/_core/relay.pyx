@@ -1,0 +1,292 @@
+# SPDX-License-Identifier: MIT
+"""Splices: two streams joined."""
+from libc.stdint cimport uint8_t, uint32_t, uint64_t
+from libc.string cimport memset
+
+from .memory cimport chain_append, chain_clear, chain_t, mem_give, mem_take, pool_t
+from .mux cimport (
+    FLAG_DEAD, FLAG_FIN_QUEUED, FLAG_FIN_RECEIVED, STREAM_ACCEPTED, STREAM_CREDIT, STREAM_FIN, STREAM_GONE, STREAM_RESET,
+    STREAM_SENT, sink_t, stream_accept, stream_bind, stream_copy, stream_finish, stream_grant, stream_reset, stream_t, stream_write)
+from .session cimport session_send_data, session_t, session_wake
+from .status cimport (
+    E_CREDIT, E_MEMORY, INITIAL_CREDIT_PIPE, OK, REASON_BUSY, REASON_HOPS, REASON_IDLE, REASON_LIMIT, REASON_MEMORY, REASON_NONE,
+    REASON_REFUSED, REASON_SHUTDOWN, REASON_SLOW_READER, REASON_TIMEOUT, REASON_UNREACHABLE)
+
+cdef uint64_t NEVER = <uint64_t>0xFFFFFFFFFFFFFFFF
+cdef uint64_t SCAN_NS = <uint64_t>5 * 1000000000       # how often idle circuits are looked for
+
+
+cdef inline session_t *session_of(stream_t *stream) noexcept nogil:
+    return <session_t *>stream.mux.owner
+
+
+cdef inline stream_t *other_of(splice_t *splice, stream_t *stream) noexcept nogil:
+    return splice.far if stream == splice.near else splice.near
+
+
+cdef int relay_reason(int reason) noexcept nogil:
+    if (reason == REASON_REFUSED or reason == REASON_UNREACHABLE or reason == REASON_BUSY or reason == REASON_LIMIT
+            or reason == REASON_TIMEOUT or reason == REASON_MEMORY or reason == REASON_SLOW_READER or reason == REASON_HOPS):
+        return reason
+    return REASON_NONE
+
+
+cdef void relay_init(relay_t *relay, pool_t *pool, uint64_t held_max) noexcept nogil:
+    memset(relay, 0, sizeof(relay_t))
+    relay.pool = pool
+    relay.held_max = held_max
+    relay.idle_ns = <uint64_t>300 * 1000000000
+    relay.life_ns = <uint64_t>86400 * 1000000000
+    relay.build_ns = <uint64_t>15 * 1000000000
+
+
+cdef splice_t *relay_open(relay_t *relay, stream_t *near, uint64_t now_ns) noexcept nogil:
+    cdef splice_t *splice = <splice_t *>mem_take(relay.pool, sizeof(splice_t))
+    if splice is NULL:
+        return NULL
+    splice.relay = relay
+    splice.near = near
+    splice.state = SPLICE_WAITS
+    splice.start_ns = now_ns
+    splice.used_ns = now_ns
+    splice.due_ns = now_ns + relay.build_ns
+    splice.next = relay.splices
+    if relay.splices is not NULL:
+        relay.splices.prev = splice
+    relay.splices = splice
+    relay.n_splices += 1
+    stream_bind(near, splice, &SINK)
+    return splice
+
+
+cdef void splice_unlink(splice_t *splice) noexcept nogil:
+    """Take it off the list; the memory waits for relay_sweep, since its sink may be on the stack."""
+    cdef relay_t *relay = splice.relay
+    if splice.state == SPLICE_ENDED:
+        return
+    splice.state = SPLICE_ENDED
+    chain_clear(&splice.early)
+    relay.held -= splice.held
+    splice.held = 0
+    if splice.prev is not NULL:
+        splice.prev.next = splice.next
+    else:
+        relay.splices = splice.next
+    if splice.next is not NULL:
+        splice.next.prev = splice.prev
+    relay.n_splices -= 1
+    splice.next = relay.ended
+    relay.ended = splice
+
+
+cdef void relay_sweep(relay_t *relay) noexcept nogil:
+    cdef splice_t *splice
+    while relay.ended is not NULL:
+        splice = relay.ended
+        relay.ended = splice.next
+        mem_give(relay.pool, splice, sizeof(splice_t))
+
+
+cdef void reset_both(splice_t *splice, int reason, uint64_t now_ns) noexcept nogil:
+    cdef stream_t *near = splice.near
+    cdef stream_t *far = splice.far
+    if near is not NULL:
+        near.reason = <uint8_t>reason           # so that the partner, which goes with it, is told the same
+        stream_reset(near, reason, now_ns)
+        session_wake(session_of(near), now_ns)
+    if far is not NULL:
+        far.reason = <uint8_t>reason
+        stream_reset(far, reason, now_ns)
+        session_wake(session_of(far), now_ns)
+
+
+cdef void relay_clear(relay_t *relay, uint64_t now_ns) noexcept nogil:
+    cdef splice_t *splice
+    while relay.splices is not NULL:
+        splice = relay.splices
+        reset_both(splice, REASON_SHUTDOWN, now_ns)
+        splice_unlink(splice)
+    relay_sweep(relay)
+
+
+# Credit: what one side may take, the other may send
+
+cdef void pass_credit(splice_t *splice, stream_t *source, uint64_t now_ns) noexcept nogil:
+    """`source` may send more: its splice partner may receive as much more."""
+    cdef stream_t *other = other_of(splice, source)
+    if other is NULL:
+        return
+    if splice.held > 0 and splice.relay.held * 4 > splice.relay.held_max * 3:
+        splice.is_credit_held = 1
+        return
+    stream_grant(other, source.tx_credit)
+    session_wake(session_of(other), now_ns)
+
+
+cdef void release_credit(splice_t *splice, uint64_t now_ns) noexcept nogil:
+    if splice.is_credit_held and splice.held == 0:
+        splice.is_credit_held = 0
+        if splice.near is not NULL:
+            pass_credit(splice, splice.near, now_ns)
+        if splice.far is not NULL:
+            pass_credit(splice, splice.far, now_ns)
+
+
+# Budget
+
+cdef inline void count_held(splice_t *splice) noexcept nogil:
+    cdef uint64_t held = splice.early.len
+    if splice.near is not NULL:
+        held += splice.near.queue.len
+    if splice.far is not NULL:
+        held += splice.far.queue.len
+    splice.relay.held += held - splice.held
+    splice.held = held
+
+
+cdef inline uint64_t oldest_ns(const splice_t *splice) noexcept nogil:
+    cdef uint64_t oldest = NEVER
+    if splice.near is not NULL and splice.near.queue.head is not NULL:
+        oldest = splice.near.queue.head.stamp_ns
+    if splice.far is not NULL and splice.far.queue.head is not NULL:
+        oldest = min(oldest, splice.far.queue.head.stamp_ns)
+    return oldest
+
+
+cdef void relieve(relay_t *relay, uint64_t now_ns) noexcept nogil:
+    """The budget is spent: reset the splices that hold the oldest bytes until it is below three quarters."""
+    cdef splice_t *splice
+    cdef splice_t *oldest
+    while relay.held * 4 > relay.held_max * 3:
+        oldest = NULL
+        splice = relay.splices
+        while splice is not NULL:
+            if splice.held > 0 and (oldest is NULL or oldest_ns(splice) < oldest_ns(oldest)):
+                oldest = splice
+            splice = splice.next
+        if oldest is NULL:
+            return
+        relay.n_memory_resets += 1
+        reset_both(oldest, REASON_MEMORY, now_ns)
+        splice_unlink(oldest)
+
+
+# The sink of both streams
+
+cdef int hold_early(splice_t *splice, const uint8_t *data, size_t len, uint64_t now_ns) noexcept nogil:
+    cdef int rc
+    if splice.early.len + len > INITIAL_CREDIT_PIPE:
+        return E_CREDIT
+    rc = chain_append(&splice.early, splice.relay.pool, data, len, now_ns)
+    count_held(splice)
+    return rc
+
+
+cdef int on_data(stream_t *stream, uint8_t *data, size_t len, uint64_t now_ns) noexcept nogil:
+    cdef splice_t *splice = <splice_t *>stream.owner
+    cdef relay_t *relay = splice.relay
+    cdef stream_t *other = other_of(splice, stream)
+    if splice.state == SPLICE_REFUSED:
+        return OK
+    splice.used_ns = now_ns
+    if other is NULL:
+        return hold_early(splice, data, len, now_ns)
+    relay.n_bytes += len
+    if session_send_data(session_of(other), other, data, len, now_ns) > 0:
+        relay.n_direct += 1
+        return OK
+    if other.flags & FLAG_DEAD:
+        return OK
+    relay.n_held += 1
+    if stream_copy(other, data, len, now_ns) == E_MEMORY:
+        reset_both(splice, REASON_MEMORY, now_ns)
+        return OK
+    count_held(splice)
+    session_wake(session_of(other), now_ns)
+    if relay.held > relay.held_max:
+        relieve(relay, now_ns)
+    return OK
+
+
+cdef void on_gone(splice_t *splice, stream_t *stream, uint64_t now_ns) noexcept nogil:
+    cdef stream_t *other = other_of(splice, stream)
+    cdef bint is_complete
+    if stream == splice.near:
+        splice.near = NULL
+    else:
+        splice.far = NULL
+    if other is NULL:
+        splice_unlink(splice)
+        return
+    count_held(splice)
+    # A stream that ended by FIN in both directions leaves a partner that ends the same way once its queue is sent.
+    is_complete = (stream.flags & FLAG_FIN_RECEIVED) and (other.flags & FLAG_FIN_RECEIVED) and (other.flags & FLAG_FIN_QUEUED)
+    if not is_complete:
+        stream_reset(other, relay_reason(stream.reason) if stream.reason else REASON_UNREACHABLE, now_ns)
+        session_wake(session_of(other), now_ns)
+
+
+cdef void on_event(stream_t *stream, int event, uint64_t now_ns) noexcept nogil:
+    cdef splice_t *splice = <splice_t *>stream.owner
+    cdef stream_t *other = other_of(splice, stream)
+    if event == STREAM_CREDIT or event == STREAM_ACCEPTED:
+        pass_credit(splice, stream, now_ns)
+    elif event == STREAM_SENT:
+        count_held(splice)
+        release_credit(splice, now_ns)
+    elif event == STREAM_FIN:
+        if other is not NULL:
+            stream_finish(other, now_ns)
+            session_wake(session_of(other), now_ns)
+    elif event == STREAM_GONE:
+        on_gone(splice, stream, now_ns)
+
+
+cdef sink_t SINK
+SINK.on_data = on_data
+SINK.on_event = on_event
+SINK.pull = NULL
+
+
+# Life of a splice
+
+cdef void relay_join(splice_t *splice, stream_t *far, uint64_t now_ns) noexcept nogil:
+    splice.far = far
+    splice.link = NULL
+    splice.state = SPLICE_JOINED
+    splice.relay.n_joined += 1
+    stream_bind(far, splice, &SINK)
+    stream_accept(splice.near, far.tx_credit)
+    if splice.early.len:
+        stream_write(far, &splice.early, now_ns)
+    if splice.near.flags & FLAG_FIN_RECEIVED:
+        stream_finish(far, now_ns)
+    count_held(splice)
+    session_wake(session_of(splice.near), now_ns)
+    session_wake(session_of(far), now_ns)
+
+
+cdef void relay_refuse(splice_t *splice, int reason, uint64_t due_ns) noexcept nogil:
+    splice.state = SPLICE_REFUSED
+    splice.reason = <uint8_t>reason
+    splice.due_ns = due_ns
+    splice.link = NULL
+    chain_clear(&splice.early)
+    count_held(splice)
+
+
+cdef uint64_t relay_tick(relay_t *relay, uint64_t now_ns) noexcept nogil:
+    cdef splice_t *splice = relay.splices
+    cdef splice_t *following
+    cdef uint64_t next_ns = now_ns + SCAN_NS if splice is not NULL else NEVER
+    while splice is not NULL:
+        following = splice.next
+        if splice.state == SPLICE_JOINED:
+            if now_ns - splice.used_ns >= relay.idle_ns or now_ns - splice.start_ns >= relay.life_ns:
+                reset_both(splice, REASON_TIMEOUT, now_ns)
+        elif now_ns >= splice.due_ns:
+            reset_both(splice, splice.reason if splice.state == SPLICE_REFUSED else REASON_TIMEOUT, now_ns)
+        else:
+            next_ns = min(next_ns, splice.due_ns)
+        splice = following
+    return next_ns

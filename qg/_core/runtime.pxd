@@ -1,0 +1,91 @@
+# SPDX-License-Identifier: MIT
+"""Workers: engine, loop and transports on one native thread each, and the border to Python.
+
+The border is two queues. Commands go in through an atomic stack that the worker empties at once; the loop is woken only when the stack
+was empty. Events come out through a ring; one write to an eventfd wakes Python, only when it sleeps. The loop thread never takes the
+GIL, and Python never touches what the worker owns, except counters, which are read as they are.
+"""
+from libc.stdint cimport uint8_t, uint16_t, uint32_t, uint64_t
+
+from .cert cimport cert_cache_t, cert_entry_t
+from .engine cimport channel_t, engine_t, event_t, hop_t
+from .guard cimport access_t, guard_t
+from .handshake cimport local_t
+from .loop cimport loop_t
+from .memory cimport chain_t, pool_t
+from .replay cimport replay_t
+from .resolve cimport resolve_t
+from .secret cimport secret_pool_t
+from .tcp cimport tcp_t
+from .wire cimport address_t
+
+cdef enum:
+    RING_LEN = 2048             # events that Python has not taken; more stay with the engine
+    DIAL_ADDRESSES_MAX = 8
+    CERT_ENTRIES = 1024
+
+cdef enum command_type_t:
+    COMMAND_LISTEN = 1
+    COMMAND_CONNECT = 2
+    COMMAND_CANCEL = 3
+    COMMAND_CLOSE_PEER = 4
+    COMMAND_PING = 5
+    COMMAND_OPEN = 6
+    COMMAND_ACCEPT = 7
+    COMMAND_WRITE = 8
+    COMMAND_FINISH = 9
+    COMMAND_RESET = 10
+    COMMAND_USED = 11
+    COMMAND_STOP = 12
+    COMMAND_KILL = 13           # the owner is gone: no goodbye
+
+ctypedef struct command_t:
+    command_t *next
+    uint64_t id                 # request, channel or flow
+    uint64_t a                  # OPEN: channel; USED: bytes
+    uint32_t type
+    uint32_t reason             # RESET, CLOSE_PEER: reason_t; OPEN: kind | priority << 8; CONNECT: 1 = new
+    chain_t chain               # WRITE
+    uint32_t n                  # CONNECT: hops; OPEN: bytes of data
+    hop_t *hops                 # CONNECT: owned
+    address_t address           # LISTEN
+    uint8_t data[1]             # OPEN
+
+ctypedef struct dial_t:         # a link being dialled: the addresses that are left to try
+    dial_t *next
+    channel_t *channel
+    uint32_t n_addresses
+    uint32_t address_idx
+    address_t addresses[8]
+    uint8_t has_failed          # no address is left; told to the engine on the next turn
+
+ctypedef struct ring_t:
+    event_t *events             # RING_LEN, owned
+    uint64_t head               # atomic: next to be read, moved by Python
+    uint64_t tail               # atomic: next to be written, moved by the worker
+    uint64_t is_asleep          # atomic: Python waits for the descriptor
+    uint64_t is_starved         # atomic: the worker holds events back
+
+ctypedef struct worker_t:
+    loop_t loop
+    tcp_t tcp
+    resolve_t resolve
+    engine_t engine
+    guard_t guard
+    pool_t pool
+    secret_pool_t secrets
+    cert_cache_t certs
+    cert_entry_t *cert_entries  # owned
+    local_t *local              # a secret slot
+    replay_t *replay            # borrowed from the runtime
+    uint8_t *scratch            # owned
+    void *inbox                 # atomic stack of commands
+    ring_t ring
+    dial_t *dials
+    int event_fd                # written to wake Python; owned by Python
+    uint64_t offset_ns          # when the wall clock was last looked at
+    uint64_t stop_ns            # when waiting for goodbyes ends; 0 while not stopping
+    uint64_t n_commands
+    uint64_t n_signals          # wake-ups of Python
+    uint8_t has_news            # events were written in this turn
+    uint8_t is_loop_ready

@@ -1,0 +1,952 @@
+# SPDX-License-Identifier: MIT
+"""Workers and the border to Python."""
+import os
+
+from cpython.buffer cimport PyBUF_SIMPLE, PyBuffer_Release, PyObject_GetBuffer
+from cpython.bytes cimport PyBytes_AS_STRING, PyBytes_FromStringAndSize
+from libc.stdint cimport int64_t, uint8_t, uint16_t, uint32_t, uint64_t
+from libc.stdlib cimport calloc, free, malloc
+from libc.string cimport memcpy, memset
+from posix.time cimport CLOCK_MONOTONIC, CLOCK_REALTIME, clock_gettime, timespec
+from posix.unistd cimport write as fd_write
+
+from .cert cimport cert_build, cert_cache_init
+from .crypto cimport SUITE_CHACHA20_POLY1305, crypto_init, crypto_random, crypto_suites
+from .engine cimport (
+    EVENT_CONNECT_FAILED, EVENT_LISTENING, EVENT_PEER_DOWN, EVENT_PEER_UP, EVENT_PONG, EVENT_STOPPED, EVENT_STREAM_ACCEPTED,
+    EVENT_STREAM_DATA, EVENT_STREAM_DONE, EVENT_STREAM_FIN, EVENT_STREAM_OPEN, EVENT_STREAM_RESET, EVENT_STREAM_SENT, HOPS_MAX,
+    engine_accept, engine_accepted, engine_cancel, engine_clear, engine_close_peer, engine_config_t, engine_connect,
+    engine_connected, engine_deadline, engine_dial_failed, engine_emit, engine_ended, engine_finish, engine_init, engine_lost,
+    engine_open, engine_ping, engine_received, engine_reset, engine_settle, engine_stop, engine_tick, engine_used,
+    engine_writable, engine_write, path_create, path_t)
+from .envelope cimport envelope_keys_known, envelope_keys_open, network_derive
+from .guard cimport (
+    ACCESS_ANYONE, ACCESS_LISTED, ACCESS_NONE, guard_access_build, guard_access_free, guard_access_swap, guard_clear, guard_init,
+    guard_ports_set, prefix_list_add)
+from .handshake cimport LOCAL_KEYS_MAX
+from .keyfile cimport KeyRing, NetworkSecret
+from .loop cimport (
+    loop_cpu_ns, loop_free, loop_hooks_t, loop_init, loop_now, loop_set_deadline, loop_stop, loop_thread_join,
+    loop_thread_start, loop_wake)
+from .memory cimport (
+    BLOCK_LARGE, block_class_for, block_give_remote, block_len, block_room, block_start, block_t, block_take, chain_clear,
+    chain_push, pool_clear, pool_collect, pool_init)
+from .replay cimport replay_init
+from .resolve cimport resolve_cancel, resolve_init, resolve_start, resolve_stop
+from .secret cimport SECRET_LOCK_PREFERRED, SECRET_LOCK_REQUIRED, SECRET_SLOT_LEN, secret_pool_free, secret_pool_init, secret_take
+from .session cimport SCRATCH_LEN
+from .status cimport E_MEMORY, OK, SESSION_WINDOW_MAX, WINDOW_MAX
+from .sys cimport atomic_cas_ptr, atomic_exchange, atomic_exchange_ptr, atomic_fence, atomic_load, atomic_load_ptr, atomic_store
+from .tcp cimport (
+    address_from_sockaddr, conn_t, sockaddr_from_address, tcp_abort, tcp_close, tcp_dial, tcp_events_t, tcp_init, tcp_listen,
+    tcp_listen_address, tcp_pending_len, tcp_shutdown, tcp_stop, tcp_write)
+from .uv cimport sockaddr_storage
+from .wire cimport ADDRESS_IP4, ADDRESS_IP6, ADDRESS_NAME
+
+cdef enum:
+    REPLAY_SLOTS = 1 << 18
+    BACKLOG = 1024
+    WRITE_MAX = 65536           # payload of one block: what is behind it stays free for padding in place
+
+cdef uint64_t SECOND_NS = 1000000000
+cdef uint64_t STOP_NS = <uint64_t>3 * 1000000000       # for goodbyes
+cdef uint64_t NEVER = <uint64_t>0xFFFFFFFFFFFFFFFF
+
+EV_PEER_UP = EVENT_PEER_UP
+EV_PEER_DOWN = EVENT_PEER_DOWN
+EV_CONNECT_FAILED = EVENT_CONNECT_FAILED
+EV_STREAM_OPEN = EVENT_STREAM_OPEN
+EV_STREAM_ACCEPTED = EVENT_STREAM_ACCEPTED
+EV_STREAM_DATA = EVENT_STREAM_DATA
+EV_STREAM_FIN = EVENT_STREAM_FIN
+EV_STREAM_RESET = EVENT_STREAM_RESET
+EV_STREAM_SENT = EVENT_STREAM_SENT
+EV_STREAM_DONE = EVENT_STREAM_DONE
+EV_PONG = EVENT_PONG
+EV_LISTENING = EVENT_LISTENING
+EV_STOPPED = EVENT_STOPPED
+
+
+# Events: worker to Python
+
+cdef int on_emit(void *ctx, const event_t *event) noexcept nogil:
+    cdef worker_t *worker = <worker_t *>ctx
+    cdef ring_t *ring = &worker.ring
+    if ring.tail - atomic_load(&ring.head) >= RING_LEN:
+        atomic_store(&ring.is_starved, 1)
+        # Python may have emptied the ring meanwhile without seeing the flag.
+        atomic_fence()
+        if ring.tail - atomic_load(&ring.head) >= RING_LEN:
+            return 0
+    ring.events[ring.tail % RING_LEN] = event[0]
+    atomic_store(&ring.tail, ring.tail + 1)
+    worker.has_news = 1
+    return 1
+
+
+cdef void signal_python(worker_t *worker) noexcept nogil:
+    cdef uint64_t one = 1
+    if not worker.has_news:
+        return
+    worker.has_news = 0
+    atomic_fence()
+    if atomic_exchange(&worker.ring.is_asleep, 0):
+        worker.n_signals += 1
+        fd_write(worker.event_fd, &one, 8)
+
+
+# Transport: engine to tcp
+
+cdef void dial_free(worker_t *worker, dial_t *dial) noexcept nogil:
+    cdef dial_t **link = &worker.dials
+    while link[0] is not NULL and link[0] != dial:
+        link = &link[0].next
+    if link[0] is not NULL:
+        link[0] = dial.next
+    free(dial)
+
+
+cdef dial_t *dial_of(worker_t *worker, channel_t *channel) noexcept nogil:
+    cdef dial_t *dial = worker.dials
+    while dial is not NULL and dial.channel != channel:
+        dial = dial.next
+    return dial
+
+
+cdef void dial_next(worker_t *worker, dial_t *dial) noexcept nogil:
+    """Try the next address; when none is left the engine is told on the next turn, never from inside its own call."""
+    cdef sockaddr_storage address
+    cdef conn_t *conn = NULL
+    dial.channel.conn = NULL
+    while dial.address_idx < dial.n_addresses:
+        dial.address_idx += 1
+        if sockaddr_from_address(&address, &dial.addresses[dial.address_idx - 1]) < 0:
+            continue
+        if tcp_dial(&worker.tcp, &conn, &address, dial.channel) >= 0:
+            dial.channel.conn = conn
+            dial.channel.remote = dial.addresses[dial.address_idx - 1]
+            return
+    dial.has_failed = 1
+    loop_wake(&worker.loop)
+
+
+cdef void transport_dial(void *ctx, channel_t *channel, const address_t *address) noexcept nogil:
+    cdef worker_t *worker = <worker_t *>ctx
+    cdef dial_t *dial = <dial_t *>calloc(1, sizeof(dial_t))
+    if dial is NULL:
+        return                                  # the handshake's deadline ends it
+    dial.channel = channel
+    dial.next = worker.dials
+    worker.dials = dial
+    if address.type == ADDRESS_NAME:
+        if resolve_start(&worker.resolve, address, channel) < 0:
+            dial.has_failed = 1
+            loop_wake(&worker.loop)
+        return
+    dial.addresses[0] = address[0]
+    dial.n_addresses = 1
+    dial_next(worker, dial)
+
+
+cdef void on_resolved(void *ctx, void *user, const address_t *addresses, uint32_t n_addresses, int uv_error,
+                      uint64_t now_ns) noexcept nogil:
+    cdef worker_t *worker = <worker_t *>ctx
+    cdef dial_t *dial = dial_of(worker, <channel_t *>user)
+    if dial is NULL:
+        return
+    dial.n_addresses = min(n_addresses, <uint32_t>DIAL_ADDRESSES_MAX)
+    memcpy(dial.addresses, addresses, dial.n_addresses * sizeof(address_t))
+    dial_next(worker, dial)
+
+
+cdef void fail_dials(worker_t *worker, uint64_t now_ns) noexcept nogil:
+    cdef dial_t *dial = worker.dials
+    cdef channel_t *channel
+    while dial is not NULL:
+        if dial.has_failed:
+            channel = dial.channel
+            dial_free(worker, dial)
+            engine_dial_failed(&worker.engine, channel, now_ns)
+            dial = worker.dials
+        else:
+            dial = dial.next
+
+
+cdef void transport_cancel(void *ctx, channel_t *channel) noexcept nogil:
+    cdef worker_t *worker = <worker_t *>ctx
+    cdef dial_t *dial = dial_of(worker, channel)
+    if dial is NULL:
+        return
+    resolve_cancel(&worker.resolve, channel)
+    dial_free(worker, dial)
+    if channel.conn is not NULL:
+        tcp_abort(<conn_t *>channel.conn)
+        channel.conn = NULL
+
+
+cdef void transport_write(void *ctx, void *conn, chain_t *chain) noexcept nogil:
+    tcp_write(<conn_t *>conn, chain)
+
+
+cdef uint64_t transport_pending(void *ctx, void *conn) noexcept nogil:
+    return tcp_pending_len(<conn_t *>conn)
+
+
+cdef void transport_shutdown(void *ctx, void *conn) noexcept nogil:
+    tcp_shutdown(<conn_t *>conn)
+
+
+cdef void transport_close(void *ctx, void *conn) noexcept nogil:
+    tcp_close(<conn_t *>conn)
+
+
+cdef void transport_abort(void *ctx, void *conn) noexcept nogil:
+    tcp_abort(<conn_t *>conn)
+
+
+# Transport: tcp to engine
+
+cdef void *on_accept(void *ctx, conn_t *conn, const sockaddr_storage *remote, uint64_t now_ns) noexcept nogil:
+    cdef worker_t *worker = <worker_t *>ctx
+    cdef address_t address
+    cdef channel_t *channel
+    if address_from_sockaddr(&address, remote) < 0:
+        return NULL
+    channel = engine_accepted(&worker.engine, conn, &address, now_ns)
+    engine_settle(&worker.engine, now_ns)
+    return channel
+
+
+cdef void on_connect(void *ctx, void *user, conn_t *conn, uint64_t now_ns) noexcept nogil:
+    cdef worker_t *worker = <worker_t *>ctx
+    cdef dial_t *dial = dial_of(worker, <channel_t *>user)
+    if dial is not NULL:
+        dial_free(worker, dial)
+    engine_connected(&worker.engine, <channel_t *>user, conn, now_ns)
+    engine_settle(&worker.engine, now_ns)
+
+
+cdef void on_dial_error(void *ctx, void *user, int uv_error, uint64_t now_ns) noexcept nogil:
+    cdef worker_t *worker = <worker_t *>ctx
+    cdef dial_t *dial = dial_of(worker, <channel_t *>user)
+    if dial is not NULL:
+        dial_next(worker, dial)
+
+
+cdef void on_read(void *ctx, void *user, uint8_t *data, size_t len, uint64_t now_ns) noexcept nogil:
+    cdef worker_t *worker = <worker_t *>ctx
+    engine_received(&worker.engine, <channel_t *>user, data, len, now_ns)
+    engine_settle(&worker.engine, now_ns)
+
+
+cdef void on_end(void *ctx, void *user, uint64_t now_ns) noexcept nogil:
+    cdef worker_t *worker = <worker_t *>ctx
+    engine_ended(&worker.engine, <channel_t *>user, now_ns)
+    engine_settle(&worker.engine, now_ns)
+
+
+cdef void on_lost(void *ctx, void *user, int uv_error, uint64_t now_ns) noexcept nogil:
+    cdef worker_t *worker = <worker_t *>ctx
+    engine_lost(&worker.engine, <channel_t *>user, now_ns)
+    engine_settle(&worker.engine, now_ns)
+
+
+cdef void on_writable(void *ctx, void *user, uint64_t now_ns) noexcept nogil:
+    cdef worker_t *worker = <worker_t *>ctx
+    engine_writable(&worker.engine, <channel_t *>user, now_ns)
+    engine_settle(&worker.engine, now_ns)
+
+
+cdef void on_accept_error(void *ctx, int uv_error, uint64_t now_ns) noexcept nogil:
+    pass                                        # tcp counts it
+
+
+# Commands: Python to worker
+
+cdef void do_listen(worker_t *worker, command_t *command) noexcept nogil:
+    cdef sockaddr_storage address
+    cdef event_t event
+    cdef int idx
+    memset(&event, 0, sizeof(event))
+    event.type = EVENT_LISTENING
+    event.id = command.id
+    idx = sockaddr_from_address(&address, &command.address)
+    if idx >= 0:
+        idx = tcp_listen(&worker.tcp, &address, BACKLOG, 0)
+    if idx >= 0:
+        tcp_listen_address(&worker.tcp, &address, idx)
+        address_from_sockaddr(&event.address, &address)
+    else:
+        event.status = idx
+    on_emit(worker, &event)
+
+
+cdef void do_connect(worker_t *worker, command_t *command, uint64_t now_ns) noexcept nogil:
+    cdef path_t *path = path_create(&worker.engine, command.n)
+    cdef uint32_t i
+    if path is NULL:
+        return
+    path.request = command.id
+    path.is_new = <uint8_t>command.reason
+    memcpy(path.hops, command.hops, command.n * sizeof(hop_t))
+    for i in range(command.n):
+        if path.hops[i].address.type == ADDRESS_NAME:
+            path.hops[i].address.name = path.hops[i].name
+    engine_connect(&worker.engine, path, now_ns)
+
+
+cdef void do_command(worker_t *worker, command_t *command, uint64_t now_ns) noexcept nogil:
+    cdef engine_t *engine = &worker.engine
+    cdef uint32_t type = command.type
+    if type == COMMAND_WRITE:
+        engine_write(engine, command.id, &command.chain, now_ns)
+    elif type == COMMAND_USED:
+        engine_used(engine, command.id, command.a, now_ns)
+    elif type == COMMAND_OPEN:
+        engine_open(engine, command.id, command.a, command.reason & 255, command.reason >> 8, command.data, command.n, now_ns)
+    elif type == COMMAND_ACCEPT:
+        engine_accept(engine, command.id, now_ns)
+    elif type == COMMAND_FINISH:
+        engine_finish(engine, command.id, now_ns)
+    elif type == COMMAND_RESET:
+        engine_reset(engine, command.id, command.reason, now_ns)
+    elif type == COMMAND_CONNECT:
+        do_connect(worker, command, now_ns)
+    elif type == COMMAND_CANCEL:
+        engine_cancel(engine, command.id, now_ns)
+    elif type == COMMAND_CLOSE_PEER:
+        engine_close_peer(engine, command.id, command.reason, now_ns)
+    elif type == COMMAND_PING:
+        engine_ping(engine, command.id, now_ns)
+    elif type == COMMAND_LISTEN:
+        do_listen(worker, command)
+    elif type == COMMAND_STOP:
+        engine_stop(engine, now_ns)
+        worker.stop_ns = now_ns + STOP_NS
+    elif type == COMMAND_KILL:
+        worker.stop_ns = now_ns
+
+
+cdef void command_free(command_t *command) noexcept nogil:
+    chain_clear(&command.chain)
+    free(command.hops)
+    free(command)
+
+
+cdef void on_wake(void *ctx, uint64_t now_ns) noexcept nogil:
+    cdef worker_t *worker = <worker_t *>ctx
+    cdef command_t *command = <command_t *>atomic_exchange_ptr(&worker.inbox, NULL)
+    cdef command_t *reversed = NULL
+    cdef command_t *following
+    while command is not NULL:
+        following = command.next
+        command.next = reversed
+        reversed = command
+        command = following
+    while reversed is not NULL:
+        command = reversed
+        reversed = command.next
+        worker.n_commands += 1
+        do_command(worker, command, now_ns)
+        command_free(command)
+    fail_dials(worker, now_ns)
+    engine_settle(&worker.engine, now_ns)
+
+
+cdef void on_timer(void *ctx, uint64_t now_ns) noexcept nogil:
+    cdef worker_t *worker = <worker_t *>ctx
+    engine_tick(&worker.engine, now_ns)
+    engine_settle(&worker.engine, now_ns)
+
+
+cdef void look_at_clock(worker_t *worker, uint64_t now_ns) noexcept nogil:
+    cdef timespec wall
+    cdef timespec steady
+    if worker.offset_ns and now_ns - worker.offset_ns < SECOND_NS:
+        return
+    worker.offset_ns = now_ns
+    clock_gettime(CLOCK_REALTIME, &wall)
+    clock_gettime(CLOCK_MONOTONIC, &steady)
+    worker.engine.ctx.unix_offset_ns = ((<int64_t>wall.tv_sec - <int64_t>steady.tv_sec) * <int64_t>SECOND_NS
+                                        + <int64_t>wall.tv_nsec - <int64_t>steady.tv_nsec)
+
+
+cdef void on_turn_end(void *ctx, uint64_t now_ns) noexcept nogil:
+    cdef worker_t *worker = <worker_t *>ctx
+    cdef uint64_t deadline_ns
+    engine_emit(&worker.engine)
+    signal_python(worker)
+    look_at_clock(worker, now_ns)
+    deadline_ns = engine_deadline(&worker.engine)
+    if worker.stop_ns:
+        if now_ns >= worker.stop_ns or (worker.engine.is_stopped and worker.tcp.n_lingering == 0):
+            loop_stop(&worker.loop)
+        deadline_ns = min(deadline_ns, min(worker.stop_ns, now_ns + 10000000))
+    loop_set_deadline(&worker.loop, deadline_ns)
+
+
+# Construction
+
+cdef class Runtime:
+    """Own the compiled half of a node: its workers and the border to them.
+
+    Threading: every method belongs to the thread of the asyncio loop that uses it. Nothing here waits, except `join`.
+    """
+    cdef worker_t *worker
+    cdef pool_t border              # blocks of what Python writes
+    cdef replay_t replay
+    cdef uint64_t *replay_slots
+    cdef access_t *access
+    cdef access_t *relay_access
+    cdef pool_t plain               # of the snapshots
+    cdef int read_fd
+    cdef int write_fd
+    cdef int pid
+    cdef bint is_started
+    cdef bint is_joined
+    cdef object ring                # keeps the keys alive while they are copied
+    cdef dict options
+
+    def __cinit__(self, KeyRing ring not None, NetworkSecret network, NetworkSecret previous, dict options not None):
+        cdef uint8_t[16] key
+        self.read_fd = -1
+        self.write_fd = -1
+        self.pid = os.getpid()
+        self.options = dict(options)
+        pool_init(&self.border, <uint64_t>1 << 40)
+        self.border.is_border = 1
+        pool_init(&self.plain, <uint64_t>1 << 40)
+        if crypto_init() < 0:
+            raise OSError("libsodium cannot be initialised on this machine")
+        self.worker = <worker_t *>calloc(1, sizeof(worker_t))
+        self.replay_slots = <uint64_t *>calloc(REPLAY_SLOTS, sizeof(uint64_t))
+        if self.worker is NULL or self.replay_slots is NULL:
+            raise MemoryError
+        crypto_random(NULL, key, 16)
+        replay_init(&self.replay, self.replay_slots, REPLAY_SLOTS, 2 * int(options.get("clock_window_s", 120)), key)
+        self._make_memory(options)
+        self._make_local(ring, network, previous, options)
+        self._make_guard(options)
+        self._make_engine(options)
+
+    def _make_memory(self, dict options):
+        cdef worker_t *worker = self.worker
+        pool_init(&worker.pool, <uint64_t>options.get("memory_len", 1 << 30))
+        secret_pool_init(&worker.secrets, 4 * <uint32_t>options.get("max_sessions", 10000) + 4096,
+                         SECRET_LOCK_PREFERRED if options.get("allow_unlocked", True) else SECRET_LOCK_REQUIRED)
+        worker.scratch = <uint8_t *>malloc(SCRATCH_LEN)
+        worker.cert_entries = <cert_entry_t *>calloc(CERT_ENTRIES, sizeof(cert_entry_t))
+        worker.ring.events = <event_t *>calloc(RING_LEN, sizeof(event_t))
+        worker.local = <local_t *>secret_take(&worker.secrets)
+        if worker.scratch is NULL or worker.cert_entries is NULL or worker.ring.events is NULL or worker.local is NULL:
+            raise MemoryError
+        cert_cache_init(&worker.certs, worker.cert_entries, CERT_ENTRIES)
+
+    def _make_local(self, KeyRing ring, NetworkSecret network, NetworkSecret previous, dict options):
+        """Copy what the handshakes need into the worker's own guarded memory."""
+        cdef local_t *local = self.worker.local
+        cdef timespec wall
+        cdef uint32_t i, n, k
+        clock_gettime(CLOCK_REALTIME, &wall)
+        memcpy(local.peer_id, ring.ring.peer_id, 32)
+        local.n_networks = 2 if previous is not None else 1
+        network_derive(&local.networks[0], network.secret if network is not None else NULL)
+        if previous is not None:
+            network_derive(&local.networks[1], previous.secret)
+        for k in range(<uint32_t>ring.ring.n_link):
+            i = <uint32_t>ring.ring.n_link - 1 - k
+            if local.n_keys == LOCAL_KEYS_MAX or ring.ring.link[i].not_after <= <uint64_t>wall.tv_sec:
+                continue
+            memcpy(local.keys[local.n_keys].secret, ring.ring.link[i].secret, 32)
+            memcpy(local.keys[local.n_keys].public_key, ring.ring.link[i].public_key, 32)
+            cert_build(local.keys[local.n_keys].cert, ring.ring.seed, ring.ring.link[i].public_key,
+                       min(ring.ring.link[i].not_after, <uint64_t>wall.tv_sec + 366 * 86400))
+            for n in range(local.n_networks):
+                envelope_keys_known(&local.keys[local.n_keys].env[n], &local.networks[n], ring.ring.link[i].public_key)
+            local.n_keys += 1
+        for n in range(local.n_networks):
+            envelope_keys_open(&local.env_open[n], &local.networks[n])
+        local.suites = crypto_suites()
+        for suite in options.get("suites_removed", ()):
+            local.suites &= ~<uint16_t>suite
+        local.suites |= SUITE_CHACHA20_POLY1305
+        local.accepts_xx = 1 if options.get("accepts_xx", False) else 0
+        local.clock_window_s = options.get("clock_window_s", 120)
+
+    def _make_guard(self, dict options):
+        cdef worker_t *worker = self.worker
+        cdef uint8_t[16] key
+        cdef uint16_t[64] ports
+        cdef bytes ids
+        crypto_random(NULL, key, 16)
+        guard_init(&worker.guard, &worker.pool, &self.replay, key)
+        allow = options.get("allow")
+        ids = b"".join(allow or ())
+        self.access = guard_access_build(&self.plain, ACCESS_ANYONE if allow is None else ACCESS_LISTED, ids, len(ids) // 32)
+        relay = options.get("relay_allow", "none")
+        ids = b"" if isinstance(relay, str) else b"".join(relay)
+        self.relay_access = guard_access_build(
+            &self.plain, ACCESS_NONE if relay == "none" else ACCESS_ANYONE if relay == "members" else ACCESS_LISTED, ids,
+            len(ids) // 32)
+        if self.access is NULL or self.relay_access is NULL:
+            raise MemoryError
+        guard_access_swap(&worker.guard.access, self.access)
+        guard_access_swap(&worker.guard.relay, self.relay_access)
+        for ip, length in options.get("relay_targets", ()):
+            prefix_list_add(&worker.guard.listed, ip, len(ip), length)
+        listed = options.get("relay_ports")
+        if listed is not None:
+            for i, port in enumerate(listed[:64]):
+                ports[i] = port
+            guard_ports_set(&worker.guard, ports, min(len(listed), 64))
+        worker.guard.limits.is_loopback_exempt = 1 if options.get("is_loopback_exempt", True) else 0
+        worker.guard.limits.half_open = options.get("max_half_open", worker.guard.limits.half_open)
+        worker.guard.limits.node_handshakes_per_s = options.get("handshakes_per_s", worker.guard.limits.node_handshakes_per_s)
+
+    def _make_engine(self, dict options):
+        cdef worker_t *worker = self.worker
+        cdef engine_config_t config
+        cdef uint64_t second = SECOND_NS
+        memset(&config, 0, sizeof(config))
+        config.times.handshake_ns = <uint64_t>(float(options.get("handshake_s", 30)) * 1e9)
+        config.times.first_head_ns = 10 * second
+        config.times.first_flight_ns = 15 * second
+        config.times.dead_peer_ns = <uint64_t>(float(options.get("dead_peer_s", 60)) * 1e9)
+        config.times.ping_min_ns = config.times.dead_peer_ns // 4
+        config.times.ping_max_ns = config.times.dead_peer_ns // 2
+        config.times.record_ns = 20 * second
+        config.times.epoch_ns = <uint64_t>(float(options.get("epoch_s", 120)) * 1e9)
+        config.times.rekey_ns = <uint64_t>(float(options.get("rekey_s", 600)) * 1e9)
+        config.times.rekey_answer_ns = 60 * second
+        config.times.close_ns = 2 * second
+        config.window_max = options.get("stream_window_max", WINDOW_MAX)
+        config.session_window_max = options.get("session_window_max", SESSION_WINDOW_MAX)
+        config.max_streams = options.get("max_streams", 1024)
+        config.max_pipes = options.get("max_pipes", 1024)
+        config.max_sessions = options.get("max_sessions", 10000)
+        config.max_sinks = options.get("max_sinks", 256)
+        config.max_message = options.get("max_message", 1048576)
+        config.relay_memory_len = options.get("relay_memory_len", 64 << 20)
+        config.padding = options.get("padding", 1)
+        config.relays = 0 if options.get("relay_allow", "none") == "none" else 1
+        config.accepts_xx = 1 if options.get("accepts_xx", False) else 0
+        config.n_workers = 1
+        crypto_random(NULL, config.instance, 8)
+        if engine_init(&worker.engine, &worker.pool, &worker.guard, &config) < 0:
+            raise MemoryError
+        worker.engine.ctx.party.secrets = &worker.secrets
+        worker.engine.ctx.party.local = worker.local
+        worker.engine.ctx.party.certs = &worker.certs
+        worker.engine.ctx.party.random = crypto_random
+        worker.engine.ctx.scratch = worker.scratch
+        worker.engine.emit = on_emit
+        worker.engine.emit_ctx = worker
+        worker.engine.transport.ctx = worker
+        worker.engine.transport.dial = transport_dial
+        worker.engine.transport.cancel = transport_cancel
+        worker.engine.transport.write = transport_write
+        worker.engine.transport.pending = transport_pending
+        worker.engine.transport.shutdown = transport_shutdown
+        worker.engine.transport.close = transport_close
+        worker.engine.transport.abort = transport_abort
+
+    def start(self):
+        """Start the worker's thread. Raises OSError when the machine refuses a loop, a thread or a descriptor."""
+        cdef worker_t *worker = self.worker
+        cdef loop_hooks_t hooks
+        cdef tcp_events_t events
+        hooks.on_wake = on_wake
+        hooks.on_timer = on_timer
+        hooks.on_turn_end = on_turn_end
+        events.on_accept = on_accept
+        events.on_connect = on_connect
+        events.on_dial_error = on_dial_error
+        events.on_read = on_read
+        events.on_end = on_end
+        events.on_lost = on_lost
+        events.on_writable = on_writable
+        events.on_accept_error = on_accept_error
+        self._check()
+        if hasattr(os, "eventfd"):
+            self.read_fd = self.write_fd = os.eventfd(0, os.EFD_NONBLOCK | os.EFD_CLOEXEC)
+        else:
+            self.read_fd, self.write_fd = os.pipe()
+            os.set_blocking(self.read_fd, False)
+            os.set_blocking(self.write_fd, False)
+        worker.event_fd = self.write_fd
+        if loop_init(&worker.loop, &hooks, worker, <size_t>self.options.get("read_len", 0)) < 0:
+            raise OSError("an event loop cannot be made: too many open files?")
+        worker.is_loop_ready = 1
+        if tcp_init(&worker.tcp, &worker.loop, &worker.pool, &events, worker) < 0:
+            raise OSError("the transport cannot be made")
+        if resolve_init(&worker.resolve, &worker.loop, on_resolved, worker) < 0:
+            raise OSError("the resolver cannot be made")
+        atomic_store(&worker.ring.is_asleep, 1)
+        look_at_clock(worker, loop_now(&worker.loop))
+        if loop_thread_start(&worker.loop) < 0:
+            raise OSError("a thread cannot be started")
+        self.is_started = True
+
+    def fileno(self):
+        """Return the descriptor that is readable when events wait."""
+        return self.read_fd
+
+    def _check(self):
+        if self.pid != os.getpid():
+            raise RuntimeError("this node was made in another process: make a new one after fork")
+
+    cdef command_t *_command(self, int type, uint64_t id, size_t extra) except NULL:
+        cdef command_t *command
+        if not self.is_started or self.is_joined:
+            raise RuntimeError("the runtime does not run")
+        if self.pid != os.getpid():
+            raise RuntimeError("this node was made in another process: make a new one after fork")
+        command = <command_t *>malloc(sizeof(command_t) + extra)
+        if command is NULL:
+            raise MemoryError
+        memset(command, 0, sizeof(command_t))
+        command.type = <uint32_t>type
+        command.id = id
+        return command
+
+    cdef int _post(self, command_t *command) except -1:
+        cdef void *old
+        while True:
+            old = atomic_load_ptr(&self.worker.inbox)
+            command.next = <command_t *>old
+            if atomic_cas_ptr(&self.worker.inbox, old, command):
+                break
+        if old is NULL:
+            loop_wake(&self.worker.loop)
+        return 0
+
+    def listen(self, uint64_t request, str host not None, int port):
+        """Listen on an IP literal; answered by EV_LISTENING."""
+        cdef command_t *command = self._command(COMMAND_LISTEN, request, 0)
+        try:
+            if not fill_ip(&command.address, host, port):
+                raise ValueError(f"{host!r} is not an IP address")
+        except BaseException:
+            command_free(command)
+            raise
+        self._post(command)
+
+    def connect(self, uint64_t request, list hops not None, bint is_new=False):
+        """Reach the last of `hops` over the others; answered by EV_PEER_UP or EV_CONNECT_FAILED."""
+        cdef command_t *command
+        cdef hop_t *hop
+        if not 1 <= len(hops) <= HOPS_MAX:
+            raise ValueError(f"a circuit has 1 to {HOPS_MAX} hops, not {len(hops)}")
+        command = self._command(COMMAND_CONNECT, request, 0)
+        command.n = <uint32_t>len(hops)
+        command.reason = is_new
+        command.hops = <hop_t *>calloc(command.n, sizeof(hop_t))
+        try:
+            for i, (link_key, peer_id, host, port) in enumerate(hops):
+                hop = &command.hops[<int>i]
+                if link_key is not None:
+                    hop.has_link_key = 1
+                    memcpy(hop.link_key, <char *><bytes>link_key, 32)
+                if peer_id is not None:
+                    hop.has_peer_id = 1
+                    memcpy(hop.peer_id, <char *><bytes>peer_id, 32)
+                fill_hop(hop, host, port)
+        except BaseException:
+            command_free(command)
+            raise
+        self._post(command)
+
+    def cancel(self, uint64_t request):
+        """Forget a connect: nothing more is reported for it."""
+        self._post(self._command(COMMAND_CANCEL, request, 0))
+
+    def close_peer(self, uint64_t channel, int reason):
+        """Close a session; EV_PEER_DOWN follows."""
+        cdef command_t *command = self._command(COMMAND_CLOSE_PEER, channel, 0)
+        command.reason = reason
+        self._post(command)
+
+    def ping(self, uint64_t channel):
+        """Ask for a PONG; EV_PONG follows."""
+        self._post(self._command(COMMAND_PING, channel, 0))
+
+    def open_stream(self, uint64_t flow, uint64_t channel, int kind, int priority, bytes opening not None):
+        """Open a stream; EV_STREAM_ACCEPTED or EV_STREAM_RESET follows. `opening` is the extender's UUID and metadata."""
+        cdef command_t *command = self._command(COMMAND_OPEN, flow, len(opening))
+        command.a = channel
+        command.reason = kind | (priority << 8)
+        command.n = <uint32_t>len(opening)
+        memcpy(command.data, <const char *>opening, len(opening))
+        self._post(command)
+
+    def accept(self, uint64_t flow):
+        """Accept a stream that the peer opened."""
+        self._post(self._command(COMMAND_ACCEPT, flow, 0))
+
+    def finish(self, uint64_t flow):
+        """End our direction of a stream after what was written."""
+        self._post(self._command(COMMAND_FINISH, flow, 0))
+
+    def reset(self, uint64_t flow, int reason):
+        """End a stream at once and forget it: no event of it follows."""
+        cdef command_t *command = self._command(COMMAND_RESET, flow, 0)
+        command.reason = reason
+        self._post(command)
+
+    def used(self, uint64_t flow, uint64_t n):
+        """Give credit back for `n` bytes that the application has taken."""
+        cdef command_t *command = self._command(COMMAND_USED, flow, 0)
+        command.a = n
+        self._post(command)
+
+    def write(self, uint64_t flow, data):
+        """Queue bytes on a stream; copies. EV_STREAM_SENT tells when they have left the queue."""
+        cdef Py_buffer view
+        cdef command_t *command = self._command(COMMAND_WRITE, flow, 0)
+        cdef int rc
+        PyObject_GetBuffer(data, &view, PyBUF_SIMPLE)
+        rc = fill_chain(&command.chain, &self.border, <const uint8_t *>view.buf, <size_t>view.len)
+        PyBuffer_Release(&view)
+        if rc < 0:
+            command_free(command)
+            raise MemoryError
+        self._post(command)
+
+    def drain(self, int limit):
+        """Take up to `limit` events. Call it until it answers [], then wait for the descriptor."""
+        cdef ring_t *ring = &self.worker.ring
+        cdef uint64_t head = ring.head, tail = atomic_load(&ring.tail)
+        cdef list events = []
+        if head == tail:
+            clear_fd(self.read_fd)
+            atomic_store(&ring.is_asleep, 1)
+            atomic_fence()
+            tail = atomic_load(&ring.tail)
+            if head == tail:
+                return events
+            atomic_store(&ring.is_asleep, 0)
+        while head != tail and limit > 0:
+            events.append(event_tuple(&ring.events[head % RING_LEN]))
+            head += 1
+            limit -= 1
+            atomic_store(&ring.head, head)
+        atomic_fence()
+        if atomic_exchange(&ring.is_starved, 0):
+            loop_wake(&self.worker.loop)
+        return events
+
+    def stop(self):
+        """Close everything with SHUTDOWN; EV_STOPPED follows within seconds."""
+        self._post(self._command(COMMAND_STOP, 0, 0))
+
+    def join(self):
+        """Wait for the worker's thread, without the GIL, and free everything. Call it after EV_STOPPED, or to give up on it."""
+        if self.is_joined or not self.is_started or self.pid != os.getpid():
+            return
+        if not self.worker.engine.is_stopped:
+            self._post(self._command(COMMAND_KILL, 0, 0))
+        self.is_joined = True
+        with nogil:
+            loop_thread_join(&self.worker.loop)
+        self._free()
+
+    def _free(self):
+        cdef worker_t *worker = self.worker
+        cdef command_t *command
+        if worker is NULL:
+            return
+        with nogil:
+            free_worker(worker)
+        if self.read_fd >= 0:
+            os.close(self.read_fd)
+            if self.write_fd != self.read_fd:
+                os.close(self.write_fd)
+            self.read_fd = self.write_fd = -1
+
+    def __dealloc__(self):
+        if self.worker is NULL or self.pid != os.getpid():
+            return
+        if self.is_started and not self.is_joined:
+            try:
+                self.join()
+            except Exception:
+                return                              # the interpreter goes down: the process frees the rest
+        guard_access_free(self.access)
+        guard_access_free(self.relay_access)
+        pool_clear(&self.plain)
+        pool_clear(&self.border)
+        release_worker(self.worker)
+        free(self.worker)
+        free(self.replay_slots)
+
+    def status(self):
+        """Return counters and sizes as they are at this moment: a dict of ints and dicts."""
+        cdef worker_t *worker = self.worker
+        cdef engine_t *engine = &worker.engine
+        cdef dict by_status = {}
+        cdef int i
+        for i in range(64):
+            if engine.ctx.n_status[i]:
+                by_status[-i] = engine.ctx.n_status[i]
+        return {
+            "n_sessions": engine.n_channels, "n_sinks": engine.n_sinks, "n_half_open": worker.guard.n_half_open,
+            "n_links_up": engine.n_links_up, "n_circuits": engine.relay.n_splices, "n_circuits_joined": engine.relay.n_joined,
+            "in_len": engine.n_bytes_in, "out_len": engine.n_bytes_out, "stream_in_len": engine.n_flow_in,
+            "stream_out_len": engine.n_flow_out, "relayed_len": engine.relay.n_bytes, "relay_held_len": engine.relay.held,
+            "n_relay_direct": engine.relay.n_direct, "n_relay_held": engine.relay.n_held,
+            "n_relay_memory_resets": engine.relay.n_memory_resets,
+            "by_status": by_status, "guard_counts": [worker.guard.counts[i] for i in range(16)],
+            "pool_taken_len": worker.pool.taken_len, "pool_held_len": worker.pool.held_len, "plain_len": worker.pool.plain_len,
+            "n_blocks": worker.pool.n_taken, "n_secret_slots": worker.secrets.n_taken, "is_locked": bool(worker.secrets.is_locked),
+            "n_accepted": worker.tcp.n_accepted, "n_accept_errors": worker.tcp.n_accept_errors, "n_conns": worker.tcp.n_conns,
+            "n_commands": worker.n_commands, "n_signals": worker.n_signals, "n_flows": engine.flows.len,
+            "loop_cpu_ns": loop_cpu_ns(&worker.loop) if worker.is_loop_ready else 0,
+        }
+
+
+cdef void free_worker(worker_t *worker) noexcept nogil:
+    """After the thread has ended: close what is left and free it. The worker's pool is empty then."""
+    cdef command_t *command = <command_t *>atomic_exchange_ptr(&worker.inbox, NULL)
+    cdef command_t *following
+    while command is not NULL:
+        following = command.next
+        command_free(command)
+        command = following
+    engine_clear(&worker.engine, loop_now(&worker.loop))
+    while worker.dials is not NULL:
+        dial_free(worker, worker.dials)
+    resolve_stop(&worker.resolve)
+    tcp_stop(&worker.tcp)
+    loop_free(&worker.loop)
+    worker.is_loop_ready = 0
+    while worker.ring.head != worker.ring.tail:
+        drop_blocks(worker.ring.events[worker.ring.head % RING_LEN].blocks)
+        worker.ring.head += 1
+    pool_collect(&worker.pool)
+
+
+cdef void release_worker(worker_t *worker) noexcept nogil:
+    guard_clear(&worker.guard)
+    secret_pool_free(&worker.secrets)
+    pool_clear(&worker.pool)
+    free(worker.scratch)
+    free(worker.cert_entries)
+    free(worker.ring.events)
+
+
+cdef void drop_blocks(block_t *block) noexcept nogil:
+    cdef block_t *following
+    while block is not NULL:
+        following = block.next
+        block_give_remote(block)
+        block = following
+
+
+cdef int clear_fd(int fd) except -1:
+    try:
+        os.read(fd, 4096)
+    except BlockingIOError:
+        pass
+    return 0
+
+
+cdef int fill_chain(chain_t *chain, pool_t *pool, const uint8_t *src, size_t len) noexcept nogil:
+    """Copy into blocks that keep room behind the payload."""
+    cdef block_t *block
+    cdef size_t n
+    while len > 0:
+        n = min(len, <size_t>WRITE_MAX)
+        block = block_take(pool, block_class_for(n))
+        if block is NULL:
+            return E_MEMORY
+        memcpy(block_start(block), src, n)
+        block.end += <uint32_t>n
+        chain_push(chain, block)
+        src += n
+        len -= n
+    return OK
+
+
+cdef int fill_ip(address_t *address, str host, int port) except -1:
+    """1 when `host` is an IP literal and now in `address`, else 0."""
+    from socket import AF_INET, AF_INET6, inet_pton
+    cdef bytes raw
+    if not 0 <= port <= 65535:
+        raise ValueError(f"{port} is not a port: use 0 to 65535")
+    address.port = <uint16_t>port
+    for family, type in ((AF_INET, ADDRESS_IP4), (AF_INET6, ADDRESS_IP6)):
+        try:
+            raw = inet_pton(family, host)
+        except OSError:
+            continue
+        address.type = type
+        memcpy(address.ip, <const char *>raw, len(raw))
+        return 1
+    return 0
+
+
+cdef int fill_hop(hop_t *hop, str host, int port) except -1:
+    """An IP literal or a name; the worker points the address at the name in its own copy."""
+    cdef bytes name
+    if fill_ip(&hop.address, host, port):
+        return 0
+    name = host.encode("idna") if not host.isascii() else host.encode()
+    if not 0 < len(name) < 256:
+        raise ValueError(f"{host!r} is not a host name")
+    hop.address.type = ADDRESS_NAME
+    hop.address.name_len = <uint8_t>len(name)
+    memcpy(hop.name, <const char *>name, len(name))
+    return 0
+
+
+cdef object join_blocks(block_t *block):
+    """Copy a chain into one bytes object and give the blocks back."""
+    cdef block_t *at = block
+    cdef Py_ssize_t len = 0
+    cdef char *dst
+    cdef object joined
+    while at is not NULL:
+        len += block_len(at)
+        at = at.next
+    joined = PyBytes_FromStringAndSize(NULL, len)
+    dst = PyBytes_AS_STRING(joined)
+    at = block
+    while at is not NULL:
+        memcpy(dst, block_start(at), block_len(at))
+        dst += block_len(at)
+        at = at.next
+    drop_blocks(block)
+    return joined
+
+
+cdef tuple endpoint(const address_t *address):
+    from socket import AF_INET, AF_INET6, inet_ntop
+    if address.type == ADDRESS_IP4:
+        return inet_ntop(AF_INET, (<const char *>address.ip)[:4]), address.port
+    if address.type == ADDRESS_IP6:
+        return inet_ntop(AF_INET6, (<const char *>address.ip)[:16]), address.port
+    return "", address.port
+
+
+cdef tuple event_tuple(event_t *event):
+    cdef int type = event.type
+    if type == EVENT_STREAM_DATA:
+        return type, event.id, join_blocks(event.blocks)
+    if type == EVENT_STREAM_SENT or type == EVENT_PONG:
+        return type, event.id, event.a
+    if type == EVENT_STREAM_OPEN:
+        return type, event.id, event.a, event.b & 255, event.b >> 8, join_blocks(event.blocks)
+    if type == EVENT_STREAM_RESET:
+        return type, event.id, event.reason
+    if type == EVENT_PEER_UP:
+        host, port = endpoint(&event.address)
+        return (type, event.id, event.a, bool(event.b & 1), (<char *>event.peer_id)[:32], (<char *>event.link_key)[:32],
+                host, port, event.b >> 8)
+    if type == EVENT_PEER_DOWN:
+        return type, event.id, event.reason, bool(event.is_remote), event.status
+    if type == EVENT_CONNECT_FAILED:
+        return type, event.id, event.reason, event.a, event.status
+    if type == EVENT_LISTENING:
+        host, port = endpoint(&event.address)
+        return type, event.id, event.status, host, port
+    return type, event.id
