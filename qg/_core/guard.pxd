@@ -18,7 +18,7 @@ cdef enum:
     PREFIXES_MAX = 64           # of a prefix_list_t; more: E_FULL
     PORTS_MAX = 64
     ACCESS_MAX = 65536          # PeerIDs in an access_t
-    ADDRESS_SETS = 16384        # 65,536 entries in sets of LEDGER_WAYS; 3.5 MiB, touched as used
+    ADDRESS_SETS = 16384        # 65,536 entries in sets of LEDGER_WAYS; 4 MiB, made of pages touched as used
     NEIGHBOUR_SETS = 1024       # 4,096 entries
     LEDGER_WAYS = 4
     PORT_DEFAULT = 7447
@@ -62,8 +62,7 @@ ctypedef struct guard_limits_t: # named as in the configuration's [limits]
     uint32_t handshakes_burst
     uint32_t network_handshakes_per_s   # per network
     uint32_t network_handshakes_burst
-    uint32_t node_handshakes_per_s      # all
-    uint32_t node_handshakes_burst
+    uint32_t node_handshakes_per_s      # all; as many at once
     uint32_t half_open                  # connections and pipes before their session; strangers get nine tenths
     uint32_t sinks
     uint32_t sessions

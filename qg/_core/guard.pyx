@@ -365,7 +365,6 @@ cdef void guard_limits_default(guard_limits_t *limits) noexcept nogil:
     limits.network_handshakes_per_s = 20
     limits.network_handshakes_burst = 60
     limits.node_handshakes_per_s = 500
-    limits.node_handshakes_burst = 500
     limits.half_open = 1024
     limits.sinks = 256
     limits.sessions = 10000
@@ -437,7 +436,7 @@ cdef int handshake_rates(guard_t *guard, const uint8_t *ip16, uint64_t now_ns) n
         return E_MEMORY
     if bucket_take(&entry.handshakes, limits.handshakes_per_s, limits.handshakes_burst, now_ns) < 0:
         return answer(guard, GUARD_ADDRESS_RATE, E_RATE)
-    entry = ledger_take(&guard.addresses, guard.pool, network_id(guard, ip16), now_ns)
+    entry = ledger_take(&guard.addresses, guard.pool, network_id(guard, ip16), now_ns)     # the table exists by now
     if bucket_take(&entry.handshakes, limits.network_handshakes_per_s, limits.network_handshakes_burst, now_ns) < 0:
         return answer(guard, GUARD_NETWORK_RATE, E_RATE)
     return OK
@@ -457,7 +456,7 @@ cdef int guard_handshake(guard_t *guard, const address_t *remote, const uint8_t 
         rc = handshake_rates(guard, ip, now_ns)
         if rc < 0:
             return rc
-    if bucket_take(&guard.node, limits.node_handshakes_per_s, limits.node_handshakes_burst, now_ns) < 0:
+    if bucket_take(&guard.node, limits.node_handshakes_per_s, limits.node_handshakes_per_s, now_ns) < 0:
         return answer(guard, GUARD_NODE_RATE, E_RATE)
     rc = replay_insert(guard.replay, m1_hash32, flight_s, unix_s)
     if rc < 0:
