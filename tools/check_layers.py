@@ -36,8 +36,8 @@ CORE = {
 PYTHON = {
     "P0": ("errors", "types"),
     "P1": ("identity", "address", "config"),
-    "P2": ("access", "extender"),
-    "P3": ("node", "peer", "stream", "control"),
+    "P2": ("access", "extender", "flow"),
+    "P3": ("node", "peer", "stream", "message", "control"),
     "API": ("qg",),
     "P4": ("extenders.*", "discovery.*", "testing"),
     "P5": ("cli",),
@@ -50,7 +50,8 @@ BORDER = ("runtime", "keyfile", "message", "_build_info")
 # Modules that only some may import.
 ONLY_FOR = {
     "_core.sodium": ("_core.crypto", "_core.secret", "_core.keyfile"),
-    "_core.uv": ("_core.loop", "_core.tcp", "_core.resolve", "_core.udp", "_core.probe"),
+    # runtime: the type of a socket address and nothing else.
+    "_core.uv": ("_core.loop", "_core.tcp", "_core.resolve", "_core.udp", "_core.probe", "_core.runtime"),
 }
 
 # Level -> levels below it that it may not know: the loop reaches the engine through function pointers.
@@ -71,6 +72,10 @@ EDGES = {
     ("_core.probe", "_core.resolve"): "owns look-ups for the tests",
     ("_core.probe", "_core.tcp"): "owns connections for the tests",
     ("_core.probe", "_core.wire"): "address_t is the one form of an address in the core",
+    ("cli", "_core.crypto"): "qg version prints the suites in force and libsodium's version",
+    ("peer", "stream"): "a peer opens streams",
+    ("peer", "message"): "a peer sends and receives messages",
+    ("node", "peer"): "a node has peers",
     ("types", "errors"): "identifiers refuse bad text, and re-export Reason",
     ("config", "address"): "settings hold endpoints and networks",
 }
