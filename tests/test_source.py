@@ -119,6 +119,7 @@ def test_an_allowed_import_passes(tree, name, text):
 
 def test_an_exception_that_nobody_uses_any_more_is_found(tree):
     root = tree("_core/table.pyx", "")
+    tree("_core/memory.pyx", "")
     assert check("check_layers.py", str(root)) == [
         "_core.table: no longer imports _core.memory: take the edge out of EDGES"
     ]
