@@ -76,6 +76,8 @@ EDGES = {
     ("peer", "stream"): "a peer opens streams",
     ("peer", "message"): "a peer sends and receives messages",
     ("node", "peer"): "a node has peers",
+    ("node", "stream"): "a node makes the streams that peers open",
+    ("node", "message"): "a node hands messages to its extenders",
     ("types", "errors"): "identifiers refuse bad text, and re-export Reason",
     ("config", "address"): "settings hold endpoints and networks",
 }
