@@ -35,6 +35,7 @@ from .wire cimport (
 
 cdef enum:
     TABLE_MAX = 1 << 20
+    LINK_ROOM = 32768           # of a link that takes more: a whole record, so that none is cut at the limit
     PIPES_PER_S = 50
     PIPES_BURST = 200
 
@@ -380,7 +381,7 @@ cdef size_t link_room(session_t *session) noexcept nogil:
     if channel.conn is NULL:
         return 0
     used = channel.out.len + channel.engine.transport.pending(channel.engine.transport.ctx, channel.conn)
-    return <size_t>(LINK_OUT_MAX - used) if used < LINK_OUT_MAX else 0
+    return LINK_ROOM if used < LINK_OUT_MAX else 0
 
 
 cdef uint8_t *link_reserve(session_t *session, size_t len) noexcept nogil:

@@ -3,7 +3,7 @@
 from libc.stdint cimport uint8_t, uint64_t
 from libc.string cimport memset
 
-from .mux cimport FLAG_DEAD, FLAG_FIN_QUEUED, FLAG_SOURCE_READY, stream_room, stream_sent, stream_source_ready, stream_t
+from .mux cimport FLAG_DEAD, FLAG_FIN_QUEUED, FLAG_SOURCE_READY, stream_may_fill, stream_room, stream_sent, stream_source_ready, stream_t
 from .session cimport (
     SESSION_KEYED, SESSION_OPEN, carrier_t, session_begin, session_end, session_has_output, session_padded, session_pump,
     session_room, session_t, session_wake)
@@ -26,7 +26,9 @@ cdef size_t room(session_t *session) noexcept nogil:
         return 0
     inner = session_room(outer)
     head = 3 + varint_len(stream.id)
-    return min(stream_room(stream), inner - head) if inner > head else 0
+    if inner <= head or not stream_may_fill(stream, inner - head):
+        return 0
+    return min(stream_room(stream), inner - head)
 
 
 cdef uint8_t *reserve(session_t *session, size_t len) noexcept nogil:

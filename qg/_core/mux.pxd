@@ -56,6 +56,7 @@ ctypedef struct stream_t:
     const sink_t *sink
     uint64_t tx_off             # bytes sent as DATA
     uint64_t tx_credit          # absolute limit of tx_off, from the peer
+    uint64_t tx_window          # most credit seen at once: what the peer's window is at least
     chain_t queue               # payload that waits
     uint64_t rx_off             # bytes received
     uint64_t rx_used            # bytes the owner has consumed
@@ -160,6 +161,8 @@ cdef void stream_used(stream_t *stream, uint64_t len, uint64_t now_ns) noexcept 
 cdef void stream_grant(stream_t *stream, uint64_t offset) noexcept nogil        # absolute credit to the peer; never falls
 cdef void stream_source_ready(stream_t *stream, uint64_t now_ns) noexcept nogil # its sink has something to pull
 cdef size_t stream_room(const stream_t *stream) noexcept nogil                  # payload bytes the peer's credit allows now
+cdef bint stream_may_fill(const stream_t *stream, size_t len) noexcept nogil
+    # False where credit for less than len bytes is left and more is sure to come: waiting makes fuller records (RFC 1122 4.2.3.4)
 cdef void stream_sent(stream_t *stream, size_t len) noexcept nogil              # a record carried len payload bytes outside mux_plan
 cdef bint stream_is_direct(const stream_t *stream, size_t len) noexcept nogil
     # len payload bytes may go out at once: nothing queued here, credit covers them, no control frames or higher class wait

@@ -102,7 +102,7 @@ cdef void wake_starved(mux_t *mux) noexcept nogil:
 
 cdef inline bint wants_turn(const stream_t *stream) noexcept nogil:
     if stream.queue.len > 0:
-        return stream.tx_credit > stream.tx_off
+        return stream.tx_credit > stream.tx_off and stream_may_fill(stream, min(<uint64_t>QUANTUM, stream.queue.len))
     if stream.flags & FLAG_SOURCE_READY:
         return True
     return (stream.flags & FLAG_FIN_QUEUED) != 0 and not (stream.flags & FLAG_FIN_SENT)
@@ -314,7 +314,7 @@ cdef stream_t *mux_open(mux_t *mux, int kind, int priority, uint64_t credit, con
         return NULL
     stream.flags |= FLAG_LOCAL
     stream.rx_credit = credit
-    stream.tx_credit = INITIAL_CREDIT_SERVICE if kind <= STREAM_MESSAGES else INITIAL_CREDIT_PIPE
+    note_credit(stream, INITIAL_CREDIT_SERVICE if kind <= STREAM_MESSAGES else INITIAL_CREDIT_PIPE)
     n = frame_put_open(frame, stream.id, kind, priority, credit, data, len)
     if mux_control(mux, frame, n) < 0:
         stream_remove(stream, 0)
@@ -387,6 +387,16 @@ cdef size_t stream_room(const stream_t *stream) noexcept nogil:
     if is_service(stream):
         room = min(room, stream.mux.tx_credit - stream.mux.tx_off)
     return <size_t>room
+
+
+cdef bint stream_may_fill(const stream_t *stream, size_t len) noexcept nogil:
+    cdef uint64_t room = stream.tx_credit - stream.tx_off
+    return room >= len or room * 2 >= stream.tx_window
+
+
+cdef inline void note_credit(stream_t *stream, uint64_t offset) noexcept nogil:
+    stream.tx_credit = max(stream.tx_credit, offset)
+    stream.tx_window = max(stream.tx_window, stream.tx_credit - stream.tx_off)
 
 
 cdef void stream_grant(stream_t *stream, uint64_t offset) noexcept nogil:
@@ -483,10 +493,9 @@ cdef bint plan_bulk(plan_t *plan, stream_t *stream, size_t max_inner) noexcept n
     cdef int head
     if block is NULL or block_len(block) < BULK_MIN:
         return False
-    len = min(<size_t>block_len(block), stream_room(stream))
-    len = min(len, max_inner - 3 - varint_len(stream.id))
-    if len < BULK_MIN:
-        return False
+    len = min(min(<size_t>stream.queue.len, stream_room(stream)), max_inner - 3 - varint_len(stream.id))
+    if len < BULK_MIN or len > block_len(block):
+        return False                            # the end of a block is packed with what follows it
     head = 1 + varint_len(stream.id) + varint_len(len)
     plan.kind = PLAN_BULK
     plan.stream = stream
@@ -626,7 +635,7 @@ cdef int on_open(mux_t *mux, frame_t *frame, uint64_t now_ns) noexcept nogil:
         stream.rx_credit = INITIAL_CREDIT_PIPE
         if frame.kind == STREAM_PIPE:
             stream.hops_left = frame.data[0]
-    stream.tx_credit = frame.offset
+    note_credit(stream, frame.offset)
     rc = mux.hooks.on_open(mux, stream, frame, now_ns)
     if rc < 0:
         return stream_reset(stream, -rc, now_ns)
@@ -685,7 +694,7 @@ cdef int on_credit(mux_t *mux, frame_t *frame, uint64_t now_ns) noexcept nogil:
         stream.flags |= FLAG_ACCEPTED
     if frame.offset < stream.tx_credit and frame.type == FRAME_CREDIT:
         return E_CREDIT
-    stream.tx_credit = max(stream.tx_credit, frame.offset)
+    note_credit(stream, frame.offset)
     stream_ready(stream, now_ns)
     stream.sink.on_event(stream, STREAM_ACCEPTED if frame.type == FRAME_ACCEPT else STREAM_CREDIT, now_ns)
     return OK
