@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: MIT
-"""Keys, identities, records of addresses and whole handshakes have the bytes that an independent implementation computed.
+"""Keys, identities, address records and whole handshakes have the bytes that an independent implementation computed.
 
 `tests/kat/*.json` was written by a pure-Python implementation that shares no code with the core.
 """
