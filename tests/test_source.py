@@ -125,14 +125,26 @@ def test_an_exception_that_nobody_uses_any_more_is_found(tree):
     ]
 
 
-def test_the_graph_shows_the_imports(tree):
+def test_the_graph_shows_the_imports(tree, tmp_path):
     root = tree("_core/wire.pyx", "")
     tree("_core/mux.pyx", "from .wire cimport frame_t\n")
-    run = subprocess.run(
-        [sys.executable, ROOT / "tools/check_layers.py", "--graph", root], capture_output=True, text=True, check=True
+    page = tmp_path / "page.md"
+    page.write_text("before\n```mermaid\n```\nafter\n")
+    for _ in range(2):
+        assert check("check_layers.py", "--graph", str(page), str(root)) == []
+        text = page.read_text()
+        assert text.startswith("before\n```mermaid\nflowchart TD\n")
+        assert "  _core_mux --> _core_wire\n" in text
+        assert text.endswith("\n```\nafter\n")
+
+
+def test_the_documentation_shows_the_real_imports(tmp_path):
+    page = tmp_path / "architecture.md"
+    page.write_text((ROOT / "docs/architecture.md").read_text())
+    assert check("check_layers.py", "--graph", str(page)) == []
+    assert page.read_text() == (ROOT / "docs/architecture.md").read_text(), (
+        "run: tools/check_layers.py --graph docs/architecture.md"
     )
-    assert run.stdout.startswith("flowchart TD\n")
-    assert "  _core_mux --> _core_wire\n" in run.stdout
 
 
 WRONG = [

@@ -1,6 +1,6 @@
 #!/usr/bin/env python3
 # SPDX-License-Identifier: MIT
-"""Check that imports in qg/ go strictly downward (docs/architecture.md, section 3), or draw them with --graph.
+"""Check that imports in qg/ go strictly downward (docs/architecture.md, section 3), or draw them with --graph FILE.
 
 The tables below are the rule. A new module goes into its level; an edge that the levels do not allow goes into EDGES
 with a reason. Both in the commit that needs them.
@@ -216,30 +216,38 @@ def layers_check(root: Path) -> list[str]:
     return problems
 
 
-def graph_print(root: Path) -> None:
-    """Print the real imports as a Mermaid graph; imports of L0 are left out, since nearly everything has them."""
+def graph_text(root: Path) -> str:
+    """Draw the real imports as a Mermaid graph; imports of L0 are left out, since nearly everything has them."""
     modules = modules_find(root)
     units = {unit_of(module) for module in modules}
-    print("flowchart TD")
+    lines = ["flowchart TD"]
     for level in reversed(LEVELS[1:]):
         members = sorted(unit for unit in units if level_of(unit) == level)
         if members:
-            print(f"  subgraph {level}")
-            for unit in members:
-                print(f"    {unit.replace('.', '_')}[{unit.removeprefix('_core.')}]")
-            print("  end")
+            lines.append(f"  subgraph {level}")
+            lines += [f"    {unit.replace('.', '_')}[{unit.removeprefix('_core.')}]" for unit in members]
+            lines.append("  end")
     for importer, imported in sorted(edges_find(modules)):
         if level_of(imported) not in (None, "L0"):
-            print(f"  {importer.replace('.', '_')} --> {imported.replace('.', '_')}")
+            lines.append(f"  {importer.replace('.', '_')} --> {imported.replace('.', '_')}")
+    return "\n".join(lines) + "\n"
+
+
+def graph_write(root: Path, path: Path) -> None:
+    """Put the graph into the first Mermaid block of a Markdown file."""
+    page = path.read_text()
+    path.write_text(
+        re.sub(r"(?<=```mermaid\n).*?(?=```)", lambda match: graph_text(root), page, count=1, flags=re.DOTALL)
+    )
 
 
 def main() -> int:
     parser = argparse.ArgumentParser(description="check that imports in qg/ go downward")
-    parser.add_argument("--graph", action="store_true", help="print the imports as a Mermaid graph instead")
+    parser.add_argument("--graph", type=Path, metavar="FILE", help="draw the imports into this Markdown file instead")
     parser.add_argument("root", nargs="?", type=Path, default=ROOT, help="the project's folder")
     options = parser.parse_args()
     if options.graph:
-        graph_print(options.root)
+        graph_write(options.root, options.graph)
         return 0
     problems = layers_check(options.root)
     for problem in problems:
