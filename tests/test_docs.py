@@ -8,6 +8,7 @@ import tomllib
 from pathlib import Path
 
 import pytest
+
 from qg.config import Config
 
 ROOT = Path(__file__).parents[1]

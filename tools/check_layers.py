@@ -36,7 +36,7 @@ CORE = {
 PYTHON = {
     "P0": ("errors", "types"),
     "P1": ("identity", "address", "config"),
-    "P2": ("access", "extender", "flow"),
+    "P2": ("access", "extender", "flow", "dial", "status"),
     "P3": ("node", "peer", "stream", "message", "control"),
     "API": ("qg",),
     "P4": ("extenders.*", "discovery.*", "testing"),
