@@ -6,7 +6,6 @@ finds everything that is wrong at once. Numbers of section so-and-so are those o
 """
 
 import os
-import tomllib
 from typing import Annotated, Any, Literal, TypeVar, Union, get_args, get_origin
 
 import msgspec
@@ -156,6 +155,8 @@ class Config(Struct, frozen=True, kw_only=True):
     @classmethod
     def load(cls, path: "str | os.PathLike[str]") -> "Config":
         """Read a TOML file; raises `ConfigError` with one line for each thing that is wrong."""
+        import tomllib  # only who reads a file pays for it
+
         name = os.fspath(path)
         try:
             with open(name, "rb") as file:

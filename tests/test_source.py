@@ -256,3 +256,9 @@ def test_hints_find_a_call_that_takes_the_gil(tree):
     hints = check("check_cython.py", "--hints", str(root))
     assert hints
     assert all("wire.pyx" in hint for hint in hints)
+
+
+def test_what_stands_below_the_asyncio_face_does_not_load_asyncio():
+    code = "import qg.errors, qg.types, qg.address, qg.identity, qg.config, sys; print('asyncio' in sys.modules)"
+    run = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, timeout=60, check=True)
+    assert run.stdout == "False\n"
