@@ -65,6 +65,25 @@ def pump(*pairs):
                     is_moving = True
 
 
+def read_all(exchange, stream, reader):
+    """Everything that arrives on `stream` until its end, read as it comes; `exchange` lets the peers talk."""
+    taken = b""
+    exchange()
+    while end := reader.streams.get(stream.id):
+        data = reader.stream_read(end)
+        assert data or end.fin_received, "the stream stands still"
+        taken += data
+        if end.fin_received:
+            reader.stream_finish(end)
+        exchange()
+    return taken
+
+
+@pytest.fixture(name="read_all")
+def read_all_fixture():
+    return read_all
+
+
 @pytest.fixture(name="pump")
 def pump_fixture():
     return pump

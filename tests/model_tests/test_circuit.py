@@ -85,21 +85,14 @@ def test_the_far_end_learns_the_source_and_the_relay_does_not(world, circuit):
     assert session.established.remote_peer_id == world.c.identity.peer_id
 
 
-def test_data_larger_than_all_windows_crosses_both_ways(world, circuit):
+def test_data_larger_than_all_windows_crosses_both_ways(world, circuit, read_all):
     _, session = circuit
     data = random.Random(5).randbytes(400_000)
     for opener, acceptor in ((session, world.targets[0]), (world.targets[0], session)):
         stream = opener.stream_open(frames.KIND_BYTES, UUID)
         opener.stream_write(stream, data)
         opener.stream_finish(stream)
-        taken = b""
-        world.run()
-        while end := acceptor.streams.get(stream.id):
-            taken += acceptor.stream_read(end)
-            if end.fin_received:
-                acceptor.stream_finish(end)
-            world.run()
-        assert taken == data
+        assert read_all(world.run, stream, acceptor) == data
 
 
 def test_circuit_data_travels_in_two_sizes_on_every_link_and_is_never_cut(world, circuit):
@@ -118,6 +111,19 @@ def test_circuit_data_travels_in_two_sizes_on_every_link_and_is_never_cut(world,
     n_after = [sum(isinstance(f, frames.Data) for f in peer.received) for peer in (world.ba, world.cb)]
     assert sizes <= CIRCUIT_SIZES
     assert n_after[0] - n_before[0] == n_after[1] - n_before[1] > 0
+
+
+def test_a_record_of_a_link_holds_the_data_of_one_circuit_only(world):
+    layers = [world.layer_to_b() for _ in range(3)]
+    world.run()
+    for layer in layers:
+        layer.ping(b"12345678")
+    records = world.ab.output()
+    assert len(records) == 3
+    for record in records:
+        n_before = len(world.ba.received)
+        world.ba.receive(record)
+        assert [type(frame) for frame in world.ba.received[n_before:]] == [frames.Data, frames.Padding]
 
 
 def test_rekey_and_epoch_work_inside_a_circuit(world, circuit):

@@ -8,6 +8,7 @@ import pytest
 from model.envelope import KIND_NK1, KIND_XK1, KIND_XX1, FlightReader, Head, head_parse
 from model.errors import AuthError, HandshakeError
 from model.handshake import CARRIER_PIPE, CARRIER_TCP, Initiator, Responder
+from model.primitives import xchacha20_poly1305_seal
 
 REFUSED = (AuthError, HandshakeError)
 NOW_S = 1_750_000_000
@@ -135,6 +136,54 @@ def test_a_pinned_peer_id_is_compared(party):
         else:
             with pytest.raises(HandshakeError):
                 initiator.read(bytearray(flight2))
+
+
+def change_before_seal(side, name, value):
+    """From now on `side` seals its flights with another flight id or time."""
+    seal = side._flight_seal
+
+    def changed(*args):
+        setattr(side, name, value)
+        return seal(*args)
+
+    side._flight_seal = changed
+
+
+@pytest.mark.parametrize(("name", "value"), [("flight_id", 7), ("time_s", NOW_S + 1)])
+def test_flights_2_and_3_repeat_the_id_and_time_of_flight_1(party, name, value):
+    initiator, responder = sides(party("one"), party("other"))
+    flight1 = initiator.flight1()
+    change_before_seal(responder, name, value)
+    with pytest.raises(HandshakeError, match="another kind or handshake"):
+        initiator.read(bytearray(responder.read(bytearray(flight1))))
+    initiator, responder = sides(party("one"), party("other"))
+    flight2 = responder.read(bytearray(initiator.flight1()))
+    change_before_seal(initiator, name, value)
+    with pytest.raises(HandshakeError, match="another kind or handshake"):
+        responder.read(bytearray(initiator.read(bytearray(flight2))))
+
+
+def test_message_3_for_another_peer_id_is_refused(party):
+    """A foreign identity that certifies the responder's link key as its own gains nothing."""
+    initiator, responder = sides(party("one"), party("other"))
+    flight2 = responder.read(bytearray(initiator.flight1()))
+    flight3 = initiator.read(bytearray(flight2))
+    responder.party = dataclasses.replace(responder.party, identity=party("third").identity)
+    with pytest.raises(HandshakeError, match="another PeerID"):
+        responder.read(bytearray(flight3))
+
+
+@pytest.mark.parametrize("pad", [bytes(10), bytes(9) + b"\x01", b"\x80" + bytes(9)])
+def test_the_padding_of_a_flight_is_zero(party, pad):
+    key, nonce = party("other").network.key_known(bytes(32)), bytes(24)
+    sealed_head = xchacha20_poly1305_seal(key.head, nonce, b"", Head(KIND_XK1, 1, NOW_S, 100, 10).build())
+    flight = nonce + sealed_head + xchacha20_poly1305_seal(key.body, nonce, sealed_head, bytes(100) + pad)
+    reader = FlightReader([key], lambda head: None)
+    if any(pad):
+        with pytest.raises(HandshakeError, match="padding"):
+            reader.read(bytearray(flight))
+    else:
+        assert reader.read(bytearray(flight)) == bytes(100)
 
 
 def test_the_source_of_a_circuit_rounds_its_clock(party):
