@@ -1,0 +1,94 @@
+# SPDX-License-Identifier: MIT
+# cython: language_level=3, boundscheck=False, wraparound=False, cdivision=True, freethreading_compatible=False
+"""Cut the bytes of a message stream into messages."""
+from cpython.bytes cimport PyBytes_AS_STRING, PyBytes_FromStringAndSize, PyBytes_GET_SIZE
+from libc.stdint cimport uint8_t, uint64_t
+from libc.string cimport memcpy
+
+from .status cimport E_LENGTH, E_NONZERO, E_SHORT, OK, REASON_LIMIT, REASON_NONE, REASON_PROTOCOL
+from .wire cimport varint_get, varint_len, varint_put
+
+
+cdef class MessageReader:
+    """Collect the messages of one stream; bytes may arrive in pieces of any size."""
+
+    def __cinit__(self, size_t limit):
+        self.limit = limit
+
+    @property
+    def reason(self):
+        """Say why the stream must be reset; 0 while all is well."""
+        return REASON_NONE if self.code == OK else REASON_LIMIT if self.code == E_LENGTH else REASON_PROTOCOL
+
+    @property
+    def n_pending(self):
+        """Count the bytes of the message that is not whole yet, those of its head included."""
+        return self.have if self.body is None else self.have + varint_len(self.body_len) + 1
+
+    cdef int take_head(self, const uint8_t *src, size_t len, size_t *length) noexcept:
+        cdef uint64_t value = 0
+        cdef int n = varint_get(src, len, &value)
+        if n < 0:
+            return n
+        if value > self.limit:
+            return E_LENGTH
+        if <size_t>n == len:
+            return E_SHORT
+        if src[n] != 0:     # no flag is known yet
+            return E_NONZERO
+        length[0] = <size_t>value
+        return n + 1
+
+    def feed(self, bytes data not None):
+        """Take the next bytes of the stream; give the messages that became whole.
+
+        After a violation, which `reason` tells, it takes nothing more.
+        """
+        cdef const uint8_t *src = <const uint8_t *>PyBytes_AS_STRING(data)
+        cdef size_t len = <size_t>PyBytes_GET_SIZE(data)
+        cdef size_t at = 0, n, before
+        cdef int rc
+        cdef list messages = []
+        while at < len and self.code == OK:
+            if self.body is None:
+                before = self.have
+                if before:      # a head in pieces: complete it in `head`
+                    n = min(<size_t>MESSAGE_HEAD_MAX - before, len - at)
+                    memcpy(&self.head[0] + before, src + at, n)
+                    rc = self.take_head(&self.head[0], before + n, &self.body_len)
+                else:
+                    n = len - at
+                    rc = self.take_head(src + at, n, &self.body_len)
+                if rc == E_SHORT:
+                    if not before:
+                        memcpy(&self.head[0], src + at, n)
+                    self.have = before + n
+                    break
+                if rc < 0:
+                    self.code = rc
+                    break
+                at += <size_t>rc - before
+                self.have = 0
+                if self.body_len <= len - at:
+                    messages.append(PyBytes_FromStringAndSize(<const char *>src + at, <Py_ssize_t>self.body_len))
+                    at += self.body_len
+                    continue
+                self.body = PyBytes_FromStringAndSize(NULL, <Py_ssize_t>self.body_len)
+                self.place = <uint8_t *>PyBytes_AS_STRING(self.body)
+            n = min(self.body_len - self.have, len - at)
+            memcpy(self.place + self.have, src + at, n)
+            self.have += n
+            at += n
+            if self.have == self.body_len:
+                messages.append(self.body)
+                self.body = None
+                self.have = 0
+        return messages
+
+
+def message_head(uint64_t length):
+    """Give what stands before a message of `length` bytes."""
+    cdef uint8_t[9] head
+    cdef int n = varint_put(head, length)
+    head[n] = 0
+    return PyBytes_FromStringAndSize(<const char *>head, n + 1)

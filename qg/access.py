@@ -1,0 +1,61 @@
+# SPDX-License-Identifier: MIT
+"""Policy as the core wants it: a node's configuration turned into the tables and numbers of its runtime."""
+
+from typing import Any, Literal
+
+from qg.address import Prefix
+from qg.config import Config
+from qg.errors import ConfigError
+from qg.identity import NetworkSecret
+from qg.types import PeerId
+
+__all__ = ["runtime_options"]
+
+_SUITES = {"chacha20-poly1305": 1, "aes-256-gcm": 2, "aegis-256": 4}  # docs/protocol.md, section 3.3
+_PADDINGS = {"none": 0, "light": 1}
+_LOOPBACK = Prefix.parse("127.0.0.0/8")
+
+
+def runtime_options(config: Config, network_secret: NetworkSecret | None) -> dict[str, Any]:
+    """Give the options of a `Runtime`; raises `ConfigError` where only a closed network makes sense."""
+    limits, link, relay = config.limits, config.link, config.relay
+    _members_check(config, network_secret)
+    return {
+        "suites_removed": [_SUITES[name] for name in link.suites_removed],
+        "padding": _PADDINGS[link.padding],
+        "accepts_xx": config.allow_first_contact,
+        "clock_window_s": link.clock_window_s,
+        "dead_peer_s": link.dead_peer_s,
+        "epoch_s": link.epoch_s,
+        "rekey_s": link.rekey_s,
+        "handshake_s": limits.handshake_s,
+        "relay_allow": _allow_list(relay.allow),
+        "relay_targets": [(prefix.network, prefix.n_bits) for prefix in relay.targets],
+        "relay_ports": list(relay.ports),
+        "relay_memory_len": relay.memory_mib << 20,
+        # Whoever completes a handshake in a closed network is a member.
+        "allow": None if isinstance(config.allow, str) else [bytes(peer_id) for peer_id in config.allow],
+        "max_sessions": limits.sessions,
+        "max_half_open": limits.half_open,
+        "max_sinks": limits.sinks,
+        "handshakes_per_s": limits.node_handshakes_per_s,
+        "stream_window_max": limits.stream_window_kib << 10,
+        "session_window_max": limits.session_window_kib << 10,
+        "send_queue_len": limits.send_queue_kib << 10,
+        "allow_unlocked": config.allow_unlocked,
+        "is_loopback_exempt": _LOOPBACK in limits.exempt,
+    }
+
+
+def _members_check(config: Config, network_secret: NetworkSecret | None) -> None:
+    problems = [
+        f'{key} = "members": only a closed network has members; give the node a network secret, or list PeerIDs'
+        for key, allow in (("allow", config.allow), ("relay.allow", config.relay.allow))
+        if allow == "members" and network_secret is None
+    ]
+    if problems:
+        raise ConfigError(*problems)
+
+
+def _allow_list(allow: Literal["none", "members"] | tuple[PeerId, ...]) -> str | list[bytes]:
+    return allow if isinstance(allow, str) else [bytes(peer_id) for peer_id in allow]

@@ -1,0 +1,117 @@
+# SPDX-License-Identifier: MIT
+"""Dialling: the hops on the way to a peer, and the errors that say where the way ended."""
+
+import os
+from collections.abc import Sequence
+from ipaddress import ip_address
+
+from qg.address import Address, Endpoint
+from qg.errors import (
+    AddressError,
+    HandshakeFailed,
+    ListenError,
+    PeerTimeout,
+    QGError,
+    Reason,
+    UsageError,
+    error_from_reason,
+)
+
+__all__ = ["connect_error", "hop_tuple", "hops_of", "listen_error"]
+
+_RELAYS_MAX = 7  # docs/protocol.md, section 6.5
+_E_IDENTITY = -20  # status codes of the core
+_E_CLOCK = -13
+
+
+def hops_of(address: str | Address, via: Sequence[str | Address] | None) -> tuple[Address, ...]:
+    """Give the hops on the way to an address, the nearest relay first and the target last.
+
+    `via` takes the place of the relays that the address names. Raises `AddressError` for a way that cannot be gone.
+    """
+    target = Address.parse(address) if isinstance(address, str) else address
+    if isinstance(via, str):
+        raise AddressError(f"via = {via!r}: give a list of relays, even for one")
+    relays = target.via if via is None else [Address.parse(item) if isinstance(item, str) else item for item in via]
+    hops = (*relays, target._replace(via=()))
+    if len(relays) > _RELAYS_MAX:
+        raise AddressError(f"{len(relays)} relays are too many: at most {_RELAYS_MAX} can stand on the way")
+    for hop in hops if relays else ():
+        if hop.link_key is None:
+            raise AddressError(f"{str(hop)!r} has no link key: with relays, every address needs one")
+    for relay in relays:
+        if relay.via:
+            raise AddressError(f"{str(relay)!r} has relays of its own: name all relays in one list")
+    for hop in hops[1:]:
+        _address_check(hop)
+    return hops
+
+
+def _address_check(hop: Address) -> None:
+    try:
+        ip_address(hop.host)
+    except ValueError:
+        raise AddressError(
+            f"{hop.host!r} is a name, and relays look up no names: write the IP address of what lies behind a relay"
+        ) from None
+
+
+def hop_tuple(hop: Address) -> tuple[bytes | None, bytes | None, str, int]:
+    """Give a hop as the core takes it."""
+    return (
+        None if hop.link_key is None else bytes(hop.link_key),
+        None if hop.peer_id is None else bytes(hop.peer_id),
+        hop.host,
+        hop.port,
+    )
+
+
+def connect_error(hops: Sequence[Address], hop_idx: int, reason: Reason, status: int) -> QGError:
+    """Make the error for a `connect` that ended at one of its hops."""
+    where, what = _hop_text(hops, hop_idx), f"connecting to {_short(hops[-1])}"
+    is_direct = len(hops) == 1
+    if status == _E_IDENTITY and reason is Reason.REFUSED:
+        return UsageError(f"{what} failed: {where} is this node itself")
+    if status == _E_IDENTITY:
+        return HandshakeFailed(f"{what} failed: {where} has another identity than the address says; check ?id=", reason)
+    if status == _E_CLOCK:
+        return HandshakeFailed(f"{what} failed: the clock of {where} differs too much; set both clocks", reason)
+    if reason is Reason.TIMEOUT or (is_direct and reason is Reason.UNREACHABLE and status < 0):
+        return PeerTimeout(
+            f"{what} failed: {where} does not answer; check that it is running there, and that link key and network"
+            " secret are right: a node answers strangers with silence",
+            reason,
+        )
+    if reason is Reason.PROTOCOL:
+        return HandshakeFailed(f"{what} failed: {where} did not prove to be the one that was dialled", reason)
+    return error_from_reason(reason, what, where)
+
+
+def _hop_text(hops: Sequence[Address], hop_idx: int) -> str:
+    if hop_idx >= len(hops) - 1:
+        return _short(hops[-1])
+    return f"relay {hop_idx + 1} of {len(hops) - 1} ({_short(hops[hop_idx])})"
+
+
+def _short(hop: Address) -> str:
+    """Write an address for a message: the whole key would hide the rest of the line."""
+    text = str(hop._replace(link_key=None, peer_id=None, via=())).removeprefix("qg://")
+    return text if hop.link_key is None else f"{str(hop.link_key)[:12]}…@{text}"
+
+
+def listen_error(endpoint: Endpoint, uv_error: int) -> ListenError:
+    """Make the error for an endpoint that cannot be listened on; uv_error is a negative errno."""
+    advice = {
+        "EADDRINUSE": "choose another port, or stop what uses this one",
+        "EADDRNOTAVAIL": "choose an address of this machine; 0.0.0.0 or [::] for all",
+        "EACCES": "choose a port from 1024 up",
+    }.get(_errno_name(-uv_error), "choose another endpoint")
+    error = ListenError(f"{endpoint} cannot be listened on: {os.strerror(-uv_error)}; {advice}")
+    error.errno = -uv_error
+    return error
+
+
+def _errno_name(number: int) -> str:
+    import errno
+
+    return errno.errorcode.get(number, "")

@@ -1,0 +1,200 @@
+# SPDX-License-Identifier: MIT
+"""Extenders: the services that applications plug into a node; and the registry that calls them."""
+
+import asyncio
+import logging
+from collections.abc import AsyncIterable, Coroutine, Iterable
+from functools import partial
+from typing import TYPE_CHECKING, Any, Protocol
+
+from qg.errors import InvalidValue, Reason, RemoteError
+from qg.types import ExtenderId
+
+if TYPE_CHECKING:
+    from qg.message import MessageSource
+    from qg.peer import Peer
+    from qg.stream import Stream
+
+__all__ = ["Extender", "Registry"]
+
+_log = logging.getLogger("qg.extender")
+
+_HOOKS_S = 1.0  # how long a node that closes waits for `on_peer_disconnected`
+
+
+class _Hook(Protocol):
+    __qualname__: str
+
+    def __call__(self, peer: "Peer") -> Coroutine[Any, Any, None]: ...
+
+
+class Extender:
+    """Offer a service to peers: derive from it, set `id`, and define the methods that you want called.
+
+    Peers find a service by its `id`, which both sides must have. All methods run as tasks of the node, in its event
+    loop, and are cancelled when the node closes. What a method raises is logged under `qg.extender`. One extender may
+    serve several nodes; `peer.node` and `stream.peer.node` tell which one called.
+
+    An extender that defines neither `on_stream` nor `on_message` is a mailbox: messages wait until the application
+    takes them with `peer.messages(id)`.
+    """
+
+    id: ExtenderId
+
+    async def on_stream(self, stream: "Stream") -> None:
+        """Serve a stream that a peer opened; it is closed when the method returns, reset when it raises.
+
+        Where it is not defined, peers that open a stream get `Unsupported`.
+        """
+
+    async def on_message(self, peer: "Peer", message: bytes) -> None:
+        """Take one message; called in order, one at a time for each peer and priority.
+
+        Credit goes back as messages are taken, so a slow method slows down the sender of its messages and nobody else.
+        When it raises, the messages that wait behind it are lost, and the sender is told.
+        """
+
+    async def on_peer_connected(self, peer: "Peer") -> None:
+        """Learn that a session with a peer is there, whoever dialled. Its streams and messages do not wait for this."""
+
+    async def on_peer_disconnected(self, peer: "Peer") -> None:
+        """Learn that the last session with a peer has ended; called after `on_peer_connected` has returned."""
+
+
+def _defines(extender: Extender, name: str) -> bool:
+    return getattr(type(extender), name) is not getattr(Extender, name)
+
+
+class Registry:
+    """Hold the extenders of one node and the tasks in which they run. Belongs to the node's event loop."""
+
+    __slots__ = ("_by_id", "_connected", "_disconnected", "_hooks", "_messages", "_serving", "_streams")
+
+    def __init__(self, extenders: Iterable[Extender]) -> None:
+        self._by_id: dict[bytes, Extender] = {}
+        for extender in extenders:
+            if not isinstance(extender, Extender):
+                raise InvalidValue(
+                    f"{extender!r} is not an extender: give an instance of a class made from qg.Extender"
+                )
+            extender_id = getattr(extender, "id", None)
+            if not isinstance(extender_id, ExtenderId):
+                raise InvalidValue(f"{type(extender).__name__}.id must be a qg.ExtenderId, not {extender_id!r}")
+            if bytes(extender_id) in self._by_id:
+                raise InvalidValue(f"two extenders have the id {extender_id}: a node can have each service once")
+            self._by_id[bytes(extender_id)] = extender
+        extenders = self._by_id.values()
+        self._streams = {key for key, extender in self._by_id.items() if _defines(extender, "on_stream")}
+        self._messages = {key for key, extender in self._by_id.items() if _defines(extender, "on_message")}
+        self._connected = [extender for extender in extenders if _defines(extender, "on_peer_connected")]
+        self._disconnected = [extender for extender in extenders if _defines(extender, "on_peer_disconnected")]
+        self._serving: set[asyncio.Task[None]] = set()
+        self._hooks: dict[tuple[Extender, Peer], asyncio.Task[None]] = {}  # the last one of each pair
+
+    def takes_streams(self, key: bytes) -> bool:
+        """Tell whether the extender of this id serves streams."""
+        return key in self._streams
+
+    def takes_messages(self, key: bytes) -> bool:
+        """Tell whether the extender of this id is called with messages."""
+        return key in self._messages
+
+    def is_mailbox(self, key: bytes) -> bool:
+        """Tell whether messages for this id wait until they are asked for."""
+        return key in self._by_id and key not in self._streams and key not in self._messages
+
+    def _serve(self, peer: "Peer", work: Coroutine[Any, Any, None], name: str) -> None:
+        task = asyncio.get_running_loop().create_task(work, name=name)
+        peer.n_serving += 1
+        self._serving.add(task)
+        task.add_done_callback(partial(self._served, peer))
+
+    def _served(self, peer: "Peer", task: asyncio.Task[None]) -> None:
+        peer.n_serving -= 1
+        self._serving.discard(task)
+
+    def stream_serve(self, key: bytes, stream: "Stream") -> None:
+        """Start a task that serves a stream which the node has accepted."""
+        extender = self._by_id[key]
+        self._serve(stream.peer, self._stream_run(extender, stream), f"{type(extender).__name__}.on_stream")
+
+    async def _stream_run(self, extender: Extender, stream: "Stream") -> None:
+        peer = stream.peer
+        try:
+            await extender.on_stream(stream)
+            await stream.close()
+        except asyncio.CancelledError:
+            stream.reset(Reason.SHUTDOWN)
+            raise
+        except RemoteError as error:
+            _log.info("stream_ended extender=%s peer=%s error=%s", type(extender).__name__, peer.id, error)
+            stream.reset(Reason.CANCELLED)
+        except Exception:
+            _log.exception("on_stream_failed extender=%s peer=%s", type(extender).__name__, peer.id)
+            stream.reset(Reason.INTERNAL)
+
+    def messages_serve(self, key: bytes, source: "MessageSource", batches: AsyncIterable[list[bytes]]) -> None:
+        """Start a task that hands over what arrives on one message stream."""
+        extender = self._by_id[key]
+        self._serve(source.peer, self._messages_run(extender, source, batches), f"{type(extender).__name__}.on_message")
+
+    async def _messages_run(
+        self, extender: Extender, source: "MessageSource", batches: AsyncIterable[list[bytes]]
+    ) -> None:
+        peer = source.peer
+        try:
+            async for batch in batches:
+                for message in batch:
+                    await extender.on_message(peer, message)
+        except asyncio.CancelledError:
+            source.abort(Reason.SHUTDOWN)
+            raise
+        except Exception:
+            _log.exception("on_message_failed extender=%s peer=%s", type(extender).__name__, peer.id)
+            source.abort(Reason.INTERNAL)
+
+    def peer_up(self, peer: "Peer") -> None:
+        """Start the tasks that tell of a new peer."""
+        for extender in self._connected:
+            self._hook_start(extender, peer, extender.on_peer_connected)
+
+    def peer_down(self, peer: "Peer") -> None:
+        """Start the tasks that tell of a peer that is gone; each waits for the one before it."""
+        for extender in self._disconnected:
+            self._hook_start(extender, peer, extender.on_peer_disconnected)
+
+    def _hook_start(self, extender: Extender, peer: "Peer", hook: "_Hook") -> None:
+        key = extender, peer
+        task = asyncio.get_running_loop().create_task(self._hook_run(hook, peer, self._hooks.get(key)))
+        self._hooks[key] = task
+        task.add_done_callback(partial(self._hook_done, key))
+
+    def _hook_done(self, key: "tuple[Extender, Peer]", task: asyncio.Task[None]) -> None:
+        if self._hooks.get(key) is task:
+            del self._hooks[key]
+
+    async def _hook_run(self, hook: "_Hook", peer: "Peer", previous: asyncio.Task[None] | None) -> None:
+        try:
+            if previous is not None:
+                await asyncio.wait([previous])
+            await hook(peer)
+        except Exception:
+            _log.exception("hook_failed hook=%s peer=%s", hook.__qualname__, peer.id)
+
+    async def serving_stop(self) -> None:
+        """Cancel the tasks that serve streams and messages, and wait until they have ended."""
+        await _tasks_cancel(self._serving)
+
+    async def hooks_stop(self) -> None:
+        """Wait a moment for the tasks that tell of peers, then cancel them."""
+        if self._hooks:
+            await asyncio.wait(self._hooks.values(), timeout=_HOOKS_S)
+        await _tasks_cancel(self._hooks.values())
+
+
+async def _tasks_cancel(tasks: Iterable[asyncio.Task[None]]) -> None:
+    left = [task for task in tasks if not task.done()]
+    for task in left:
+        task.cancel()
+    if left:
+        await asyncio.wait(left)

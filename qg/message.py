@@ -1,0 +1,171 @@
+# SPDX-License-Identifier: MIT
+"""Messages to and from a peer: each whole, in order per peer, extender and priority (docs/protocol.md, section 7).
+
+Each side sends on a stream of its own per extender and priority; nothing comes back on it.
+"""
+
+import asyncio
+import logging
+from collections import deque
+from typing import Self, final
+
+from qg._core.message import MessageReader, message_head
+from qg.errors import InvalidValue, QGError, Reason, UsageError
+from qg.flow import Border, Flow, Link, wake
+
+__all__ = ["Inbox", "MessageSource", "MessageWriter"]
+
+_log = logging.getLogger("qg.message")
+
+_JOIN_MAX = 16_384  # a message up to this long is copied behind its head, which is cheaper than two writes
+
+
+@final
+class Inbox:
+    """Hold messages that have come until they are taken, in batches: an asynchronous iterator over lists of bytes."""
+
+    __slots__ = ("_border", "_end", "_entries", "_error", "_taker")
+
+    def __init__(self, border: Border) -> None:
+        self._border = border
+        self._entries: deque[tuple[MessageSource, int, list[bytes]]] = deque()
+        self._taker: asyncio.Future[None] | None = None
+        self._end = False
+        self._error: QGError | None = None
+
+    def put(self, source: "MessageSource", n_held: int, messages: list[bytes]) -> None:
+        """Add messages; the source gets credit for n_held bytes when they are taken."""
+        self._entries.append((source, n_held, messages))
+        if self._taker is not None:
+            wake(self._taker)
+
+    def end(self, error: QGError | None) -> None:
+        """Let the iteration end behind what is here, with an error if there is one."""
+        self._end = True
+        self._error = error
+        wake(self._taker)
+
+    def __aiter__(self) -> Self:
+        return self
+
+    async def __anext__(self) -> list[bytes]:
+        self._border.check()
+        while not self._entries:
+            if self._error is not None:
+                raise self._error
+            if self._end:
+                raise StopAsyncIteration
+            if self._taker is not None:
+                raise UsageError(
+                    "taking messages: another task is waiting for the same messages; let one task take them"
+                )
+            self._taker = self._border.loop.create_future()
+            try:
+                await self._taker
+            finally:
+                self._taker = None
+        source, n_held, batch = self._entries.popleft()
+        source.pay(n_held)
+        while self._entries:
+            source, n_held, messages = self._entries.popleft()
+            source.pay(n_held)
+            batch += messages
+        return batch
+
+
+@final
+class MessageSource(Flow):
+    """Be the receiving end of a message stream that the peer opened."""
+
+    __slots__ = ("_inbox", "_n_pending", "_own_inbox", "_reader")
+
+    def __init__(self, link: Link, flow: int, inbox: Inbox | None) -> None:
+        super().__init__(link, flow)
+        self._own_inbox = inbox is None  # not shared with other sources
+        self._inbox = Inbox(link.border) if inbox is None else inbox
+        self._reader = MessageReader(link.border.message_max)
+        self._n_pending = 0
+
+    @property
+    def inbox(self) -> Inbox:
+        return self._inbox
+
+    def pay(self, n: int) -> None:
+        """Give credit back for n bytes."""
+        if n and not self._is_gone:
+            self._border.runtime.used(self._flow, n)
+
+    def on_data(self, data: bytes) -> None:
+        messages = self._reader.feed(data)
+        if self._reader.reason:
+            self._violated(Reason(self._reader.reason))
+            return
+        # A message that is not whole has its bytes paid at once, for it may be longer than the window.
+        n_held = 0
+        if messages:
+            n_held = len(data) - self._reader.n_pending
+            self._inbox.put(self, n_held, messages)
+        self.pay(len(data) - n_held)
+        self._pending_set(self._reader.n_pending)
+        if self._border.n_pending > self._border.pending_max:
+            self._violated(Reason.MEMORY)
+
+    def _violated(self, reason: Reason) -> None:
+        _log.warning("messages_refused peer=%s reason=%s", self._link.peer.id, reason.name.lower())
+        self.abort(reason)
+
+    def _pending_set(self, n: int) -> None:
+        self._border.n_pending += n - self._n_pending
+        self._n_pending = n
+
+    def on_fin(self) -> None:
+        self._finish()
+
+    def _leave(self, reason: Reason | None) -> None:
+        super()._leave(reason)
+        self._pending_set(0)
+        if self._own_inbox:
+            self._inbox.end(None)
+
+
+@final
+class MessageWriter(Flow):
+    """Be the sending end of a message stream."""
+
+    __slots__ = ("_turn",)
+
+    def __init__(self, link: Link, flow: int) -> None:
+        super().__init__(link, flow)
+        self._turn: asyncio.Lock | None = None  # held by the task that waits for room; others wait in order behind it
+
+    async def send(self, message: bytes | bytearray | memoryview) -> None:
+        """Send a message, whole or, when the call is cancelled, not at all."""
+        self._check_writable("sending a message")
+        n = message.nbytes if isinstance(message, memoryview) else len(message)
+        if n > self._border.message_max:
+            raise InvalidValue(
+                f"a message of {n} bytes is longer than the {self._border.message_max} of limits.message_max_kib:"
+                " send it over a stream"
+            )
+        if not self._is_full() and (self._turn is None or not self._turn.locked()):
+            self._message_put(message, n)
+            return
+        self._turn = self._turn or asyncio.Lock()
+        async with self._turn:
+            self._check_writable("sending a message")
+            await self._room_wait("sending a message")
+            self._message_put(message, n)
+
+    def _message_put(self, message: bytes | bytearray | memoryview, n: int) -> None:
+        head = message_head(n)
+        if n <= _JOIN_MAX:
+            self._put(head + message, n + len(head))
+        else:
+            self._put(head, len(head))
+            self._put(message, n)
+
+    def on_data(self, data: bytes) -> None:
+        self.abort(Reason.PROTOCOL)  # the accepting side sends nothing
+
+    def on_fin(self) -> None:
+        """The peer takes no more; its reset, or the end of what we send, ends the stream."""

@@ -1,0 +1,506 @@
+# SPDX-License-Identifier: MIT
+"""The node: client and server at once, in one asyncio event loop.
+
+The data path runs in native threads of the compiled core, which never wait for Python. What concerns the application
+comes back through a ring of events: one wake-up of the loop takes many, and resolves futures directly.
+
+Threads: a node belongs to the event loop that started it, and so do its peers and streams. Methods called from another
+loop or thread raise `UsageError`; from there, use `asyncio.run_coroutine_threadsafe`. Several nodes, also in several
+loops of different threads, do not know of each other. A process that forks must make new nodes in the child.
+"""
+
+import asyncio
+import logging
+import os
+import warnings
+import weakref
+from asyncio.events import _get_running_loop
+from collections.abc import Callable, Iterable, Sequence
+from time import monotonic
+from types import TracebackType
+from typing import Any, Generic, Self, TypeVar, final
+
+from qg._core import runtime as core
+from qg._core.runtime import Runtime
+from qg.access import runtime_options
+from qg.address import Address, Endpoint
+from qg.config import Config
+from qg.dial import connect_error, hop_tuple, hops_of, listen_error
+from qg.errors import ClosedError, InvalidValue, LocalError, QGError, Reason, UsageError
+from qg.extender import Extender, Registry
+from qg.flow import Border, Link, wake
+from qg.identity import Identity, NetworkSecret
+from qg.message import MessageSource
+from qg.peer import KIND_BYTES, Peer, links_flush
+from qg.status import status_make
+from qg.stream import Priority, Stream
+from qg.types import ExtenderId, LinkKey, PeerId, Status
+
+__all__ = ["Node"]
+
+_log = logging.getLogger("qg.node")
+
+_EVENTS_MAX = 256  # taken from the ring at a time
+_ROUNDS_MAX = 4  # times in one wake-up; then other callbacks of the loop have their turn
+_SERVING_MAX = 1024  # streams of one peer being served, reset ones included
+
+_SUITES = {1: "chacha20-poly1305", 2: "aes-256-gcm", 4: "aegis-256"}  # docs/protocol.md, section 3.3
+
+
+@final
+class Node:
+    """Run a node: listen for peers, connect to peers, offer services to them.
+
+    `identity` says who the node is, `listen` where it waits for peers (texts such as "tcp://127.0.0.1:0", or
+    `Endpoint`), `extenders` what it offers, `config` everything else; what `listen` gives replaces `config.listen`.
+    `network_secret` makes it a member of a closed network; if it is not given, it is read from the file that
+    `config.network_secret` names, if any.
+
+    Used in `async with`, or by `start` and `close`. A node that is never closed does not keep the process alive; it is
+    stopped when the interpreter ends. See the module's text for threads.
+    """
+
+    def __init__(
+        self,
+        identity: Identity,
+        *,
+        listen: Iterable[str | Endpoint] = (),
+        extenders: Iterable[Extender] = (),
+        config: Config | None = None,
+        network_secret: NetworkSecret | None = None,
+    ) -> None:
+        if not isinstance(identity, Identity):
+            raise InvalidValue(f"{identity!r} is not a qg.Identity: make one with Identity.generate or load_or_create")
+        if isinstance(listen, str):
+            raise InvalidValue(f"listen = {listen!r}: give a list of endpoints, even for one")
+        self._identity = identity
+        self._config = config or Config()
+        wanted = tuple(Endpoint.parse(item) if isinstance(item, str) else item for item in listen)
+        self._wanted = wanted or self._config.listen
+        self._registry = Registry(extenders)
+        self._network_secret = network_secret
+        self._bound: list[Endpoint] = []
+        self._border: Border | None = None  # from start on
+        self._closing: asyncio.Task[None] | None = None
+        self._stopped: asyncio.Future[None] | None = None
+        self._requests: dict[int, _Request[Any]] = {}
+        self._last_request = 0
+        self._links: dict[int, Link] = {}  # by channel
+        self._direct: dict[bytes, Peer] = {}  # by PeerID, those that are not relayed
+        self._started_s = 0.0
+        self._finalizer: weakref.finalize[..., Node] | None = None
+        self._handlers = self._handlers_make()
+
+    # Life
+
+    async def start(self) -> None:
+        """Start the native threads and listen.
+
+        Raises `ListenError` when an endpoint cannot be listened on, `KeyFileError` for the network secret's file,
+        `ConfigError` for settings that do not go together, `LocalError` when the machine refuses a thread or memory.
+        """
+        if self._border is not None:
+            raise UsageError("the node has been started before: make a new one to start again")
+        secret = self._network_secret
+        if secret is None and self._config.network_secret is not None:
+            secret = NetworkSecret.load(self._config.network_secret)
+        options = runtime_options(self._config, secret)
+        loop = asyncio.get_running_loop()
+        try:
+            runtime = Runtime(self._identity._ring, secret, None, options)
+            runtime.start()
+        except (OSError, MemoryError) as error:
+            raise LocalError(f"the node cannot be started: {error}; close other programs or raise the limits") from None
+        limits = self._config.limits
+        self._border = Border(
+            runtime,
+            loop,
+            send_queue_max=limits.send_queue_kib << 10,
+            message_max=limits.message_max_kib << 10,
+            pending_max=limits.receive_credit_mib << 20,
+        )
+        self._started_s = monotonic()
+        self._finalizer = weakref.finalize(self, _runtime_end, runtime, repr(self), os.getpid())
+        loop.add_reader(runtime.fileno(), self._on_readable)
+        try:
+            for endpoint in self._wanted:
+                self._bound.append(await self._listen(endpoint))
+        except BaseException:
+            await self.close()
+            raise
+        _log.info("node_started peer=%s listen=%s", self.id, ",".join(map(str, self._bound)) or "-")
+
+    async def close(self) -> None:
+        """Close all peers and stop.
+
+        What was written is sent first if that takes no time, tasks of extenders are cancelled, peers are told. Takes a
+        few seconds at most. Closing twice does no harm; a cancelled `close` goes on behind the scenes.
+        """
+        if self._border is None:
+            return
+        if _get_running_loop() is not self._border.loop:
+            raise UsageError("a node is closed in the event loop that started it")
+        if self._closing is None:
+            self._closing = self._border.loop.create_task(self._close(self._border), name="qg.Node.close")
+        await asyncio.shield(self._closing)
+
+    async def _close(self, border: Border) -> None:
+        border.is_closing = True
+        for request in list(self._requests.values()):
+            request.fail(ClosedError("the node was closed meanwhile"))
+        await links_flush(self._links.values())
+        await self._registry.serving_stop()
+        self._stopped = border.loop.create_future()
+        border.runtime.stop()
+        await self._stopped
+        self._end(border)
+        # The thread may wait for connections to take their last bytes.
+        await asyncio.to_thread(border.runtime.join)
+        await self._registry.hooks_stop()
+        if self._finalizer is not None:
+            self._finalizer.detach()
+        _log.info("node_closed peer=%s", self.id)
+
+    def _end(self, border: Border) -> None:
+        """Take no more events and commands; what is still open is told."""
+        border.is_closed = True
+        border.loop.remove_reader(border.runtime.fileno())
+        for flow in list(border.flows.values()):
+            flow.on_reset(Reason.SHUTDOWN)
+        border.flows.clear()
+        for link in list(self._links.values()):
+            self._link_down(link, Reason.SHUTDOWN)
+
+    async def __aenter__(self) -> Self:
+        await self.start()
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        await self.close()
+
+    def __repr__(self) -> str:
+        state = "new" if self._border is None else "closed" if self._border.is_closed else "running"
+        return f"<Node {str(self.id)[:12]}…, {state}>"
+
+    # What is known
+
+    @property
+    def id(self) -> PeerId:
+        """Give the PeerID of the node."""
+        return self._identity.peer_id
+
+    @property
+    def addresses(self) -> tuple[Address, ...]:
+        """Give the addresses of the endpoints listened on, ports filled in; `str` gives the line to paste."""
+        return tuple(Address(self._identity.link_key, endpoint.host, endpoint.port) for endpoint in self._bound)
+
+    @property
+    def address(self) -> Address:
+        """Give the first of the addresses; raises `UsageError` if there is none."""
+        if not self._bound:
+            raise UsageError("the node has no address: it is not started, or listen is empty")
+        return self.addresses[0]
+
+    @property
+    def peers(self) -> tuple[Peer, ...]:
+        """Give the peers connected now, in the order in which they came."""
+        return tuple(dict.fromkeys(link.peer for link in self._links.values()))
+
+    def status(self) -> Status:
+        """Take a snapshot of the node's counters, peers and links."""
+        return status_make(self._border_now(), self._identity, self._bound, self.peers, self._started_s)
+
+    def calls_with_messages(self, key: bytes) -> bool:
+        """Tell whether an extender of this node is called with messages for this id."""
+        return self._registry.takes_messages(key)
+
+    def _border_now(self) -> Border:
+        if self._border is None:
+            raise UsageError("the node is not started: use `async with Node(...)`, or await node.start()")
+        self._border.check()
+        return self._border
+
+    # Requests
+
+    def _request(self, request: "_Request[Any]") -> int:
+        self._last_request += 1
+        self._requests[self._last_request] = request
+        return self._last_request
+
+    async def _listen(self, endpoint: Endpoint) -> Endpoint:
+        border = self._border_now()
+        request = _Listening(border.loop.create_future(), endpoint)
+        number = self._request(request)
+        border.runtime.listen(number, endpoint.host, endpoint.port)
+        try:
+            return await request.future
+        finally:
+            self._requests.pop(number, None)
+
+    async def connect(self, address: str | Address, *, via: Sequence[str | Address] | None = None) -> Peer:
+        """Connect to a peer, over relays if `via` names some, the nearest first; else over those of the address.
+
+        A direct session that exists already is used. Raises `Unreachable` when nobody answers there, `PeerTimeout` when
+        there is silence, as also after a wrong link key or network secret, `HandshakeFailed` for another identity than
+        the address pins, `Refused` or `Busy` by a relay, `AddressError` for a bad address. A cancelled call leaves no
+        session behind that was made for it alone.
+        """
+        border = self._border_now()
+        if border.is_closing:
+            raise ClosedError("connecting failed: the node is being closed")
+        hops = hops_of(address, via)
+        request = _Connecting(border.loop.create_future(), hops)
+        number = self._request(request)
+        border.runtime.connect(number, [hop_tuple(hop) for hop in hops], False)
+        try:
+            return await request.future
+        except asyncio.CancelledError:
+            self._connect_cancel(border, number, request)
+            raise
+        finally:
+            self._requests.pop(number, None)
+
+    def _connect_cancel(self, border: Border, number: int, request: "_Connecting") -> None:
+        """Leave nothing behind of a connect that nobody waits for any more."""
+        if border.is_closed:
+            return
+        border.runtime.cancel(number)
+        if request.peer is not None:
+            request.peer.n_claims -= 1
+            self._unclaimed_close(border, request.peer)
+
+    def _unclaimed_close(self, border: Border, peer: Peer) -> None:
+        """Close a peer that was dialled for calls of `connect` which have all been cancelled, unless it is in use."""
+        if peer.n_claims or not all(link.is_outgoing for link in peer.links) or border.is_closing:
+            return
+        if not any(flow.peer is peer for flow in border.flows.values()):
+            peer.close_start(Reason.CANCELLED)
+
+    # Events of the core
+
+    def _handlers_make(self) -> dict[int, Callable[[tuple[Any, ...]], None]]:
+        return {
+            core.EV_LISTENING: self._on_listening,
+            core.EV_PEER_UP: self._on_peer_up,
+            core.EV_PEER_DOWN: self._on_peer_down,
+            core.EV_CONNECT_FAILED: self._on_connect_failed,
+            core.EV_STREAM_OPEN: self._on_stream_open,
+            core.EV_STREAM_ACCEPTED: self._on_stream_accepted,
+            core.EV_STREAM_FIN: self._on_stream_fin,
+            core.EV_STREAM_RESET: self._on_stream_reset,
+            core.EV_STREAM_DONE: self._on_stream_done,
+            core.EV_PONG: self._on_pong,
+            core.EV_STOPPED: self._on_stopped,
+        }
+
+    def _on_readable(self) -> None:
+        """Take events from the ring. The descriptor stays readable until the ring was found empty."""
+        border = self._border
+        if border is None or border.is_closed:
+            return
+        drain, flows, handlers = border.runtime.drain, border.flows, self._handlers
+        for _ in range(_ROUNDS_MAX):
+            events = drain(_EVENTS_MAX)
+            if not events:
+                return
+            for event in events:
+                kind = event[0]
+                if kind == core.EV_STREAM_DATA:
+                    flow = flows.get(event[1])
+                    if flow is not None:
+                        flow.on_data(event[2])
+                elif kind == core.EV_STREAM_SENT:
+                    flow = flows.get(event[1])
+                    if flow is not None:
+                        flow.on_sent(event[2])
+                else:
+                    handlers[kind](event)
+
+    def _on_listening(self, event: tuple[Any, ...]) -> None:
+        _, number, error, host, port = event
+        request = self._requests.get(number)
+        if not isinstance(request, _Listening):
+            return
+        if error:
+            request.fail(listen_error(request.endpoint, error))
+        else:
+            request.resolve(Endpoint(request.endpoint.transport, host, port))
+
+    def _on_peer_up(self, event: tuple[Any, ...]) -> None:
+        _, channel, number, is_relayed, peer_id, link_key, host, port, suite = event
+        border = self._border_now()
+        link = self._links.get(channel)
+        if link is None:
+            peer = None if is_relayed else self._direct.get(peer_id)
+            if peer is None or peer.is_closed_here:
+                peer = Peer(
+                    self, border, PeerId(peer_id), LinkKey(link_key), host, port, _SUITES.get(suite, str(suite))
+                )
+                peer.is_relayed = is_relayed
+            link = self._links[channel] = Link(border, channel, peer, is_outgoing=number != 0)
+            self._link_up(link)
+        if number:
+            request = self._requests.get(number)
+            if isinstance(request, _Connecting):
+                request.peer = link.peer
+                link.peer.n_claims += 1
+                request.resolve(link.peer)
+            else:  # cancelled; the same session may be reported to another request yet
+                border.loop.call_soon(self._unclaimed_close, border, link.peer)
+
+    def _link_up(self, link: Link) -> None:
+        """Take in a new session: the first of its peer, or one more."""
+        peer = link.peer
+        if bytes(peer.id) == bytes(self.id):
+            _log.warning("identity_twice peer=%s remote=%s: another node runs with this identity", peer.id, peer.host)
+        _log.info(
+            "peer_up peer=%s remote=%s:%d suite=%s relayed=%s",
+            peer.id,
+            peer.host,
+            peer.port,
+            peer.suite,
+            peer.is_relayed,
+        )
+        if not peer.links:
+            peer.link_add(link, is_preferred=True)
+            if not peer.is_relayed:
+                self._direct[bytes(peer.id)] = peer
+            self._registry.peer_up(peer)
+            return
+        # Same dialler: the newer one; crossed dials: the one that the smaller PeerID dialled (protocol.md, section 7).
+        is_same = peer.links[-1].is_outgoing == link.is_outgoing
+        peer.link_add(link, is_preferred=is_same or link.is_outgoing == (self.id < peer.id))
+
+    def _on_peer_down(self, event: tuple[Any, ...]) -> None:
+        _, channel, reason, is_remote, status = event
+        link = self._links.get(channel)
+        if link is None:
+            return
+        _log.info(
+            "peer_down peer=%s reason=%s remote=%s status=%d",
+            link.peer.id,
+            Reason(reason).name.lower(),
+            is_remote,
+            status,
+        )
+        self._link_down(link, Reason(reason))
+
+    def _link_down(self, link: Link, reason: Reason) -> None:
+        del self._links[link.channel]
+        peer = link.peer
+        if peer.link_drop(link, reason):
+            if self._direct.get(bytes(peer.id)) is peer:
+                del self._direct[bytes(peer.id)]
+            self._registry.peer_down(peer)
+            if reason is Reason.DUPLICATE:
+                _log.warning(
+                    "identity_twice peer=%s: it knows a newer session of another node with this identity", peer.id
+                )
+
+    def _on_connect_failed(self, event: tuple[Any, ...]) -> None:
+        _, number, reason, hop_idx, status = event
+        request = self._requests.get(number)
+        if isinstance(request, _Connecting):
+            request.fail(connect_error(request.hops, hop_idx, Reason(reason), status))
+
+    def _on_stream_open(self, event: tuple[Any, ...]) -> None:
+        _, flow, channel, kind, priority, opening = event
+        border = self._border_now()
+        link = self._links.get(channel)
+        key, metadata = opening[:16], opening[16:]
+        if link is None or border.is_closing:
+            border.runtime.reset(flow, Reason.SHUTDOWN)
+        elif link.peer.n_serving >= _SERVING_MAX:
+            border.runtime.reset(flow, Reason.LIMIT)
+        elif kind == KIND_BYTES and self._registry.takes_streams(key):
+            stream = Stream(link, flow, ExtenderId(key), metadata, Priority(priority))
+            border.runtime.accept(flow)
+            self._registry.stream_serve(key, stream)
+        elif kind != KIND_BYTES and self._messages_open(link, flow, key):
+            border.runtime.accept(flow)
+        else:
+            _log.debug("stream_unsupported peer=%s extender=%s kind=%d", link.peer.id, key.hex(), kind)
+            border.runtime.reset(flow, Reason.UNSUPPORTED)
+
+    def _messages_open(self, link: Link, flow: int, key: bytes) -> bool:
+        """Take in a message stream; False when nobody here wants its messages."""
+        if self._registry.takes_messages(key):
+            source = MessageSource(link, flow, None)
+            self._registry.messages_serve(key, source, source.inbox)
+            return True
+        inbox = link.peer.inbox_make(key) if self._registry.is_mailbox(key) else link.peer.inbox_find(key)
+        if inbox is not None:
+            MessageSource(link, flow, inbox)
+        return inbox is not None
+
+    def _on_stream_accepted(self, event: tuple[Any, ...]) -> None:
+        flow = self._border_now().flows.get(event[1])
+        if flow is not None:
+            flow.on_accepted()
+
+    def _on_stream_fin(self, event: tuple[Any, ...]) -> None:
+        flow = self._border_now().flows.get(event[1])
+        if flow is not None:
+            flow.on_fin()
+
+    def _on_stream_reset(self, event: tuple[Any, ...]) -> None:
+        flow = self._border_now().flows.pop(event[1], None)
+        if flow is not None:
+            flow.on_reset(Reason(event[2]))
+
+    def _on_stream_done(self, event: tuple[Any, ...]) -> None:
+        flow = self._border_now().flows.pop(event[1], None)
+        if flow is not None:
+            flow.on_done()
+
+    def _on_pong(self, event: tuple[Any, ...]) -> None:
+        link = self._links.get(event[1])
+        if link is not None:
+            link.peer.on_pong(event[2])
+
+    def _on_stopped(self, event: tuple[Any, ...]) -> None:
+        wake(self._stopped)
+
+
+_T = TypeVar("_T")
+
+
+class _Request(Generic[_T]):
+    """Be a question to the core whose answer somebody waits for."""
+
+    def __init__(self, future: "asyncio.Future[_T]") -> None:
+        self.future = future
+
+    def resolve(self, answer: _T) -> None:
+        if not self.future.done():
+            self.future.set_result(answer)
+
+    def fail(self, error: QGError) -> None:
+        if not self.future.done():
+            self.future.set_exception(error)
+
+
+@final
+class _Listening(_Request[Endpoint]):
+    def __init__(self, future: "asyncio.Future[Endpoint]", endpoint: Endpoint) -> None:
+        super().__init__(future)
+        self.endpoint = endpoint
+
+
+@final
+class _Connecting(_Request[Peer]):
+    def __init__(self, future: "asyncio.Future[Peer]", hops: tuple[Address, ...]) -> None:
+        super().__init__(future)
+        self.hops = hops
+        self.peer: Peer | None = None  # once it is up
+
+
+def _runtime_end(runtime: Runtime, name: str, pid: int) -> None:
+    """Stop a runtime whose node was never closed: when the node is collected, or when the interpreter ends."""
+    if os.getpid() == pid:  # a forked child has no such thread
+        warnings.warn(
+            f"{name} was never closed: use `async with`, or await node.close()", ResourceWarning, stacklevel=2
+        )
+        runtime.join()
