@@ -8,7 +8,8 @@ GIL, and Python never touches what the worker owns, except counters, which are r
 from libc.stdint cimport uint8_t, uint16_t, uint32_t, uint64_t
 
 from .cert cimport cert_cache_t, cert_entry_t
-from .engine cimport channel_t, engine_t, event_t, hop_t
+from .channel cimport channel_t, engine_t, hop_t
+from .flow cimport event_t
 from .guard cimport access_t, guard_t
 from .handshake cimport local_t
 from .loop cimport loop_t

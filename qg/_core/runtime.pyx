@@ -12,14 +12,16 @@ from posix.unistd cimport write as fd_write
 
 from .cert cimport cert_build, cert_cache_init
 from .crypto cimport SUITE_CHACHA20_POLY1305, crypto_init, crypto_random, crypto_suites
+from .channel cimport HOPS_MAX, engine_config_t, path_t
+from .circuit cimport path_cancel, path_create, path_start
 from .engine cimport (
-    EVENT_CONNECT_FAILED, EVENT_LISTENING, EVENT_PEER_DOWN, EVENT_PEER_UP, EVENT_PONG, EVENT_STOPPED, EVENT_STREAM_ACCEPTED,
-    EVENT_STREAM_DATA, EVENT_STREAM_DONE, EVENT_STREAM_FIN, EVENT_STREAM_OPEN, EVENT_STREAM_RESET, EVENT_STREAM_SENT, HOPS_MAX,
-    engine_accept, engine_accepted, engine_cancel, engine_clear, engine_close_peer, engine_config_t, engine_connect,
-    engine_connected, engine_deadline, engine_dial_failed, engine_emit, engine_ended, engine_finish, engine_init, engine_lost,
-    engine_open, engine_ping, engine_received, engine_reset, engine_settle, engine_stop, engine_tick, engine_used,
-    engine_writable, engine_write, path_create, path_t)
+    engine_accepted, engine_clear, engine_close_peer, engine_connected, engine_deadline, engine_dial_failed, engine_ended,
+    engine_init, engine_lost, engine_open, engine_ping, engine_received, engine_settle, engine_stop, engine_tick, engine_writable)
 from .envelope cimport envelope_keys_known, envelope_keys_open, network_derive
+from .flow cimport (
+    EVENT_CONNECT_FAILED, EVENT_LISTENING, EVENT_PEER_DOWN, EVENT_PEER_UP, EVENT_PONG, EVENT_STOPPED, EVENT_STREAM_ACCEPTED,
+    EVENT_STREAM_DATA, EVENT_STREAM_DONE, EVENT_STREAM_FIN, EVENT_STREAM_OPEN, EVENT_STREAM_RESET, EVENT_STREAM_SENT,
+    flow_accept, flow_finish, flow_reset, flow_used, flow_write, outbox_emit, outbox_put)
 from .guard cimport (
     ACCESS_ANYONE, ACCESS_LISTED, ACCESS_NONE, guard_access_build, guard_access_free, guard_access_swap, guard_clear, guard_init,
     guard_ports_set, prefix_list_add)
@@ -278,7 +280,7 @@ cdef void do_listen(worker_t *worker, command_t *command) noexcept nogil:
         address_from_sockaddr(&event.address, &address)
     else:
         event.status = idx
-    on_emit(worker, &event)
+    outbox_put(&worker.engine.outbox, &event)
 
 
 cdef void do_connect(worker_t *worker, command_t *command, uint64_t now_ns) noexcept nogil:
@@ -292,28 +294,28 @@ cdef void do_connect(worker_t *worker, command_t *command, uint64_t now_ns) noex
     for i in range(command.n):
         if path.hops[i].address.type == ADDRESS_NAME:
             path.hops[i].address.name = path.hops[i].name
-    engine_connect(&worker.engine, path, now_ns)
+    path_start(&worker.engine, path, now_ns)
 
 
 cdef void do_command(worker_t *worker, command_t *command, uint64_t now_ns) noexcept nogil:
     cdef engine_t *engine = &worker.engine
     cdef uint32_t type = command.type
     if type == COMMAND_WRITE:
-        engine_write(engine, command.id, &command.chain, now_ns)
+        flow_write(&engine.outbox, command.id, &command.chain, now_ns)
     elif type == COMMAND_USED:
-        engine_used(engine, command.id, command.a, now_ns)
+        flow_used(&engine.outbox, command.id, command.a, now_ns)
     elif type == COMMAND_OPEN:
         engine_open(engine, command.id, command.a, command.reason & 255, command.reason >> 8, command.data, command.n, now_ns)
     elif type == COMMAND_ACCEPT:
-        engine_accept(engine, command.id, now_ns)
+        flow_accept(&engine.outbox, command.id, now_ns)
     elif type == COMMAND_FINISH:
-        engine_finish(engine, command.id, now_ns)
+        flow_finish(&engine.outbox, command.id, now_ns)
     elif type == COMMAND_RESET:
-        engine_reset(engine, command.id, command.reason, now_ns)
+        flow_reset(&engine.outbox, command.id, command.reason, now_ns)
     elif type == COMMAND_CONNECT:
         do_connect(worker, command, now_ns)
     elif type == COMMAND_CANCEL:
-        engine_cancel(engine, command.id, now_ns)
+        path_cancel(engine, command.id, now_ns)
     elif type == COMMAND_CLOSE_PEER:
         engine_close_peer(engine, command.id, command.reason, now_ns)
     elif type == COMMAND_PING:
@@ -374,7 +376,7 @@ cdef void look_at_clock(worker_t *worker, uint64_t now_ns) noexcept nogil:
 cdef void on_turn_end(void *ctx, uint64_t now_ns) noexcept nogil:
     cdef worker_t *worker = <worker_t *>ctx
     cdef uint64_t deadline_ns
-    engine_emit(&worker.engine)
+    outbox_emit(&worker.engine.outbox)
     signal_python(worker)
     look_at_clock(worker, now_ns)
     deadline_ns = engine_deadline(&worker.engine)
@@ -506,7 +508,8 @@ cdef class Runtime:
     def _make_engine(self, dict options):
         cdef worker_t *worker = self.worker
         cdef engine_config_t config
-        cdef uint64_t second = SECOND_NS
+        cdef uint64_t second = SECOND_NS, mix
+        crypto_random(NULL, <uint8_t *>&mix, 8)
         memset(&config, 0, sizeof(config))
         config.times.handshake_ns = <uint64_t>(float(options.get("handshake_s", 30)) * 1e9)
         config.times.first_head_ns = 10 * second
@@ -532,15 +535,15 @@ cdef class Runtime:
         config.accepts_xx = 1 if options.get("accepts_xx", False) else 0
         config.n_workers = 1
         crypto_random(NULL, config.instance, 8)
-        if engine_init(&worker.engine, &worker.pool, &worker.guard, &config) < 0:
+        if engine_init(&worker.engine, &worker.pool, &worker.guard, &config, mix) < 0:
             raise MemoryError
         worker.engine.ctx.party.secrets = &worker.secrets
         worker.engine.ctx.party.local = worker.local
         worker.engine.ctx.party.certs = &worker.certs
         worker.engine.ctx.party.random = crypto_random
         worker.engine.ctx.scratch = worker.scratch
-        worker.engine.emit = on_emit
-        worker.engine.emit_ctx = worker
+        worker.engine.outbox.emit = on_emit
+        worker.engine.outbox.emit_ctx = worker
         worker.engine.transport.ctx = worker
         worker.engine.transport.dial = transport_dial
         worker.engine.transport.cancel = transport_cancel
@@ -791,15 +794,15 @@ cdef class Runtime:
         return {
             "n_sessions": engine.n_channels, "n_sinks": engine.n_sinks, "n_half_open": worker.guard.n_half_open,
             "n_links_up": engine.n_links_up, "n_circuits": engine.relay.n_splices, "n_circuits_joined": engine.relay.n_joined,
-            "in_len": engine.n_bytes_in, "out_len": engine.n_bytes_out, "stream_in_len": engine.n_flow_in,
-            "stream_out_len": engine.n_flow_out, "relayed_len": engine.relay.n_bytes, "relay_held_len": engine.relay.held,
+            "in_len": engine.n_bytes_in, "out_len": engine.n_bytes_out, "stream_in_len": engine.outbox.n_bytes_in,
+            "stream_out_len": engine.outbox.n_bytes_out, "relayed_len": engine.relay.n_bytes, "relay_held_len": engine.relay.held,
             "n_relay_direct": engine.relay.n_direct, "n_relay_held": engine.relay.n_held,
             "n_relay_memory_resets": engine.relay.n_memory_resets,
             "by_status": by_status, "guard_counts": [worker.guard.counts[i] for i in range(16)],
             "pool_taken_len": worker.pool.taken_len, "pool_held_len": worker.pool.held_len, "plain_len": worker.pool.plain_len,
             "n_blocks": worker.pool.n_taken, "n_secret_slots": worker.secrets.n_taken, "is_locked": bool(worker.secrets.is_locked),
             "n_accepted": worker.tcp.n_accepted, "n_accept_errors": worker.tcp.n_accept_errors, "n_conns": worker.tcp.n_conns,
-            "n_commands": worker.n_commands, "n_signals": worker.n_signals, "n_flows": engine.flows.len,
+            "n_commands": worker.n_commands, "n_signals": worker.n_signals, "n_flows": engine.outbox.flows.len,
             "loop_cpu_ns": loop_cpu_ns(&worker.loop) if worker.is_loop_ready else 0,
         }
 

@@ -1,0 +1,153 @@
+# SPDX-License-Identifier: MIT
+"""Channels: sessions with their carriers, and what all channels of one worker share.
+
+A channel is a link (over a connection of the transport) or a layer (in a stream of another channel). This module gives channels
+their carriers, timers, birth and end; what a session's events mean is decided above, by the functions in `engine_t.session_hooks`,
+`mux_hooks` and `admit`. An ended channel keeps its memory until `channels_sweep`.
+"""
+from libc.stdint cimport uint8_t, uint16_t, uint32_t, uint64_t
+
+from .flow cimport flow_t, outbox_t
+from .guard cimport bucket_t, guard_t
+from .heap cimport heap_node_t, heap_t
+from .memory cimport chain_t, pool_t
+from .mux cimport mux_hooks_t, stream_t
+from .relay cimport relay_t
+from .session cimport context_t, session_hooks_t, session_t, session_times_t
+from .table cimport table_t
+from .wire cimport address_t
+
+cdef enum:
+    HOPS_MAX = 8                # relays and target of a circuit
+    LINK_OUT_MAX = 262144       # sealed bytes of a link that may wait for the kernel
+
+cdef enum channel_kind_t:
+    CHANNEL_LINK = 0            # over a transport connection
+    CHANNEL_LAYER = 1           # in a stream of another channel
+
+cdef enum channel_state_t:
+    CHANNEL_DIALLING = 0
+    CHANNEL_LIVE = 1
+    CHANNEL_SINK = 2            # a stranger: input is dropped until the deadline
+    CHANNEL_SINK_SHUT = 3       # our FIN is sent
+    CHANNEL_ENDED = 4           # freed by engine_settle
+
+ctypedef struct transport_t:
+    void *ctx
+    void (*dial)(void *ctx, channel_t *channel, const address_t *address) noexcept nogil
+        # answers by engine_connected or engine_dial_failed, later; names are resolved
+    void (*cancel)(void *ctx, channel_t *channel) noexcept nogil            # forget the dial
+    void (*write)(void *ctx, void *conn, chain_t *chain) noexcept nogil     # takes the chain
+    uint64_t (*pending)(void *ctx, void *conn) noexcept nogil               # bytes that wait for the kernel
+    void (*shutdown)(void *ctx, void *conn) noexcept nogil                  # FIN behind what is pending
+    void (*close)(void *ctx, void *conn) noexcept nogil                     # the same and forget; no event follows
+    void (*abort)(void *ctx, void *conn) noexcept nogil                     # drop what is pending and close
+
+ctypedef struct hop_t:
+    uint8_t link_key[32]
+    uint8_t peer_id[32]
+    uint8_t has_link_key
+    uint8_t has_peer_id
+    address_t address           # a name's bytes lie in `name`
+    uint8_t name[256]
+
+ctypedef struct path_t:         # a circuit under construction, or a direct link somebody waits for
+    uint64_t request
+    uint32_t n_hops
+    uint32_t hop_idx            # the hop being reached
+    channel_t *channel          # the channel being built
+    path_t *next
+    path_t *prev
+    uint8_t is_new              # no existing session may be taken
+    hop_t hops[1]               # n_hops of them
+
+ctypedef struct channel_t:
+    session_t session           # first: a session of the engine is a channel
+    engine_t *engine
+    uint64_t id
+    heap_node_t timer
+    void *conn                  # of the transport; NULL for layers and when gone
+    chain_t out                 # sealed bytes for the transport
+    stream_t *stream            # layers: the carrier stream; NULL once gone
+    channel_t *parent           # layers: whose stream that is
+    channel_t *next             # all channels of the engine
+    channel_t *prev
+    channel_t *next_dirty
+    flow_t *flows
+    bucket_t pipes              # rate of pipes and relay streams that the peer opens
+    address_t remote            # links
+    uint64_t accept_ns
+    uint64_t sink_ns            # when a sink shuts, then closes
+    uint8_t kind                # channel_kind_t
+    uint8_t state               # channel_state_t
+    uint8_t is_dirty
+    uint8_t is_reported         # PEER_UP was emitted
+    uint8_t is_half_open
+    uint8_t is_auto             # made for circuits only; closes with the last of them
+    uint8_t is_known            # in the table of links
+
+ctypedef struct engine_config_t:
+    session_times_t times
+    uint64_t window_max         # of streams
+    uint64_t session_window_max
+    uint32_t max_streams        # that a peer may open per session
+    uint32_t max_pipes
+    uint32_t max_sessions
+    uint32_t max_sinks
+    uint64_t max_message
+    uint64_t relay_memory_len
+    uint8_t padding
+    uint8_t relays              # pipes are accepted for others
+    uint8_t accepts_xx
+    uint8_t worker
+    uint8_t n_workers
+    uint8_t instance[8]
+
+ctypedef struct engine_t:
+    context_t ctx
+    pool_t *pool                # borrowed
+    guard_t *guard              # borrowed
+    engine_config_t config
+    transport_t transport
+    outbox_t outbox
+    const session_hooks_t *session_hooks
+    const mux_hooks_t *mux_hooks
+    int (*admit)(channel_t *channel, uint64_t now_ns) noexcept nogil   # the verdict that a session asks for
+    heap_t timers
+    table_t links               # first 8 bytes of the peer's link key -> open link
+    table_t channels            # id -> channel
+    relay_t relay
+    channel_t *all
+    channel_t *dirty            # links with output
+    channel_t *ended
+    path_t *paths
+    heap_node_t relay_timer
+    uint64_t next_id
+    uint32_t n_channels
+    uint32_t n_sinks
+    uint64_t n_links_up         # sessions that became ready
+    uint64_t n_bytes_in
+    uint64_t n_bytes_out
+    uint8_t is_stopping
+    uint8_t is_stopped
+
+cdef uint64_t draw(engine_t *engine, uint64_t low, uint64_t high) noexcept nogil       # a number between the two, both included
+cdef bint is_own_key(const engine_t *engine, const uint8_t *link_key) noexcept nogil
+cdef bint has_id(const uint8_t *peer_id) noexcept nogil         # False for 32 zero bytes: only the link key is known
+cdef channel_t *find_link(engine_t *engine, const uint8_t *link_key) noexcept nogil    # an open link, NULL
+cdef channel_t *find_dialling(engine_t *engine, const uint8_t *link_key) noexcept nogil    # one that is being made, NULL
+
+cdef channel_t *channel_dial(engine_t *engine, const address_t *address, const uint8_t *link_key, const uint8_t *peer_id,
+                             uint64_t now_ns) noexcept nogil    # link_key NULL: XX; NULL at the session limit
+cdef channel_t *channel_accept(engine_t *engine, void *conn, const address_t *remote, uint64_t now_ns) noexcept nogil
+cdef channel_t *channel_layer(channel_t *parent, stream_t *stream) noexcept nogil      # binds the stream
+cdef void channel_feed(channel_t *channel, uint8_t *data, size_t len, uint64_t now_ns) noexcept nogil
+cdef void channel_flush(channel_t *channel, uint64_t now_ns) noexcept nogil            # a link's output to the transport
+cdef void channel_mark(channel_t *channel) noexcept nogil       # has output
+cdef void channel_arm(channel_t *channel) noexcept nogil        # its deadline into the timers
+cdef void channel_close(channel_t *channel, uint64_t now_ns) noexcept nogil            # its carrier: what is sealed goes out, then FIN
+cdef void channel_end(channel_t *channel, uint64_t now_ns) noexcept nogil              # off all lists; its carrier is closed or lost
+cdef void channel_forget(channel_t *channel) noexcept nogil     # out of the table of links
+cdef void channel_admitted(channel_t *channel) noexcept nogil   # no longer half open
+cdef void channels_sweep(engine_t *engine, uint64_t now_ns) noexcept nogil
+cdef void stream_drain(stream_t *stream) noexcept nogil         # what it still delivers is dropped

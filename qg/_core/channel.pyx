@@ -1,0 +1,382 @@
+# SPDX-License-Identifier: MIT
+"""Channels: sessions with their carriers."""
+from libc.stdint cimport uint8_t, uint32_t, uint64_t
+from libc.string cimport memcmp, memcpy
+
+from .flow cimport flow_detach
+from .guard cimport guard_half_open_end
+from .handshake cimport HANDSHAKE_XK, HANDSHAKE_XX
+from .heap cimport heap_drop, heap_set
+from .layer cimport layer_carrier, layer_pull
+from .memory cimport BLOCK_LARGE, block_room, block_t, block_take, chain_clear, chain_push, mem_give, mem_take
+from .mux cimport (
+    FLAG_DEAD, STREAM_ACCEPTED, STREAM_CREDIT, STREAM_FIN, STREAM_GONE, STREAM_RESET, sink_t, stream_bind, stream_finish,
+    stream_reset, stream_t, stream_used)
+from .session cimport (
+    LAYER_NONE, SESSION_KEYED, SESSION_OPEN, carrier_t, session_admit, session_bind, session_clear, session_close, session_drop,
+    session_feed, session_has_output, session_listen, session_pump, session_t, session_wake)
+from .status cimport NEED_ADMIT, OK, REASON_MEMORY, REASON_NONE, REASON_PROTOCOL, REASON_REFUSED, REASON_SHUTDOWN, REASON_UNREACHABLE
+from .sys cimport load_be64
+from .table cimport table_drop, table_get, table_put
+from .wire cimport address_t
+
+cdef enum:
+    LINK_ROOM = 32768           # of a link that takes more: a whole record, so that none is cut at the limit
+
+cdef uint64_t NEVER = <uint64_t>0xFFFFFFFFFFFFFFFF
+
+
+# Links: the carrier of a session on a transport connection
+
+cdef size_t link_room(session_t *session) noexcept nogil:
+    cdef channel_t *channel = <channel_t *>session.carrier_ctx
+    cdef uint64_t used
+    if channel.conn is NULL:
+        return 0
+    used = channel.out.len + channel.engine.transport.pending(channel.engine.transport.ctx, channel.conn)
+    return LINK_ROOM if used < LINK_OUT_MAX else 0
+
+
+cdef uint8_t *link_reserve(session_t *session, size_t len) noexcept nogil:
+    cdef channel_t *channel = <channel_t *>session.carrier_ctx
+    cdef block_t *block = channel.out.tail
+    if block is NULL or block_room(block) < len:
+        block = block_take(channel.engine.pool, BLOCK_LARGE)
+        if block is NULL:
+            return NULL
+        chain_push(&channel.out, block)
+    return &block.data[0] + block.end
+
+
+cdef void link_commit(session_t *session, size_t len, uint64_t now_ns) noexcept nogil:
+    cdef channel_t *channel = <channel_t *>session.carrier_ctx
+    channel.out.tail.end += <uint32_t>len
+    channel.out.len += len
+    channel_mark(channel)
+
+
+cdef void link_wake(session_t *session, uint64_t now_ns) noexcept nogil:
+    channel_mark(<channel_t *>session.carrier_ctx)
+
+
+cdef carrier_t LINK_CARRIER
+LINK_CARRIER.room = link_room
+LINK_CARRIER.reserve = link_reserve
+LINK_CARRIER.commit = link_commit
+LINK_CARRIER.wake = link_wake
+
+
+cdef void channel_mark(channel_t *channel) noexcept nogil:
+    if not channel.is_dirty and channel.state != CHANNEL_ENDED:
+        channel.is_dirty = 1
+        channel.next_dirty = channel.engine.dirty
+        channel.engine.dirty = channel
+
+
+cdef void channel_flush(channel_t *channel, uint64_t now_ns) noexcept nogil:
+    """Seal what the scheduler has while the kernel takes it."""
+    cdef engine_t *engine = channel.engine
+    while channel.conn is not NULL:
+        while session_has_output(&channel.session) and session_pump(&channel.session, now_ns) > 0:
+            pass
+        if channel.out.len == 0 or channel.conn is NULL:
+            return
+        engine.n_bytes_out += channel.out.len
+        engine.transport.write(engine.transport.ctx, channel.conn, &channel.out)
+        if engine.transport.pending(engine.transport.ctx, channel.conn) > 0:
+            return
+
+
+# Channels
+
+cdef uint64_t draw(engine_t *engine, uint64_t low, uint64_t high) noexcept nogil:
+    cdef uint64_t value
+    engine.ctx.party.random(engine.ctx.party.random_ctx, <uint8_t *>&value, 8)
+    return low + value % (high - low + 1)
+
+
+cdef void channel_arm(channel_t *channel) noexcept nogil:
+    cdef uint64_t at_ns = channel.session.deadline_ns
+    if channel.state == CHANNEL_ENDED:
+        heap_drop(&channel.engine.timers, &channel.timer)
+        return
+    if channel.state == CHANNEL_SINK or channel.state == CHANNEL_SINK_SHUT:
+        at_ns = channel.sink_ns
+    if at_ns == NEVER:
+        heap_drop(&channel.engine.timers, &channel.timer)
+    elif channel.timer.idx == 0 or at_ns < channel.timer.at_ns:
+        heap_set(&channel.engine.timers, &channel.timer, at_ns)
+
+
+cdef channel_t *channel_create(engine_t *engine, int kind, const carrier_t *carrier, void *carrier_ctx) noexcept nogil:
+    cdef channel_t *channel
+    if engine.n_channels >= engine.config.max_sessions:
+        return NULL
+    channel = <channel_t *>mem_take(engine.pool, sizeof(channel_t))
+    if channel is NULL:
+        return NULL
+    channel.engine = engine
+    channel.kind = <uint8_t>kind
+    channel.id = engine.next_id
+    channel.timer.owner = channel
+    if table_put(&engine.channels, channel.id, channel) < 0:
+        mem_give(engine.pool, channel, sizeof(channel_t))
+        return NULL
+    engine.next_id += 1
+    session_bind(&channel.session, channel, engine.session_hooks, engine.mux_hooks,
+                 carrier_ctx if carrier_ctx is not NULL else <void *>channel, carrier, &engine.config.times)
+    channel.session.hello.padding = engine.config.padding
+    channel.session.hello.worker = engine.config.worker
+    channel.session.hello.n_workers = engine.config.n_workers
+    channel.session.hello.max_service_streams = engine.config.max_streams
+    channel.session.hello.max_message = engine.config.max_message
+    memcpy(channel.session.hello.instance, engine.config.instance, 8)
+    if kind == CHANNEL_LINK:
+        channel.session.hello.max_pipes = engine.config.max_pipes
+    channel.next = engine.all
+    if engine.all is not NULL:
+        engine.all.prev = channel
+    engine.all = channel
+    engine.n_channels += 1
+    return channel
+
+
+cdef void channel_admitted(channel_t *channel) noexcept nogil:
+    if channel.is_half_open:
+        channel.is_half_open = 0
+        guard_half_open_end(channel.engine.guard)
+
+
+cdef void channel_forget(channel_t *channel) noexcept nogil:
+    if channel.is_known:
+        channel.is_known = 0
+        table_drop(&channel.engine.links, load_be64(channel.session.peer_link_key))
+
+
+cdef void channel_end(channel_t *channel, uint64_t now_ns) noexcept nogil:
+    """Off the lists; the memory waits for engine_settle. The carrier is closed or was lost."""
+    cdef engine_t *engine = channel.engine
+    if channel.state == CHANNEL_ENDED:
+        return
+    if channel.state == CHANNEL_SINK or channel.state == CHANNEL_SINK_SHUT:
+        engine.n_sinks -= 1
+    if channel.state == CHANNEL_DIALLING:
+        engine.transport.cancel(engine.transport.ctx, channel)
+    channel.state = CHANNEL_ENDED
+    channel_admitted(channel)
+    channel_forget(channel)
+    heap_drop(&engine.timers, &channel.timer)
+    session_drop(&channel.session, REASON_UNREACHABLE, now_ns)
+    while channel.flows is not NULL:
+        flow_detach(channel.flows)
+    chain_clear(&channel.out)
+    table_drop(&engine.channels, channel.id)
+    if channel.prev is not NULL:
+        channel.prev.next = channel.next
+    else:
+        engine.all = channel.next
+    if channel.next is not NULL:
+        channel.next.prev = channel.prev
+    engine.n_channels -= 1
+    channel.next = engine.ended
+    engine.ended = channel
+
+
+cdef void channel_close(channel_t *channel, uint64_t now_ns) noexcept nogil:
+    """The session is over: what it sealed goes out, then FIN, or RESET where the layer broke."""
+    cdef engine_t *engine = channel.engine
+    cdef stream_t *stream = channel.stream
+    cdef void *conn = channel.conn
+    cdef uint32_t n_own = 0
+    if conn is not NULL:
+        channel.conn = NULL
+        if channel.out.len:
+            engine.transport.write(engine.transport.ctx, conn, &channel.out)
+        engine.transport.close(engine.transport.ctx, conn)
+    if stream is not NULL:
+        channel.stream = NULL
+        channel.session.carrier_ctx = NULL
+        stream_drain(stream)
+        if channel.session.status < 0:
+            stream_reset(stream, REASON_REFUSED if channel.session.reason == REASON_REFUSED else REASON_PROTOCOL, now_ns)
+        elif channel.session.reason and not channel.session.is_remote and channel.session.reason != REASON_SHUTDOWN:
+            stream_reset(stream, channel.session.reason, now_ns)
+        else:
+            stream_finish(stream, now_ns)
+        session_wake(<session_t *>stream.mux.owner, now_ns)
+        n_own = 0 if stream.flags & FLAG_DEAD else 1
+    leave_parent(channel, n_own, now_ns)
+
+
+cdef void leave_parent(channel_t *channel, uint32_t n_own, uint64_t now_ns) noexcept nogil:
+    """A layer that was made for circuits only goes with the last of them; `n_own` streams in it are the channel's own."""
+    cdef channel_t *parent = channel.parent
+    channel.parent = NULL
+    if parent is not NULL and parent.kind == CHANNEL_LAYER and parent.is_auto and parent.session.mux.n_pipes <= n_own:
+        session_close(&parent.session, REASON_NONE, now_ns)
+        channel_arm(parent)
+
+
+cdef channel_t *find_link(engine_t *engine, const uint8_t *link_key) noexcept nogil:
+    cdef channel_t *channel = <channel_t *>table_get(&engine.links, load_be64(link_key))
+    if channel is NULL or memcmp(channel.session.peer_link_key, link_key, 32) != 0 or channel.session.state != SESSION_OPEN:
+        return NULL
+    return channel
+
+
+cdef channel_t *find_dialling(engine_t *engine, const uint8_t *link_key) noexcept nogil:
+    """A link to that key which is being made."""
+    cdef channel_t *channel = engine.all
+    while channel is not NULL:
+        if (channel.kind == CHANNEL_LINK and channel.session.role == 0 and channel.session.state <= SESSION_KEYED
+                and channel.state <= CHANNEL_LIVE and memcmp(channel.session.peer_link_key, link_key, 32) == 0):
+            return channel
+        channel = channel.next
+    return NULL
+
+
+cdef channel_t *channel_dial(engine_t *engine, const address_t *address, const uint8_t *link_key, const uint8_t *peer_id,
+                             uint64_t now_ns) noexcept nogil:
+    cdef channel_t *channel = channel_create(engine, CHANNEL_LINK, &LINK_CARRIER, NULL)
+    if channel is NULL:
+        return NULL
+    channel.state = CHANNEL_DIALLING
+    channel.remote = address[0]
+    if link_key is not NULL:
+        memcpy(channel.session.peer_link_key, link_key, 32)
+        channel.session.kind = HANDSHAKE_XK
+    else:
+        channel.session.kind = HANDSHAKE_XX
+    if peer_id is not NULL:
+        memcpy(channel.session.peer_id, peer_id, 32)
+    channel.session.deadline_ns = now_ns + engine.config.times.handshake_ns
+    channel.session.start_ns = now_ns
+    channel_arm(channel)
+    engine.transport.dial(engine.transport.ctx, channel, &channel.remote)
+    channel.remote.name = NULL
+    return channel
+
+
+cdef bint is_own_key(const engine_t *engine, const uint8_t *link_key) noexcept nogil:
+    cdef uint32_t i
+    for i in range(engine.ctx.party.local.n_keys):
+        if memcmp(engine.ctx.party.local.keys[i].public_key, link_key, 32) == 0:
+            return True
+    return False
+
+
+cdef bint has_id(const uint8_t *peer_id) noexcept nogil:
+    """32 zero bytes: the source knows the link key only."""
+    cdef int i
+    for i in range(32):
+        if peer_id[i]:
+            return True
+    return False
+
+
+# What a closed layer's stream still delivers is dropped
+
+cdef int drain_on_data(stream_t *stream, uint8_t *data, size_t len, uint64_t now_ns) noexcept nogil:
+    stream_used(stream, len, now_ns)
+    return OK
+
+
+cdef void drain_on_event(stream_t *stream, int event, uint64_t now_ns) noexcept nogil:
+    if event == STREAM_FIN:
+        stream_finish(stream, now_ns)
+
+
+cdef sink_t DRAIN_SINK
+DRAIN_SINK.on_data = drain_on_data
+DRAIN_SINK.on_event = drain_on_event
+DRAIN_SINK.pull = NULL
+
+
+cdef void stream_drain(stream_t *stream) noexcept nogil:
+    stream_bind(stream, NULL, &DRAIN_SINK)
+
+
+# Layers: sessions inside streams
+
+cdef int layer_on_data(stream_t *stream, uint8_t *data, size_t len, uint64_t now_ns) noexcept nogil:
+    cdef channel_t *channel = <channel_t *>stream.owner
+    channel_feed(channel, data, len, now_ns)
+    if not (stream.flags & FLAG_DEAD):
+        stream_used(stream, len, now_ns)
+    return OK
+
+
+cdef void layer_on_event(stream_t *stream, int event, uint64_t now_ns) noexcept nogil:
+    cdef channel_t *channel = <channel_t *>stream.owner
+    if event == STREAM_CREDIT or event == STREAM_ACCEPTED:
+        session_wake(&channel.session, now_ns)
+    elif event == STREAM_FIN:
+        session_drop(&channel.session, REASON_UNREACHABLE, now_ns)
+    elif event == STREAM_RESET:
+        channel.session.is_remote = 1
+        session_drop(&channel.session, stream.reason if stream.reason else REASON_UNREACHABLE, now_ns)
+    elif event == STREAM_GONE:
+        channel.stream = NULL
+        channel.session.carrier_ctx = NULL
+        session_drop(&channel.session, REASON_UNREACHABLE, now_ns)
+
+
+cdef sink_t LAYER_SINK
+LAYER_SINK.on_data = layer_on_data
+LAYER_SINK.on_event = layer_on_event
+LAYER_SINK.pull = layer_pull
+
+
+cdef channel_t *channel_layer(channel_t *parent, stream_t *stream) noexcept nogil:
+    cdef channel_t *channel = channel_create(parent.engine, CHANNEL_LAYER, layer_carrier(), stream)
+    if channel is NULL:
+        return NULL
+    channel.state = CHANNEL_LIVE
+    channel.parent = parent
+    channel.stream = stream
+    stream_bind(stream, channel, &LAYER_SINK)
+    return channel
+
+
+cdef void channel_feed(channel_t *channel, uint8_t *data, size_t len, uint64_t now_ns) noexcept nogil:
+    cdef session_t *session = &channel.session
+    cdef int rc
+    while session_feed(session, data, len, now_ns) == NEED_ADMIT:
+        data += len - session.left
+        len = session.left
+        rc = channel.engine.admit(channel, now_ns)
+        if rc < 0:
+            session.status = rc
+            channel.engine.ctx.n_status[(-rc) & 63] += 1
+            session_drop(session, REASON_REFUSED, now_ns)
+            break
+        if session_admit(session, now_ns) < 0 or len == 0:
+            break
+    channel_arm(channel)
+
+
+cdef channel_t *channel_accept(engine_t *engine, void *conn, const address_t *remote, uint64_t now_ns) noexcept nogil:
+    cdef channel_t *channel = channel_create(engine, CHANNEL_LINK, &LINK_CARRIER, NULL)
+    cdef int kinds = 1 << HANDSHAKE_XK
+    if channel is NULL:
+        return NULL
+    channel.state = CHANNEL_LIVE
+    channel.conn = conn
+    channel.remote = remote[0]
+    channel.accept_ns = now_ns
+    channel.sink_ns = now_ns + draw(engine, 30000, 90000) * 1000000
+    if engine.config.accepts_xx:
+        kinds |= 1 << HANDSHAKE_XX
+    if session_listen(&channel.session, &engine.ctx, kinds, LAYER_NONE, now_ns) < 0:
+        session_drop(&channel.session, REASON_MEMORY, now_ns)
+    channel_arm(channel)
+    return channel
+
+
+cdef void channels_sweep(engine_t *engine, uint64_t now_ns) noexcept nogil:
+    cdef channel_t *channel
+    while engine.ended is not NULL:
+        channel = engine.ended
+        engine.ended = channel.next
+        session_clear(&channel.session, now_ns)
+        mem_give(engine.pool, channel, sizeof(channel_t))

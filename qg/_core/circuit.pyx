@@ -1,0 +1,326 @@
+# SPDX-License-Identifier: MIT
+"""Circuits: paths built by their source, and extended by the relays on them."""
+from libc.stdint cimport uint8_t, uint32_t, uint64_t
+from libc.string cimport memcmp, memcpy, memset
+
+from .channel cimport (
+    CHANNEL_LAYER, CHANNEL_LINK, HOPS_MAX, channel_arm, channel_dial, channel_layer, channel_t, draw, engine_t, find_dialling,
+    find_link, has_id, hop_t, is_own_key, path_t, stream_drain)
+from .flow cimport EVENT_CONNECT_FAILED, EVENT_PEER_UP, event_t, outbox_put
+from .guard cimport bucket_take, guard_allows_relay, guard_allows_target, guard_target_take
+from .handshake cimport HANDSHAKE_NK, HANDSHAKE_XK
+from .heap cimport heap_set
+from .memory cimport mem_give, mem_take
+from .mux cimport mux_can_open, mux_open, stream_reset, stream_t
+from .relay cimport SPLICE_WAITS, relay_join, relay_open, relay_refuse, splice_t
+from .session cimport LAYER_SOURCE, SESSION_OPEN, session_close, session_connect, session_drop
+from .status cimport (
+    E_IDENTITY, LAYER_OVERHEAD, OK, REASON_BUSY, REASON_CANCELLED, REASON_HOPS, REASON_LIMIT, REASON_MEMORY, REASON_PROTOCOL,
+    REASON_REFUSED, REASON_SHUTDOWN, REASON_UNREACHABLE, WINDOW_MIN)
+from .wire cimport PRIORITY_NORMAL, STREAM_PIPE, STREAM_RELAY, address_t, frame_t, open_relay_parse, open_relay_put, open_relay_t
+
+
+cdef void report_peer(channel_t *channel, uint64_t request) noexcept nogil:
+    cdef event_t event
+    memset(&event, 0, sizeof(event))
+    event.type = EVENT_PEER_UP
+    event.id = channel.id
+    event.a = request
+    event.b = (1 if channel.kind == CHANNEL_LAYER else 0) | (<uint64_t>channel.session.tx.suite << 8)
+    memcpy(event.peer_id, channel.session.peer_id, 32)
+    memcpy(event.link_key, channel.session.peer_link_key, 32)
+    event.address = channel.remote
+    event.address.name = NULL
+    channel.is_reported = 1
+    outbox_put(&channel.engine.outbox, &event)
+
+
+# The relay's side
+
+cdef int onward_hops(engine_t *engine, int hops_left) noexcept nogil:
+    """hops_left of the onward pipe, 0 to refuse (protocol.md 6.5)."""
+    if hops_left < 8:
+        return hops_left - 1
+    return <int>(8 - draw(engine, 0, 1))
+
+
+cdef void refuse_later(engine_t *engine, splice_t *splice, int reason, uint64_t now_ns) noexcept nogil:
+    relay_refuse(splice, reason, now_ns + draw(engine, 50, 250) * 1000000)
+    circuits_arm(engine, splice.due_ns)
+
+
+cdef void circuits_arm(engine_t *engine, uint64_t at_ns) noexcept nogil:
+    if engine.relay_timer.idx == 0 or at_ns < engine.relay_timer.at_ns:
+        heap_set(&engine.timers, &engine.relay_timer, at_ns)
+
+
+cdef int check_target(channel_t *layer, const open_relay_t *target, address_t *address) noexcept nogil:
+    """Loops, and the addresses that policy lets this relay dial: OK or a reason. `address` is the first allowed one."""
+    cdef engine_t *engine = layer.engine
+    cdef uint32_t i
+    if is_own_key(engine, target.link_key) or memcmp(layer.parent.session.peer_link_key, target.link_key, 32) == 0:
+        return REASON_REFUSED
+    for i in range(target.n_addresses):
+        if guard_allows_target(engine.guard, &target.addresses[i]):
+            address[0] = target.addresses[i]
+            return OK
+    return REASON_REFUSED
+
+
+cdef int circuit_extend(channel_t *layer, stream_t *stream, const frame_t *frame, uint64_t now_ns) noexcept nogil:
+    """A source asks to extend its circuit from here."""
+    cdef engine_t *engine = layer.engine
+    cdef open_relay_t target
+    cdef address_t address
+    cdef channel_t *link
+    cdef splice_t *splice
+    cdef int reason = OK
+    if open_relay_parse(&target, frame.data, frame.len) < 0:
+        return -REASON_PROTOCOL
+    if layer.parent is NULL or layer.stream is NULL:
+        return -REASON_UNREACHABLE
+    splice = relay_open(&engine.relay, stream, now_ns)
+    if splice is NULL:
+        return -REASON_MEMORY
+    memcpy(splice.link_key, target.link_key, 32)
+    memcpy(splice.peer_id, target.peer_id, 32)
+    splice.hops_left = <uint8_t>onward_hops(engine, layer.stream.hops_left)
+    circuits_arm(engine, splice.due_ns)
+    if bucket_take(&layer.parent.pipes, PIPES_PER_S, PIPES_BURST, now_ns) < 0:
+        reason = REASON_LIMIT
+    elif not engine.config.relays or not guard_allows_relay(engine.guard, layer.parent.session.peer_id):
+        reason = REASON_REFUSED
+    elif splice.hops_left == 0:
+        reason = REASON_HOPS
+    else:
+        reason = check_target(layer, &target, &address)
+    if reason != OK:
+        refuse_later(engine, splice, reason, now_ns)
+        return OK
+    link = find_link(engine, target.link_key)
+    if link is NULL:
+        link = find_dialling(engine, target.link_key)
+    if link is NULL and guard_target_take(engine.guard, layer.parent.session.peer_id, now_ns) < 0:
+        refuse_later(engine, splice, REASON_LIMIT, now_ns)
+        return OK
+    if link is NULL:
+        link = channel_dial(engine, &address, target.link_key, target.peer_id if has_id(target.peer_id) else NULL, now_ns)
+        if link is not NULL:
+            link.is_auto = 1
+    if link is NULL:
+        refuse_later(engine, splice, REASON_BUSY, now_ns)
+        return OK
+    splice.link = link
+    if link.session.state == SESSION_OPEN:
+        join_splice(engine, splice, link, now_ns)
+    return OK
+
+
+cdef void join_splice(engine_t *engine, splice_t *splice, channel_t *link, uint64_t now_ns) noexcept nogil:
+    cdef stream_t *far
+    if has_id(splice.peer_id) and memcmp(splice.peer_id, link.session.peer_id, 32) != 0:
+        refuse_later(engine, splice, REASON_UNREACHABLE, now_ns)
+        return
+    if mux_can_open(&link.session.mux, STREAM_PIPE) < 0:
+        refuse_later(engine, splice, REASON_BUSY, now_ns)
+        return
+    far = mux_open(&link.session.mux, STREAM_PIPE, splice.near.priority, splice.near.tx_credit, &splice.hops_left, 1)
+    if far is NULL:
+        refuse_later(engine, splice, REASON_MEMORY, now_ns)
+        return
+    relay_join(splice, far, now_ns)
+
+
+cdef void circuits_join(channel_t *link, uint64_t now_ns) noexcept nogil:
+    cdef splice_t *splice = link.engine.relay.splices
+    cdef splice_t *following
+    while splice is not NULL:
+        following = splice.next
+        if splice.state == SPLICE_WAITS and splice.link == link:
+            join_splice(link.engine, splice, link, now_ns)
+        splice = following
+
+
+cdef void circuits_refuse(channel_t *link, uint64_t now_ns) noexcept nogil:
+    cdef splice_t *splice = link.engine.relay.splices
+    while splice is not NULL:
+        if splice.state == SPLICE_WAITS and splice.link == link:
+            refuse_later(link.engine, splice, REASON_UNREACHABLE, now_ns)
+        splice = splice.next
+
+
+# The source's side
+
+cdef path_t *path_create(engine_t *engine, uint32_t n_hops) noexcept nogil:
+    cdef path_t *path
+    if n_hops < 1 or n_hops > HOPS_MAX:
+        return NULL
+    path = <path_t *>mem_take(engine.pool, sizeof(path_t) + (n_hops - 1) * sizeof(hop_t))
+    if path is not NULL:
+        path.n_hops = n_hops
+    return path
+
+
+cdef void path_free(engine_t *engine, path_t *path) noexcept nogil:
+    if path.prev is not NULL:
+        path.prev.next = path.next
+    elif engine.paths == path:
+        engine.paths = path.next
+    if path.next is not NULL:
+        path.next.prev = path.prev
+    mem_give(engine.pool, path, sizeof(path_t) + (path.n_hops - 1) * sizeof(hop_t))
+
+
+cdef void path_fail(engine_t *engine, path_t *path, int reason, int status) noexcept nogil:
+    cdef event_t event
+    memset(&event, 0, sizeof(event))
+    event.type = EVENT_CONNECT_FAILED
+    event.id = path.request
+    event.a = path.hop_idx
+    event.reason = <uint8_t>reason
+    event.status = status
+    path_free(engine, path)
+    outbox_put(&engine.outbox, &event)
+
+
+cdef void path_start(engine_t *engine, path_t *path, uint64_t now_ns) noexcept nogil:
+    cdef hop_t *hop = &path.hops[0]
+    cdef channel_t *link = NULL
+    path.next = engine.paths
+    if engine.paths is not NULL:
+        engine.paths.prev = path
+    engine.paths = path
+    if engine.is_stopping:
+        path_fail(engine, path, REASON_SHUTDOWN, 0)
+        return
+    if hop.has_link_key and is_own_key(engine, hop.link_key):
+        path_fail(engine, path, REASON_REFUSED, E_IDENTITY)
+        return
+    if hop.has_link_key and (path.n_hops > 1 or not path.is_new):
+        link = find_link(engine, hop.link_key)
+    if link is not NULL:
+        path.channel = link
+        path_next(engine, path, now_ns)
+        return
+    path.channel = channel_dial(engine, &hop.address, hop.link_key if hop.has_link_key else NULL,
+                        hop.peer_id if hop.has_peer_id else NULL, now_ns)
+    if path.channel is NULL:
+        path_fail(engine, path, REASON_LIMIT, 0)
+
+
+cdef void path_layer(engine_t *engine, path_t *path, stream_t *stream, uint64_t now_ns) noexcept nogil:
+    """Start the session with the hop being reached inside the stream: anonymous with a relay, full with the target."""
+    cdef hop_t *hop = &path.hops[path.hop_idx]
+    cdef channel_t *parent = path.channel
+    cdef channel_t *layer = channel_layer(parent, stream)
+    cdef int kind = HANDSHAKE_XK if path.hop_idx == path.n_hops - 1 else HANDSHAKE_NK
+    if layer is NULL:
+        stream_drain(stream)
+        stream_reset(stream, REASON_MEMORY, now_ns)
+        path_fail(engine, path, REASON_MEMORY, 0)
+        return
+    layer.is_auto = kind == HANDSHAKE_NK
+    layer.remote = hop.address
+    layer.remote.name = NULL
+    layer.session.large = parent.session.large - LAYER_OVERHEAD
+    layer.session.small = parent.session.small - LAYER_OVERHEAD
+    path.channel = layer
+    if session_connect(&layer.session, &engine.ctx, kind, LAYER_SOURCE, hop.link_key,
+                       hop.peer_id if hop.has_peer_id else NULL, now_ns) < 0:
+        session_drop(&layer.session, REASON_MEMORY, now_ns)
+    channel_arm(layer)
+
+
+cdef void path_next(engine_t *engine, path_t *path, uint64_t now_ns) noexcept nogil:
+    """The channel of the path is usable: it is the target's, or the circuit goes one hop on."""
+    cdef channel_t *channel = path.channel
+    cdef stream_t *stream
+    cdef open_relay_t target
+    cdef uint8_t[512] opening
+    cdef hop_t *hop
+    if channel.session.kind != HANDSHAKE_NK and path.hop_idx == path.n_hops - 1:
+        if channel.is_reported:
+            report_peer(channel, path.request)
+        path_free(engine, path)
+        return
+    if channel.kind == CHANNEL_LINK:
+        opening[0] = <uint8_t>draw(engine, max(5, <int>path.n_hops), 8)
+        stream = mux_open(&channel.session.mux, STREAM_PIPE, PRIORITY_NORMAL, WINDOW_MIN, opening, 1)
+    else:
+        path.hop_idx += 1
+        hop = &path.hops[path.hop_idx]
+        memset(&target, 0, sizeof(target))
+        target.link_key = hop.link_key
+        target.peer_id = hop.peer_id
+        target.n_addresses = 1
+        target.addresses[0] = hop.address
+        stream = mux_open(&channel.session.mux, STREAM_RELAY, PRIORITY_NORMAL, WINDOW_MIN, opening,
+                          open_relay_put(opening, &target))
+    if stream is NULL:
+        path_fail(engine, path, REASON_BUSY, 0)
+        return
+    stream.rx_window_max = engine.config.window_max
+    path_layer(engine, path, stream, now_ns)
+
+
+cdef uint64_t paths_request(channel_t *channel) noexcept nogil:
+    """The request whose target this channel is, 0 when there is none."""
+    cdef path_t *path = channel.engine.paths
+    while path is not NULL:
+        if path.channel == channel and path.hop_idx == path.n_hops - 1:
+            path.channel = NULL                 # paths_continue need not report it again
+            return path.request
+        path = path.next
+    return 0
+
+
+cdef void paths_continue(channel_t *channel, uint64_t now_ns) noexcept nogil:
+    cdef engine_t *engine = channel.engine
+    cdef path_t *path = engine.paths
+    cdef path_t *following
+    while path is not NULL:
+        following = path.next
+        if path.channel == channel:
+            path_next(engine, path, now_ns)
+        elif path.channel is NULL:
+            path_free(engine, path)
+        path = following
+
+
+cdef void paths_failed(channel_t *channel, int reason, uint64_t now_ns) noexcept nogil:
+    cdef engine_t *engine = channel.engine
+    cdef path_t *path = engine.paths
+    cdef path_t *following
+    while path is not NULL:
+        following = path.next
+        if path.channel == channel:
+            path_fail(engine, path, reason, channel.session.status)
+        path = following
+
+
+cdef void path_cancel(engine_t *engine, uint64_t request, uint64_t now_ns) noexcept nogil:
+    cdef path_t *path = engine.paths
+    cdef channel_t *channel
+    while path is not NULL and path.request != request:
+        path = path.next
+    if path is NULL:
+        return
+    channel = path.channel
+    path_free(engine, path)
+    if channel is not NULL and not channel.is_reported and channel.session.role == 0 and not is_awaited(channel):
+        session_close(&channel.session, REASON_CANCELLED, now_ns)
+
+
+cdef bint is_awaited(channel_t *channel) noexcept nogil:
+    """Does another path or a splice wait for this channel?"""
+    cdef path_t *path = channel.engine.paths
+    cdef splice_t *splice = channel.engine.relay.splices
+    while path is not NULL:
+        if path.channel == channel:
+            return True
+        path = path.next
+    while splice is not NULL:
+        if splice.link == channel:
+            return True
+        splice = splice.next
+    return False

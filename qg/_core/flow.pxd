@@ -1,0 +1,105 @@
+# SPDX-License-Identifier: MIT
+"""What goes to the application: events in order, and flows, the application's streams.
+
+A flow is what the application knows of a stream; it may outlive the stream itself while received bytes are not consumed. Nothing is
+queued for a flow but its own bytes, which credit bounds, and a bit mask of what is to be told. `outbox_emit` hands all this to the
+owner's `emit` until that answers 0 (full); the rest is kept.
+"""
+from libc.stdint cimport int32_t, uint8_t, uint16_t, uint32_t, uint64_t
+
+from .memory cimport block_t, chain_t, pool_t
+from .mux cimport stream_t
+from .session cimport session_t
+from .table cimport table_t
+from .wire cimport address_t
+
+cdef enum event_type_t:
+    EVENT_PEER_UP = 1
+    EVENT_PEER_DOWN = 2
+    EVENT_CONNECT_FAILED = 3
+    EVENT_STREAM_OPEN = 4       # those of a stream are reported in this order
+    EVENT_STREAM_ACCEPTED = 5
+    EVENT_STREAM_SENT = 6
+    EVENT_STREAM_DATA = 7
+    EVENT_STREAM_FIN = 8
+    EVENT_STREAM_RESET = 9
+    EVENT_STREAM_DONE = 10
+    EVENT_PONG = 11
+    EVENT_LISTENING = 12
+    EVENT_STOPPED = 13
+
+ctypedef struct event_t:
+    uint16_t type
+    uint8_t reason
+    uint8_t is_remote
+    int32_t status
+    uint64_t id                 # flow or channel; request where there is no channel
+    uint64_t a                  # PEER_UP: request; STREAM_OPEN: channel; SENT: bytes; PONG: ns; CONNECT_FAILED: hop
+    uint64_t b                  # PEER_UP: bit 0 relayed, suite << 8; STREAM_OPEN: kind | priority << 8
+    block_t *blocks             # DATA, OPEN: chain that goes with the event
+    uint8_t peer_id[32]
+    uint8_t link_key[32]
+    address_t address           # no names
+
+ctypedef struct pending_t:      # an event that waits, of the kinds that are bounded by channels and requests
+    event_t event
+    pending_t *next
+
+ctypedef int (*emit_fn)(void *ctx, const event_t *event) noexcept nogil     # takes the event's blocks; 0 = full, nothing taken
+
+ctypedef struct outbox_t:       # one per worker
+    pool_t *pool                # borrowed
+    emit_fn emit
+    void *emit_ctx
+    pending_t *pending_head
+    pending_t *pending_tail
+    flow_t *flows_head          # flows with something to tell
+    flow_t *flows_tail
+    table_t flows               # id -> flow
+    uint64_t next_id            # of the next stream that a peer opens: bit 62 is set in those
+    uint64_t now_ns             # of the input under way
+    uint64_t n_bytes_in         # application bytes
+    uint64_t n_bytes_out
+
+ctypedef struct flow_t:
+    uint64_t id
+    outbox_t *outbox
+    session_t *session          # NULL once that is gone
+    flow_t **list               # head of the list of the session's flows
+    stream_t *stream            # NULL once gone
+    uint64_t channel_id
+    chain_t rx                  # received, not yet handed over
+    chain_t opening             # bytes of a peer's OPEN, until handed over
+    uint64_t written            # bytes queued since the beginning
+    uint64_t sent               # of them reported by STREAM_SENT
+    uint64_t unused             # bytes received and not consumed by the application
+    flow_t *next                # flows of the session
+    flow_t *prev
+    flow_t *next_event          # in the outbox
+    uint32_t events             # bit mask of event types that wait
+    uint8_t is_queued           # in that list
+    uint8_t kind
+    uint8_t priority
+    uint8_t reason
+    uint8_t is_over             # RESET or DONE was reported
+
+cdef void outbox_init(outbox_t *outbox, pool_t *pool, uint64_t mix) noexcept nogil
+cdef void outbox_clear(outbox_t *outbox) noexcept nogil         # frees flows and events without a word
+cdef void outbox_put(outbox_t *outbox, const event_t *event) noexcept nogil     # in order behind those that wait
+cdef int outbox_emit(outbox_t *outbox) noexcept nogil           # 0 when some had to wait
+
+cdef flow_t *flow_create(outbox_t *outbox, session_t *session, flow_t **list, uint64_t channel_id, uint64_t id, int kind,
+                         int priority) noexcept nogil           # NULL without memory or when the id is taken
+cdef void flow_bind(flow_t *flow, stream_t *stream) noexcept nogil
+cdef int flow_announce(flow_t *flow, const uint8_t *opening, size_t len) noexcept nogil   # STREAM_OPEN; E_MEMORY
+cdef void flow_free(flow_t *flow) noexcept nogil
+cdef void flow_detach(flow_t *flow) noexcept nogil              # its session goes
+
+# Commands of the application; unknown ids are ignored, since the flow may have ended meanwhile.
+cdef int flow_open(outbox_t *outbox, session_t *session, flow_t **list, uint64_t channel_id, uint64_t id, int kind, int priority,
+                   const uint8_t *opening, size_t len, uint64_t now_ns) noexcept nogil     # OK or minus a reason_t
+cdef void flow_accept(outbox_t *outbox, uint64_t id, uint64_t now_ns) noexcept nogil
+cdef void flow_write(outbox_t *outbox, uint64_t id, chain_t *chain, uint64_t now_ns) noexcept nogil     # takes the chain
+cdef void flow_finish(outbox_t *outbox, uint64_t id, uint64_t now_ns) noexcept nogil
+cdef void flow_reset(outbox_t *outbox, uint64_t id, int reason, uint64_t now_ns) noexcept nogil     # no event of it follows
+cdef void flow_used(outbox_t *outbox, uint64_t id, uint64_t len, uint64_t now_ns) noexcept nogil

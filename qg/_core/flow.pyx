@@ -1,0 +1,343 @@
+# SPDX-License-Identifier: MIT
+"""Events in order, and the application's streams."""
+from libc.stdint cimport uint8_t, uint16_t, uint32_t, uint64_t
+from libc.string cimport memset
+
+from .memory cimport block_t, chain_append, chain_clear, chain_t, mem_give, mem_take, pool_t
+from .mux cimport (
+    FLAG_FIN_RECEIVED, FLAG_FIN_SENT, STREAM_ACCEPTED, STREAM_FIN, STREAM_GONE, STREAM_RESET, STREAM_SENT, mux_open, mux_used,
+    sink_t, stream_accept, stream_bind, stream_finish, stream_reset, stream_t, stream_used, stream_write)
+from .session cimport SESSION_OPEN, session_t, session_wake
+from .status cimport OK, REASON_LIMIT, REASON_MEMORY, REASON_UNREACHABLE, WINDOW_MIN
+from .table cimport table_clear, table_drop, table_get, table_init, table_next, table_put
+
+cdef enum:
+    FLOWS_MAX = 1 << 20         # the limits per session are reached long before
+
+
+cdef void outbox_init(outbox_t *outbox, pool_t *pool, uint64_t mix) noexcept nogil:
+    memset(outbox, 0, sizeof(outbox_t))
+    outbox.pool = pool
+    outbox.next_id = <uint64_t>1 << 62
+    table_init(&outbox.flows, pool, FLOWS_MAX, mix)
+
+
+cdef void outbox_clear(outbox_t *outbox) noexcept nogil:
+    cdef pending_t *pending
+    cdef uint32_t cursor
+    while outbox.flows.len > 0:
+        cursor = 0
+        flow_free(<flow_t *>table_next(&outbox.flows, &cursor))
+    outbox.flows_head = NULL
+    outbox.flows_tail = NULL
+    while outbox.pending_head is not NULL:
+        pending = outbox.pending_head
+        outbox.pending_head = pending.next
+        mem_give(outbox.pool, pending, sizeof(pending_t))
+    outbox.pending_tail = NULL
+    table_clear(&outbox.flows)
+
+
+# Events
+
+cdef void outbox_put(outbox_t *outbox, const event_t *event) noexcept nogil:
+    """Hand an event over, or keep it in order behind those that wait."""
+    cdef pending_t *pending
+    if outbox.pending_head is NULL and outbox.emit(outbox.emit_ctx, event):
+        return
+    pending = <pending_t *>mem_take(outbox.pool, sizeof(pending_t))
+    if pending is NULL:
+        return
+    pending.event = event[0]
+    if outbox.pending_tail is NULL:
+        outbox.pending_head = pending
+    else:
+        outbox.pending_tail.next = pending
+    outbox.pending_tail = pending
+
+
+cdef bint emit_pending(outbox_t *outbox) noexcept nogil:
+    cdef pending_t *pending
+    while outbox.pending_head is not NULL:
+        pending = outbox.pending_head
+        if not outbox.emit(outbox.emit_ctx, &pending.event):
+            return False
+        outbox.pending_head = pending.next
+        if pending.next is NULL:
+            outbox.pending_tail = NULL
+        mem_give(outbox.pool, pending, sizeof(pending_t))
+    return True
+
+
+cdef void flow_notify(flow_t *flow, int event) noexcept nogil:
+    cdef outbox_t *outbox = flow.outbox
+    flow.events |= <uint32_t>1 << event
+    if flow.is_queued:
+        return
+    flow.is_queued = 1
+    flow.next_event = NULL
+    if outbox.flows_tail is NULL:
+        outbox.flows_head = flow
+    else:
+        outbox.flows_tail.next_event = flow
+    outbox.flows_tail = flow
+
+
+cdef bint flow_emit_one(flow_t *flow, int type) noexcept nogil:
+    cdef event_t event
+    memset(&event, 0, sizeof(event))
+    event.type = <uint16_t>type
+    event.id = flow.id
+    event.reason = flow.reason
+    if type == EVENT_STREAM_DATA:
+        event.blocks = flow.rx.head
+    elif type == EVENT_STREAM_OPEN:
+        event.blocks = flow.opening.head
+        event.a = flow.channel_id
+        event.b = flow.kind | (<uint64_t>flow.priority << 8)
+    elif type == EVENT_STREAM_SENT:
+        event.a = flow_left(flow) - flow.sent
+    if not flow.outbox.emit(flow.outbox.emit_ctx, &event):
+        return False
+    flow.events &= ~(<uint32_t>1 << type)
+    if type == EVENT_STREAM_DATA:
+        memset(&flow.rx, 0, sizeof(chain_t))
+    elif type == EVENT_STREAM_OPEN:
+        memset(&flow.opening, 0, sizeof(chain_t))
+    elif type == EVENT_STREAM_SENT:
+        flow.sent += event.a
+    elif type == EVENT_STREAM_RESET or type == EVENT_STREAM_DONE:
+        flow.is_over = 1
+    return True
+
+
+cdef bint flow_emit(flow_t *flow) noexcept nogil:
+    """All events of a flow, in their order; False when the ring filled up."""
+    cdef int type
+    for type in range(EVENT_STREAM_OPEN, EVENT_STREAM_DONE + 1):
+        if flow.events & (<uint32_t>1 << type) and not flow_emit_one(flow, type):
+            return False
+    return True
+
+
+cdef int outbox_emit(outbox_t *outbox) noexcept nogil:
+    cdef flow_t *flow
+    if not emit_pending(outbox):
+        return 0
+    while outbox.flows_head is not NULL:
+        flow = outbox.flows_head
+        if not flow_emit(flow):
+            return 0
+        outbox.flows_head = flow.next_event
+        if flow.next_event is NULL:
+            outbox.flows_tail = NULL
+        flow.is_queued = 0
+        if flow.is_over and (flow.unused == 0 or flow.session is NULL or flow.reason):
+            flow_free(flow)
+    return 1
+
+
+# Flows
+
+cdef inline uint64_t flow_left(const flow_t *flow) noexcept nogil:
+    """Bytes that have left the queue since the beginning."""
+    return flow.written - flow.stream.queue.len if flow.stream is not NULL else flow.written
+
+
+cdef flow_t *flow_create(outbox_t *outbox, session_t *session, flow_t **list, uint64_t channel_id, uint64_t id, int kind,
+                         int priority) noexcept nogil:
+    cdef flow_t *flow = <flow_t *>mem_take(outbox.pool, sizeof(flow_t))
+    if flow is NULL:
+        return NULL
+    if table_put(&outbox.flows, id, flow) < 0:
+        mem_give(outbox.pool, flow, sizeof(flow_t))
+        return NULL
+    flow.id = id
+    flow.outbox = outbox
+    flow.session = session
+    flow.channel_id = channel_id
+    flow.kind = <uint8_t>kind
+    flow.priority = <uint8_t>priority
+    flow.list = list
+    flow.next = list[0]
+    if list[0] is not NULL:
+        list[0].prev = flow
+    list[0] = flow
+    return flow
+
+
+cdef void flow_bind(flow_t *flow, stream_t *stream) noexcept nogil:
+    flow.stream = stream
+    stream_bind(stream, flow, &SINK)
+
+
+cdef int flow_announce(flow_t *flow, const uint8_t *opening, size_t len) noexcept nogil:
+    cdef int rc = chain_append(&flow.opening, flow.outbox.pool, opening, len, 0)
+    flow_notify(flow, EVENT_STREAM_OPEN)
+    return rc
+
+
+cdef void flow_detach(flow_t *flow) noexcept nogil:
+    """Leave the session; what was received and not consumed goes back to its credit."""
+    cdef session_t *session = flow.session
+    if session is NULL:
+        return
+    if flow.unused and session.state == SESSION_OPEN:
+        mux_used(&session.mux, flow.unused, flow.outbox.now_ns)
+    flow.unused = 0
+    if flow.prev is not NULL:
+        flow.prev.next = flow.next
+    else:
+        flow.list[0] = flow.next
+    if flow.next is not NULL:
+        flow.next.prev = flow.prev
+    flow.session = NULL
+
+
+cdef void flow_free(flow_t *flow) noexcept nogil:
+    cdef outbox_t *outbox = flow.outbox
+    flow_unqueue(flow)
+    flow_detach(flow)
+    chain_clear(&flow.rx)
+    chain_clear(&flow.opening)
+    table_drop(&outbox.flows, flow.id)
+    mem_give(outbox.pool, flow, sizeof(flow_t))
+
+
+cdef int flow_on_data(stream_t *stream, uint8_t *data, size_t len, uint64_t now_ns) noexcept nogil:
+    cdef flow_t *flow = <flow_t *>stream.owner
+    cdef int rc = chain_append(&flow.rx, flow.outbox.pool, data, len, now_ns)
+    if rc < 0:
+        stream_used(stream, len, now_ns)
+        return rc
+    flow.unused += len
+    flow.outbox.n_bytes_in += len
+    flow_notify(flow, EVENT_STREAM_DATA)
+    return OK
+
+
+cdef void flow_on_gone(flow_t *flow, stream_t *stream) noexcept nogil:
+    flow.written -= stream.queue.len
+    flow.stream = NULL
+    if flow.events & (<uint32_t>1 << EVENT_STREAM_RESET) or flow.is_over:
+        return
+    if (stream.flags & FLAG_FIN_SENT) and (stream.flags & FLAG_FIN_RECEIVED):
+        flow_notify(flow, EVENT_STREAM_DONE)
+        return
+    flow.reason = flow.session.reason if flow.session is not NULL and flow.session.reason else REASON_UNREACHABLE
+    chain_clear(&flow.rx)
+    flow.events &= ~(<uint32_t>1 << EVENT_STREAM_DATA)
+    flow_notify(flow, EVENT_STREAM_RESET)
+
+
+cdef void flow_on_event(stream_t *stream, int event, uint64_t now_ns) noexcept nogil:
+    cdef flow_t *flow = <flow_t *>stream.owner
+    if event == STREAM_SENT:
+        flow_notify(flow, EVENT_STREAM_SENT)
+    elif event == STREAM_ACCEPTED:
+        flow_notify(flow, EVENT_STREAM_ACCEPTED)
+    elif event == STREAM_FIN:
+        flow_notify(flow, EVENT_STREAM_FIN)
+    elif event == STREAM_RESET:
+        flow.reason = stream.reason
+        flow_notify(flow, EVENT_STREAM_RESET)
+    elif event == STREAM_GONE:
+        flow_on_gone(flow, stream)
+
+
+cdef sink_t SINK
+SINK.on_data = flow_on_data
+SINK.on_event = flow_on_event
+SINK.pull = NULL
+
+
+cdef inline flow_t *find_flow(outbox_t *outbox, uint64_t id) noexcept nogil:
+    return <flow_t *>table_get(&outbox.flows, id)
+
+
+cdef int flow_open(outbox_t *outbox, session_t *session, flow_t **list, uint64_t channel_id, uint64_t id, int kind, int priority,
+                   const uint8_t *opening, size_t len, uint64_t now_ns) noexcept nogil:
+    cdef flow_t *flow = flow_create(outbox, session, list, channel_id, id, kind, priority)
+    cdef stream_t *stream
+    if flow is NULL:
+        return -REASON_MEMORY
+    stream = mux_open(&session.mux, kind, priority, WINDOW_MIN, opening, len)
+    if stream is NULL:
+        flow_free(flow)
+        return -REASON_LIMIT
+    flow_bind(flow, stream)
+    session_wake(session, now_ns)
+    return OK
+
+
+cdef void flow_accept(outbox_t *outbox, uint64_t id, uint64_t now_ns) noexcept nogil:
+    cdef flow_t *flow = find_flow(outbox, id)
+    if flow is not NULL and flow.stream is not NULL:
+        stream_accept(flow.stream, flow.stream.rx_used + WINDOW_MIN)
+        session_wake(flow.session, now_ns)
+
+
+cdef void flow_write(outbox_t *outbox, uint64_t id, chain_t *chain, uint64_t now_ns) noexcept nogil:
+    cdef flow_t *flow = find_flow(outbox, id)
+    if flow is NULL or flow.stream is NULL:
+        chain_clear(chain)
+        return
+    flow.written += chain.len
+    outbox.n_bytes_out += chain.len
+    stream_write(flow.stream, chain, now_ns)
+    session_wake(flow.session, now_ns)
+
+
+cdef void flow_finish(outbox_t *outbox, uint64_t id, uint64_t now_ns) noexcept nogil:
+    cdef flow_t *flow = find_flow(outbox, id)
+    if flow is not NULL and flow.stream is not NULL:
+        stream_finish(flow.stream, now_ns)
+        session_wake(flow.session, now_ns)
+
+
+cdef void flow_unqueue(flow_t *flow) noexcept nogil:
+    cdef outbox_t *outbox = flow.outbox
+    cdef flow_t *before = NULL
+    cdef flow_t *at = outbox.flows_head
+    if not flow.is_queued:
+        return
+    while at != flow:
+        before = at
+        at = at.next_event
+    if before is NULL:
+        outbox.flows_head = flow.next_event
+    else:
+        before.next_event = flow.next_event
+    if outbox.flows_tail == flow:
+        outbox.flows_tail = before
+    flow.is_queued = 0
+
+
+cdef void flow_reset(outbox_t *outbox, uint64_t id, int reason, uint64_t now_ns) noexcept nogil:
+    cdef flow_t *flow = find_flow(outbox, id)
+    cdef session_t *session
+    if flow is NULL:
+        return
+    session = flow.session
+    flow.is_over = 1
+    if flow.stream is not NULL:
+        stream_reset(flow.stream, reason, now_ns)
+    flow_free(flow)
+    if session is not NULL:
+        session_wake(session, now_ns)
+
+
+cdef void flow_used(outbox_t *outbox, uint64_t id, uint64_t len, uint64_t now_ns) noexcept nogil:
+    cdef flow_t *flow = find_flow(outbox, id)
+    if flow is NULL:
+        return
+    len = min(len, flow.unused)
+    flow.unused -= len
+    if flow.stream is not NULL:
+        stream_used(flow.stream, len, now_ns)
+    elif flow.session is not NULL and flow.session.state == SESSION_OPEN:
+        mux_used(&flow.session.mux, len, now_ns)
+    if flow.session is not NULL:
+        session_wake(flow.session, now_ns)
+    if flow.is_over and flow.unused == 0 and not flow.is_queued:
+        flow_free(flow)
