@@ -85,6 +85,7 @@ ctypedef struct channel_t:
     uint8_t is_half_open
     uint8_t is_auto             # made for circuits only; closes with the last of them
     uint8_t is_known            # in the table of links
+    uint8_t is_counted          # guard counts its session
 
 ctypedef struct engine_config_t:
     session_times_t times
@@ -93,7 +94,6 @@ ctypedef struct engine_config_t:
     uint32_t max_streams        # that a peer may open per session
     uint32_t max_pipes
     uint32_t max_sessions
-    uint32_t max_sinks
     uint64_t max_message
     uint64_t relay_memory_len
     uint8_t padding
@@ -124,7 +124,6 @@ ctypedef struct engine_t:
     heap_node_t relay_timer
     uint64_t next_id
     uint32_t n_channels
-    uint32_t n_sinks
     uint64_t n_links_up         # sessions that became ready
     uint64_t n_bytes_in
     uint64_t n_bytes_out

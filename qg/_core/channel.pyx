@@ -4,7 +4,7 @@ from libc.stdint cimport uint8_t, uint32_t, uint64_t
 from libc.string cimport memcmp, memcpy
 
 from .flow cimport flow_detach
-from .guard cimport guard_half_open_end
+from .guard cimport guard_half_open_end, guard_session_end, guard_sink_end
 from .handshake cimport HANDSHAKE_XK, HANDSHAKE_XX
 from .heap cimport heap_drop, heap_set
 from .layer cimport layer_carrier, layer_pull
@@ -159,12 +159,14 @@ cdef void channel_end(channel_t *channel, uint64_t now_ns) noexcept nogil:
     if channel.state == CHANNEL_ENDED:
         return
     if channel.state == CHANNEL_SINK or channel.state == CHANNEL_SINK_SHUT:
-        engine.n_sinks -= 1
+        guard_sink_end(engine.guard)
     if channel.state == CHANNEL_DIALLING:
         engine.transport.cancel(engine.transport.ctx, channel)
     channel.state = CHANNEL_ENDED
     channel_admitted(channel)
     channel_forget(channel)
+    if channel.is_counted:
+        guard_session_end(engine.guard, &channel.remote if channel.kind == CHANNEL_LINK else NULL)
     heap_drop(&engine.timers, &channel.timer)
     session_drop(&channel.session, REASON_UNREACHABLE, now_ns)
     while channel.flows is not NULL:

@@ -13,8 +13,10 @@ from .circuit cimport (
 from .flow cimport (
     EVENT_PEER_DOWN, EVENT_PONG, EVENT_STOPPED, EVENT_STREAM_RESET, event_t, flow_announce, flow_bind, flow_create, flow_open,
     flow_t, outbox_clear, outbox_emit, outbox_init, outbox_put, outbox_t)
-from .guard cimport bucket_take, guard_accept, guard_allows, guard_half_open_begin, guard_handshake, guard_t
-from .handshake cimport HANDSHAKE_NK, HANDSHAKE_XK, STAGE_ADMIT_M1, party_init
+from .guard cimport (
+    PENALTY_ENVELOPE, PENALTY_HANDSHAKE, PENALTY_LIMIT, PENALTY_REPLAY, PENALTY_VIOLATION, bucket_take, guard_accept, guard_allows,
+    guard_half_open_begin, guard_handshake, guard_penalise, guard_session_begin, guard_sink_begin, guard_t)
+from .handshake cimport HANDSHAKE_NK, HANDSHAKE_XK, STAGE_ADMIT_M1, handshake_t, party_init
 from .heap cimport heap_clear, heap_drop, heap_first, heap_init, heap_node_t
 from .memory cimport pool_t
 from .mux cimport mux_hooks_t, mux_t, stream_accept, stream_t, streams_sweep
@@ -24,7 +26,7 @@ from .session cimport (
     SESSION_ON_READY, SESSION_OPEN, session_close, session_connect, session_drop, session_hooks_t, session_listen, session_ping,
     session_t, session_tick)
 from .status cimport (
-    E_FULL, E_IDENTITY, OK, REASON_HOPS, REASON_LIMIT, REASON_MEMORY, REASON_PROTOCOL, REASON_SHUTDOWN, REASON_TIMEOUT,
+    E_FULL, E_IDENTITY, E_RATE, E_REPLAY, E_TAG, OK, REASON_BUSY, REASON_HOPS, REASON_LIMIT, REASON_MEMORY, REASON_PROTOCOL, REASON_SHUTDOWN, REASON_TIMEOUT,
     REASON_UNREACHABLE, WINDOW_MIN)
 from .sys cimport load_be64
 from .table cimport table_clear, table_get, table_init, table_put
@@ -82,6 +84,8 @@ cdef int open_pipe(channel_t *channel, stream_t *stream, uint64_t now_ns) noexce
     if layer is NULL:
         return -REASON_MEMORY
     layer.remote = channel.remote
+    if begin_half_open(layer, now_ns) < 0:
+        return -REASON_BUSY
     if session_listen(&layer.session, &channel.engine.ctx, (1 << HANDSHAKE_XK) | (1 << HANDSHAKE_NK), LAYER_FAR_END, now_ns) < 0:
         return -REASON_MEMORY
     stream_accept(stream, WINDOW_MIN)
@@ -108,22 +112,59 @@ MUX_HOOKS.on_open = on_open
 
 # Sessions: admission and life
 
+cdef int begin_half_open(channel_t *channel, uint64_t now_ns) noexcept nogil:
+    """A place among the half-open ones; the oldest of them becomes a sink where none is free."""
+    cdef engine_t *engine = channel.engine
+    cdef channel_t *oldest = NULL
+    cdef channel_t *other = engine.all
+    if guard_half_open_begin(engine.guard) < 0:
+        while other is not NULL:
+            if other.is_half_open and (oldest is NULL or other.id < oldest.id):
+                oldest = other
+            other = other.next
+        if oldest is NULL:
+            return E_FULL
+        session_drop(&oldest.session, REASON_LIMIT, now_ns)
+        if guard_half_open_begin(engine.guard) < 0:
+            return E_FULL
+    channel.is_half_open = 1
+    return OK
+
+
+cdef void penalise(channel_t *channel, uint64_t now_ns) noexcept nogil:
+    """What a session's end costs the address that it came from (protocol.md 9)."""
+    cdef int status = channel.session.status
+    cdef int penalty
+    if channel.kind != CHANNEL_LINK or channel.session.role == 0 or status == 0:
+        return
+    if channel.is_counted:
+        penalty = PENALTY_VIOLATION
+    elif status == E_TAG and channel.session.kind == 0:
+        penalty = PENALTY_ENVELOPE
+    elif status == E_REPLAY:
+        penalty = PENALTY_REPLAY
+    elif status == E_RATE or status == E_FULL:
+        penalty = PENALTY_LIMIT
+    else:
+        penalty = PENALTY_HANDSHAKE
+    guard_penalise(channel.engine.guard, &channel.remote, penalty, now_ns)
+
+
 cdef int admit(channel_t *channel, uint64_t now_ns) noexcept nogil:
     """The verdict that a session asked for: OK or why not."""
     cdef engine_t *engine = channel.engine
+    cdef handshake_t *handshake = channel.session.handshake
+    cdef const address_t *remote = &channel.remote if channel.kind == CHANNEL_LINK else NULL
     cdef int rc
-    if channel.session.handshake.stage != STAGE_ADMIT_M1:
-        return OK if guard_allows(engine.guard, channel.session.handshake.peer_id) else E_IDENTITY
-    if channel.session.handshake.kind == HANDSHAKE_NK and not engine.config.relays:
-        return E_FULL
-    rc = guard_handshake(engine.guard, &channel.remote if channel.kind == CHANNEL_LINK else NULL,
-                         channel.session.handshake.m1_hash, channel.session.handshake.first.time_s, unix_s(engine, now_ns), now_ns)
-    if rc < 0:
+    if handshake.stage != STAGE_ADMIT_M1:
+        if not guard_allows(engine.guard, handshake.peer_id):
+            return E_IDENTITY
+        rc = guard_session_begin(engine.guard, remote, now_ns)
+        channel.is_counted = rc >= 0
         return rc
-    rc = guard_half_open_begin(engine.guard)
-    if rc >= 0:
-        channel.is_half_open = 1
-    return rc
+    if handshake.kind == HANDSHAKE_NK and not engine.config.relays:
+        return E_FULL
+    return guard_handshake(engine.guard, remote, handshake.m1_hash, handshake.first.time_s, unix_s(engine, now_ns), now_ns)
 
 
 cdef void set_rights(channel_t *channel) noexcept nogil:
@@ -182,12 +223,10 @@ cdef void on_ready(channel_t *channel, uint64_t now_ns) noexcept nogil:
 
 cdef void begin_sink(channel_t *channel, uint64_t now_ns) noexcept nogil:
     """A stranger: nothing is answered; the connection closes at a time that was drawn when it was accepted."""
-    cdef engine_t *engine = channel.engine
     cdef channel_t *oldest = NULL
-    cdef channel_t *other
+    cdef channel_t *other = channel.engine.all
     channel_admitted(channel)
-    if engine.n_sinks >= engine.config.max_sinks:
-        other = engine.all
+    if guard_sink_begin(channel.engine.guard) < 0:
         while other is not NULL:
             if (other.state == CHANNEL_SINK or other.state == CHANNEL_SINK_SHUT) and (oldest is NULL or other.id < oldest.id):
                 oldest = other
@@ -195,13 +234,17 @@ cdef void begin_sink(channel_t *channel, uint64_t now_ns) noexcept nogil:
         if oldest is not NULL:
             channel_close(oldest, now_ns)
             channel_end(oldest, now_ns)
+        if guard_sink_begin(channel.engine.guard) < 0:
+            channel_close(channel, now_ns)
+            channel_end(channel, now_ns)
+            return
     channel.state = CHANNEL_SINK
-    engine.n_sinks += 1
     channel_arm(channel)
 
 
 cdef void on_failed(channel_t *channel, uint64_t now_ns) noexcept nogil:
     cdef int reason = channel.session.reason
+    penalise(channel, now_ns)
     if channel.session.role == 1 and channel.kind == CHANNEL_LINK and channel.conn is not NULL:
         begin_sink(channel, now_ns)
         return
@@ -215,6 +258,7 @@ cdef void on_failed(channel_t *channel, uint64_t now_ns) noexcept nogil:
 
 cdef void on_closed(channel_t *channel, uint64_t now_ns) noexcept nogil:
     cdef event_t event
+    penalise(channel, now_ns)
     if channel.is_reported:
         memset(&event, 0, sizeof(event))
         event.type = EVENT_PEER_DOWN
@@ -264,7 +308,7 @@ cdef channel_t *engine_accepted(engine_t *engine, void *conn, const address_t *r
     if engine.is_stopping:
         return NULL
     channel = channel_accept(engine, conn, remote, now_ns)
-    if channel is not NULL and guard_accept(engine.guard, remote, now_ns) < 0:
+    if channel is not NULL and (guard_accept(engine.guard, remote, now_ns) < 0 or begin_half_open(channel, now_ns) < 0):
         session_drop(&channel.session, REASON_LIMIT, now_ns)
     return channel
 

@@ -7,8 +7,8 @@ from .memory cimport (
     BLOCK_RECORD, BLOCK_SMALL, block_give, block_len, block_room, block_start, block_t, block_take, chain_append, chain_clear, chain_drop, chain_pop,
     chain_push, chain_t, mem_give, mem_take, pool_t)
 from .status cimport (
-    E_CREDIT, E_FRAME, E_FULL, E_KIND, E_LONG, E_MEMORY, E_STATE, E_STREAM_ID, INITIAL_CREDIT_PIPE, INITIAL_CREDIT_SERVICE, OK,
-    OPEN_MAX, REASON_LIMIT, REASON_MEMORY, REASON_PROTOCOL, SESSION_WINDOW_MAX, SESSION_WINDOW_MIN, WINDOW_MAX, WINDOW_MIN)
+    E_CREDIT, E_FRAME, E_FULL, E_LONG, E_MEMORY, E_STATE, E_STREAM_ID, INITIAL_CREDIT_PIPE, INITIAL_CREDIT_SERVICE, OK,
+    OPEN_MAX, REASON_LIMIT, REASON_MEMORY, REASON_PROTOCOL, REASON_REFUSED, SESSION_WINDOW_MAX, SESSION_WINDOW_MIN, WINDOW_MAX, WINDOW_MIN)
 from .sys cimport load_be16, store_be16
 from .table cimport table_clear, table_drop, table_get, table_init, table_next, table_put
 from .wire cimport (
@@ -615,9 +615,11 @@ cdef int on_open(mux_t *mux, frame_t *frame, uint64_t now_ns) noexcept nogil:
     cdef int rc
     if frame.id != mux.peer_id:
         return E_STREAM_ID
-    if not (mux.peer_kinds & (1 << frame.kind)):
-        return E_KIND
     mux.peer_id += 2
+    if not (mux.peer_kinds & (1 << frame.kind)):
+        if frame.kind > STREAM_MESSAGES:
+            remember_pipe(mux, frame.id)
+        return refuse_open(mux, frame.id, REASON_REFUSED)
     if frame.kind <= STREAM_MESSAGES:
         if mux.n_peer_service >= mux.max_service:
             return refuse_open(mux, frame.id, REASON_LIMIT)

@@ -23,8 +23,8 @@ from .flow cimport (
     EVENT_STREAM_DATA, EVENT_STREAM_DONE, EVENT_STREAM_FIN, EVENT_STREAM_OPEN, EVENT_STREAM_RESET, EVENT_STREAM_SENT,
     flow_accept, flow_finish, flow_reset, flow_used, flow_write, outbox_emit, outbox_put)
 from .guard cimport (
-    ACCESS_ANYONE, ACCESS_LISTED, ACCESS_NONE, guard_access_build, guard_access_free, guard_access_swap, guard_clear, guard_init,
-    guard_ports_set, prefix_list_add)
+    ACCESS_ANYONE, ACCESS_LISTED, ACCESS_NONE, PORTS_MAX, PREFIXES_MAX, guard_access_build, guard_access_free, guard_access_swap, guard_clear, guard_init,
+    guard_limits_t, guard_ports_set, guard_t, prefix_list_add)
 from .handshake cimport LOCAL_KEYS_MAX
 from .keyfile cimport KeyRing, NetworkSecret
 from .loop cimport (
@@ -478,7 +478,6 @@ cdef class Runtime:
     def _make_guard(self, dict options):
         cdef worker_t *worker = self.worker
         cdef uint8_t[16] key
-        cdef uint16_t[64] ports
         cdef bytes ids
         crypto_random(NULL, key, 16)
         guard_init(&worker.guard, &worker.pool, &self.replay, key)
@@ -494,16 +493,47 @@ cdef class Runtime:
             raise MemoryError
         guard_access_swap(&worker.guard.access, self.access)
         guard_access_swap(&worker.guard.relay, self.relay_access)
-        for ip, length in options.get("relay_targets", ()):
-            prefix_list_add(&worker.guard.listed, ip, len(ip), length)
-        listed = options.get("relay_ports")
-        if listed is not None:
-            for i, port in enumerate(listed[:64]):
-                ports[i] = port
-            guard_ports_set(&worker.guard, ports, min(len(listed), 64))
-        worker.guard.limits.is_loopback_exempt = 1 if options.get("is_loopback_exempt", True) else 0
-        worker.guard.limits.half_open = options.get("max_half_open", worker.guard.limits.half_open)
-        worker.guard.limits.node_handshakes_per_s = options.get("handshakes_per_s", worker.guard.limits.node_handshakes_per_s)
+        for list_name, prefixes in (("relay_targets", options.get("relay_targets", ())), ("exempt", options.get("exempt", ())),
+                                    ("own_networks", options.get("own_networks", ()))):
+            for ip, length in prefixes:
+                self._add_prefix(list_name, ip, length)
+        self._set_ports(options.get("relay_ports"))
+        self._set_limits(options)
+
+    def _add_prefix(self, str list_name, bytes ip not None, int length):
+        cdef guard_t *guard = &self.worker.guard
+        cdef int rc
+        if list_name == "relay_targets":
+            rc = prefix_list_add(&guard.listed, ip, len(ip), length)
+        elif list_name == "exempt":
+            rc = prefix_list_add(&guard.exempt, ip, len(ip), length)
+        else:
+            rc = prefix_list_add(&guard.own, ip, len(ip), length)
+        if rc < 0:
+            raise ValueError(f"{list_name}: more than {PREFIXES_MAX} networks, or one that is malformed")
+
+    def _set_ports(self, ports):
+        cdef uint16_t[PORTS_MAX] listed
+        if ports is None:
+            return
+        if len(ports) > PORTS_MAX:
+            raise ValueError(f"relay_ports: at most {PORTS_MAX} ports, not {len(ports)}")
+        for i, port in enumerate(ports):
+            listed[i] = port
+        guard_ports_set(&self.worker.guard, listed, len(ports))
+
+    def _set_limits(self, dict options):
+        cdef guard_limits_t *limits = &self.worker.guard.limits
+        limits.is_loopback_exempt = 1 if options.get("is_loopback_exempt", True) else 0
+        limits.half_open = options.get("max_half_open", limits.half_open)
+        limits.sinks = options.get("max_sinks", limits.sinks)
+        limits.sessions = options.get("max_sessions", limits.sessions)
+        limits.network_sessions = options.get("network_sessions", limits.network_sessions)
+        limits.accepts_per_s = options.get("accepts_per_s", limits.accepts_per_s)
+        limits.accepts_burst = options.get("accepts_burst", limits.accepts_burst)
+        limits.handshakes_per_s = options.get("address_handshakes_per_s", limits.handshakes_per_s)
+        limits.network_handshakes_per_s = options.get("network_handshakes_per_s", limits.network_handshakes_per_s)
+        limits.node_handshakes_per_s = options.get("handshakes_per_s", limits.node_handshakes_per_s)
 
     def _make_engine(self, dict options):
         cdef worker_t *worker = self.worker
@@ -527,7 +557,6 @@ cdef class Runtime:
         config.max_streams = options.get("max_streams", 1024)
         config.max_pipes = options.get("max_pipes", 1024)
         config.max_sessions = options.get("max_sessions", 10000)
-        config.max_sinks = options.get("max_sinks", 256)
         config.max_message = options.get("max_message", 1048576)
         config.relay_memory_len = options.get("relay_memory_len", 64 << 20)
         config.padding = options.get("padding", 1)
@@ -792,7 +821,7 @@ cdef class Runtime:
             if engine.ctx.n_status[i]:
                 by_status[-i] = engine.ctx.n_status[i]
         return {
-            "n_sessions": engine.n_channels, "n_sinks": engine.n_sinks, "n_half_open": worker.guard.n_half_open,
+            "n_sessions": engine.n_channels, "n_sinks": worker.guard.n_sinks, "n_half_open": worker.guard.n_half_open,
             "n_links_up": engine.n_links_up, "n_circuits": engine.relay.n_splices, "n_circuits_joined": engine.relay.n_joined,
             "in_len": engine.n_bytes_in, "out_len": engine.n_bytes_out, "stream_in_len": engine.outbox.n_bytes_in,
             "stream_out_len": engine.outbox.n_bytes_out, "relayed_len": engine.relay.n_bytes, "relay_held_len": engine.relay.held,
