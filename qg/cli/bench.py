@@ -1,0 +1,142 @@
+# SPDX-License-Identifier: MIT
+"""`qg bench`: what this machine can do."""
+
+import json
+import time
+from collections.abc import Callable
+from typing import Any
+
+import click
+
+from qg.cli.common import descriptors_raise
+from qg.cli.measure import Interval, Role, roles_start, suite_check, suite_option
+
+_WARM_UP_S = 0.5
+_N_IN_FLIGHT = 16
+_N_FEW, _N_MANY = 500, 1500  # idle sessions; what one takes is the slope between
+_TIMEOUT_S = 120.0
+
+Figures = dict[str, Any]
+
+
+def _link(sender: Role, receiver: Role, suite: str | None, seconds: float) -> Figures:
+    interval = _push(sender, receiver, "bytes", seconds)
+    return interval.per_gb(interval.used["receiver"]["n_bytes"])
+
+
+def _relay(sender: Role, receiver: Role, suite: str | None, seconds: float) -> Figures:
+    target = receiver.hello["address"]
+    with Role("relay", suite=suite, sender_id=sender.hello["peer_id"], target=target) as relay:
+        sender.ask("connect", address=target, via=[relay.hello["address"]])
+        interval = _push(sender, receiver, "bytes", seconds, relay)
+        return interval.per_gb(interval.used["receiver"]["n_bytes"])
+
+
+def _ping(sender: Role, receiver: Role, suite: str | None, seconds: float) -> Figures:
+    sender.ask("ping", seconds=_WARM_UP_S)
+    figures: Figures = sender.ask("ping", seconds=seconds, timeout_s=seconds + _TIMEOUT_S)
+    return figures
+
+
+def _messages(sender: Role, receiver: Role, suite: str | None, seconds: float) -> Figures:
+    interval = _push(sender, receiver, "messages", seconds)
+    return {"messages_per_s": interval.used["receiver"]["n_messages"] / interval.wall_s}
+
+
+def _handshake(sender: Role, receiver: Role, suite: str | None, seconds: float) -> Figures:
+    target = receiver.hello["address"]
+    sender.ask("handshakes", address=target, seconds=_WARM_UP_S, n_in_flight=_N_IN_FLIGHT)
+    interval = Interval(sender, receiver)
+    n_done = sender.ask(
+        "handshakes", address=target, seconds=seconds, n_in_flight=_N_IN_FLIGHT, timeout_s=seconds + _TIMEOUT_S
+    )
+    interval.stop()
+    return {
+        "handshakes_per_s": n_done / interval.wall_s,
+        "cpu_ms_per_handshake": interval.cpu_s / n_done * 1e3,
+        "bytes_per_idle_session": _idle_session_measure(sender, receiver),
+    }
+
+
+def _idle_session_measure(sender: Role, receiver: Role) -> float:
+    """Resident bytes of one more idle session at the receiver."""
+    resident_len = []
+    for n in (_N_FEW, _N_MANY - _N_FEW):
+        sender.ask("hold", address=receiver.hello["address"], n=n, n_in_flight=_N_IN_FLIGHT, timeout_s=_TIMEOUT_S)
+        resident_len.append(receiver.ask("memory")["resident_len"])
+    few_len, many_len = resident_len
+    return float((many_len - few_len) / (_N_MANY - _N_FEW))
+
+
+def _push(sender: Role, receiver: Role, what: str, seconds: float, *between: Role) -> Interval:
+    """Let the sender send without end, and measure in the middle of it."""
+    sender.ask("push", what=what)
+    time.sleep(_WARM_UP_S)
+    interval = Interval(sender, *between, receiver)
+    time.sleep(seconds)
+    interval.stop()
+    sender.ask("push_end")
+    return interval
+
+
+_MEASURES: dict[str, Callable[[Role, Role, str | None, float], Figures]] = {
+    "link": _link,
+    "relay": _relay,
+    "ping": _ping,
+    "handshake": _handshake,
+    "messages": _messages,
+}
+_UNITS = {
+    "mb_per_s": "MB/s",
+    "cpu_s_per_gb": "CPU s/GB",
+    "p50_us": "us, half of the round trips are below",
+    "p99_us": "us, 99 % of the round trips are below",
+    "handshakes_per_s": "handshakes/s",
+    "cpu_ms_per_handshake": "CPU ms per handshake, both sides",
+    "messages_per_s": "messages/s",
+    "bytes_per_idle_session": "bytes per idle session",
+}
+
+
+@click.command
+@click.argument("what", type=click.Choice(list(_MEASURES)))
+@click.option("--seconds", type=click.FloatRange(0.1, 3600), default=5.0, show_default=True, help="How long it takes.")
+@suite_option
+@click.option("--json", "is_json", is_flag=True, help="Print one JSON object instead.")
+def command(what: str, seconds: float, suite: str | None, is_json: bool) -> None:
+    """Measure qg on this machine, with a process for each node, over loopback and the public API.
+
+    \b
+      link        bytes over one link: MB/s, CPU seconds per GB
+      relay       bytes over one relay: the same, for the relay too
+      ping        64 bytes there and back: microseconds
+      handshake   connections, 16 at a time, each with a new identity; then idle ones, for their memory
+      messages    messages of 64 bytes one way
+
+    \b
+    Examples:
+      qg bench link
+      qg bench relay --suite chacha20-poly1305 --seconds 10
+      qg bench ping --json
+    """
+    descriptors_raise()
+    sender, receiver = roles_start(suite)
+    with sender, receiver:
+        used = sender.ask("connect", address=receiver.hello["address"])["suite"]
+        suite_check(suite, used)
+        figures = _MEASURES[what](sender, receiver, suite, seconds)
+    figures |= {"suite": used, "seconds": seconds}
+    print(json.dumps(figures) if is_json else _figures_text(what, figures))
+
+
+def _figures_text(what: str, figures: Figures) -> str:
+    rows = []
+    for key, unit in _UNITS.items():
+        value = figures.get(key)
+        if isinstance(value, dict):
+            rows += [(f"{value[role]:,.2f}", f"{unit}, {role}") for role in value]
+        elif value is not None:
+            rows.append((f"{value:,.{0 if value >= 1000 else 2}f}", unit))
+    width = max(len(number) for number, _ in rows)
+    head = f"{what}, {figures['suite']}, {figures['seconds']:g} s"
+    return "\n".join([head, *(f"{number.rjust(width)}  {unit}" for number, unit in rows)])

@@ -1,0 +1,123 @@
+# SPDX-License-Identifier: MIT
+"""Run the processes of `qg demo` and `qg bench`, and read what they use. 1 GB is 10^9 bytes, 1 MB 10^6.
+
+A process takes one JSON object per line, {"do": command, ...}, and answers each with one line; its first line says
+that it is ready. It ends when its standard input does, so none outlives this process. The kernel's account of its CPU
+time, all threads, user and system, is read before and after what is measured; starting and connecting do not count.
+"""
+
+import json
+import select
+import subprocess
+import sys
+from contextlib import suppress
+from typing import Any
+
+import click
+
+SUITES = ("aegis-256", "aes-256-gcm", "chacha20-poly1305")
+
+_ANSWER_TIMEOUT_S = 60.0
+_EXIT_TIMEOUT_S = 10.0
+
+suite_option = click.option(
+    "--suite", type=click.Choice(SUITES), help="Cipher to use. Without it: the best that this machine has."
+)
+
+
+def suite_check(asked: str | None, used: str) -> None:
+    """Raise `click.ClickException` unless the session uses the suite that was asked for, if one was."""
+    if asked not in (None, used):
+        raise click.ClickException(f"{asked} is not to be had on this machine, {used} is used; leave out --suite")
+
+
+class Role:
+    """A process that plays one role; `hello` is what it said when it was ready."""
+
+    def __init__(self, name: str, **settings: Any) -> None:
+        self.name = name
+        self._process = subprocess.Popen(
+            [sys.executable, "-m", "qg.cli.roles", name, json.dumps(settings)],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            text=True,
+        )
+        try:
+            self.hello = self._answer(_ANSWER_TIMEOUT_S)
+        except BaseException:
+            self.close()
+            raise
+
+    def ask(self, do: str, timeout_s: float = _ANSWER_TIMEOUT_S, **arguments: Any) -> Any:
+        """Let it do something and return its answer; raises `click.ClickException` with its words if it could not."""
+        assert self._process.stdin
+        with suppress(BrokenPipeError):  # it died: its missing answer says so
+            self._process.stdin.write(json.dumps({"do": do, **arguments}) + "\n")
+            self._process.stdin.flush()
+        return self._answer(timeout_s)
+
+    def _answer(self, timeout_s: float) -> Any:
+        assert self._process.stdout
+        if not select.select([self._process.stdout], [], [], timeout_s)[0]:
+            raise click.ClickException(f"the {self.name} process said nothing for {timeout_s:.0f} s; try again")
+        line = self._process.stdout.readline()
+        if not line:
+            code = self._process.wait()
+            raise click.ClickException(f"the {self.name} process ended with {code}; what it printed above tells why")
+        answer = json.loads(line)
+        if "error" in answer:
+            raise click.ClickException(f"the {self.name} process failed: {answer['error']}")
+        return answer["ok"]
+
+    def close(self) -> None:
+        """End it and wait until it is gone."""
+        with self._process:
+            assert self._process.stdin
+            with suppress(BrokenPipeError):
+                self._process.stdin.close()
+            try:
+                self._process.wait(_EXIT_TIMEOUT_S)
+            except subprocess.TimeoutExpired:
+                self._process.kill()
+
+    def __enter__(self) -> "Role":
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+
+class Interval:
+    """What roles use and count from its making to `stop`; each reads its clocks and counts at one moment."""
+
+    def __init__(self, *roles: Role) -> None:
+        self._roles = roles
+        self._began = [role.ask("usage") for role in roles]
+
+    def stop(self) -> None:
+        """Fill in `used`: role to seconds, CPU seconds and what it counts."""
+        ended = [role.ask("usage") for role in self._roles]
+        self.used: dict[str, dict[str, float]] = {
+            role.name: {key: after[key] - before[key] for key in before}
+            for role, before, after in zip(self._roles, self._began, ended, strict=True)
+        }
+        self.wall_s = self.used[self._roles[-1].name]["at_s"]
+        self.cpu_s = sum(used["cpu_s"] for used in self.used.values())
+
+    def per_gb(self, n_bytes: float) -> dict[str, Any]:
+        """Speed, and CPU seconds per GB of each role and in all."""
+        cpu_s = {name: used["cpu_s"] for name, used in self.used.items()} | {"total": self.cpu_s}
+        return {
+            "mb_per_s": n_bytes / self.wall_s / 1e6,
+            "cpu_s_per_gb": {name: seconds / n_bytes * 1e9 for name, seconds in cpu_s.items()},
+        }
+
+
+def roles_start(suite: str | None, folder: str = "") -> tuple[Role, Role]:
+    """Start a sender and a receiver, which puts files into `folder`; both use `suite`, None for the best there is."""
+    receiver = Role("receiver", suite=suite, folder=folder)
+    try:
+        return Role("sender", suite=suite), receiver
+    except BaseException:
+        receiver.close()
+        raise

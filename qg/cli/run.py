@@ -1,0 +1,123 @@
+# SPDX-License-Identifier: MIT
+"""`qg run`: a node that runs until it is stopped."""
+
+import asyncio
+import logging
+from pathlib import Path
+from typing import Any
+
+import click
+import msgspec
+
+import qg
+from qg.cli.common import (
+    ENDPOINT,
+    FILE,
+    Parsed,
+    address_shown,
+    control_option,
+    descriptors_raise,
+    identity_open,
+    identity_option,
+    network_option,
+    passphrase_option,
+    signals_caught,
+)
+from qg.control import ControlServer, control_path_default, status_object
+
+_log = logging.getLogger("qg.cli")
+
+
+def _relay_user_parse(text: str) -> Any:
+    return text if text in ("none", "members") else qg.PeerId(text)
+
+
+@click.command
+@click.option("-c", "--config", "config_file", type=FILE, metavar="FILE", help="Configuration in TOML.")
+@identity_option
+@passphrase_option
+@click.option(
+    "--listen",
+    type=ENDPOINT,
+    multiple=True,
+    metavar="ENDPOINT",
+    help="Where to wait for peers, such as tcp://0.0.0.0:7447. May be given several times.",
+)
+@network_option
+@click.option(
+    "--relay",
+    type=Parsed("none|members|PEERID", _relay_user_parse),
+    multiple=True,
+    metavar="none|members|PEERID",
+    help="For whom to relay: nobody, the closed network, or these PeerIDs. May be given several times.",
+)
+@click.option("--log-level", type=click.Choice(["debug", "info", "warning", "error"]), help="What is logged on stderr.")
+@control_option
+def command(
+    config_file: str | None,
+    identity: str | None,
+    passphrase_file: str | None,
+    control: str | None,
+    **options: Any,
+) -> None:
+    """Run a node until SIGINT, SIGTERM or `qg stop`, and print the address that others paste.
+
+    Options win over the configuration file. Without --listen (or `listen` in the file) the node only dials. Relaying
+    is off unless --relay, or [relay] in the file, allows it.
+
+    \b
+    Examples:
+      qg run --listen tcp://0.0.0.0:7447
+      qg run --identity node.key --listen tcp://0.0.0.0:7447 --network friends.net --relay members
+      qg run -c qg.toml --log-level debug
+
+    \b
+    A configuration file, every key optional:
+      identity = "node.key"
+      listen = ["tcp://0.0.0.0:7447", "tcp://[::]:7447"]
+      network_secret = "friends.net"
+      [relay]
+      allow = "members"
+      ports = [7447]
+    """
+    config = qg.Config.load(config_file) if config_file else qg.Config()
+    config = _options_apply(config, **options)
+    logging.basicConfig(level=config.log_level.upper(), format="%(asctime)s %(levelname)s %(name)s: %(message)s")
+    descriptors_raise()
+    key_file = identity or config.identity
+    if key_file is None:
+        _log.warning("no key file: a throw-away identity, new at every start; make one with `qg keygen`")
+    control_path = Path(control or config.control_socket or control_path_default())
+    asyncio.run(_node_run(identity_open(key_file, passphrase_file), config, control_path))
+
+
+def _options_apply(
+    config: "qg.Config",
+    listen: "tuple[qg.Endpoint, ...]",
+    network: str | None,
+    relay: "tuple[str | qg.PeerId, ...]",
+    log_level: str | None,
+) -> "qg.Config":
+    """Put what was given on the command line over the configuration."""
+    given: dict[str, Any] = {"listen": listen, "network_secret": network, "log_level": log_level}
+    if relay:
+        words = [user for user in relay if isinstance(user, str)]
+        if words and len(relay) > 1:
+            raise click.UsageError(f"--relay {words[0]} stands alone; give it once, or only PeerIDs")
+        given["relay"] = msgspec.structs.replace(config.relay, allow=words[0] if words else relay)
+    return msgspec.structs.replace(config, **{name: value for name, value in given.items() if value})
+
+
+async def _node_run(identity: "qg.Identity", config: "qg.Config", control_path: Path) -> None:
+    stopped = asyncio.Event()
+    node = qg.Node(identity, listen=config.listen, config=config)
+    answers = {"status": lambda: status_object(node.status()), "stop": stopped.set}
+    # The socket is taken before the node starts and given back after it has closed: it tells who is running.
+    async with ControlServer(control_path, answers):
+        with signals_caught(stopped.set):
+            async with node:
+                for address in node.addresses:
+                    print(address_shown(address), flush=True)
+                _log.info("running; control socket %s", control_path)
+                await stopped.wait()
+                _log.info("closing")

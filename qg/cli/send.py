@@ -1,0 +1,44 @@
+# SPDX-License-Identifier: MIT
+"""`qg send`: a file to whoever runs `qg receive`."""
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import click
+
+import qg
+from qg.cli.common import ADDRESS, FILE, async_run, node_make, node_options, via_option
+from qg.cli.text import Progress, size_text
+from qg.extenders.files import Sent, file_send
+
+
+@click.command
+@click.argument("file", type=FILE)
+@click.argument("address", type=ADDRESS)
+@via_option
+@node_options
+def command(file: str, address: "qg.Address", via: "tuple[qg.Address, ...]", **options: Any) -> None:
+    """Send FILE to the node at ADDRESS, which runs `qg receive`. A folder is sent as a tar file.
+
+    It is done once the other side has checked the SHA-256 and its disk has the file. With --via it goes through
+    relays: the nearest one sees your address but not where it goes, the receiver does not see your address.
+
+    \b
+    Examples:
+      qg send holiday.mp4 'qg://...@203.0.113.7:7447'
+      qg send ~/photos 'qg://...'
+      qg send plan.pdf 'qg://...' --via 'qg://...' --network friends.net
+    """
+    sent = async_run(_send(node_make(**options), Path(file), address, via))
+    print(f"{sent.digest.hex()}  {sent.name}  ({size_text(sent.size)}, checked by the receiver)")
+
+
+async def _send(node: "qg.Node", file: Path, address: "qg.Address", via: "Sequence[qg.Address]") -> Sent:
+    progress = Progress()
+    async with node:
+        peer = await node.connect(address, via=via or None)
+        try:
+            return await file_send(peer, file, on_progress=progress.show)
+        finally:
+            progress.clear()

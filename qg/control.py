@@ -1,0 +1,206 @@
+# SPDX-License-Identifier: MIT
+"""The control socket of a running node: how `qg status` and `qg stop` reach `qg run`.
+
+A Unix socket of mode 0600, so that only its owner and root may use it. One JSON object per line: the request
+`{"do": "status"}` is answered by `{"ok": ...}` or `{"error": "text"}`. The socket stays open to who asked for `stop`
+until the node has closed: its end says that the node is gone.
+"""
+
+import asyncio
+import errno
+import os
+import socket
+from collections.abc import Callable, Mapping
+from contextlib import suppress
+from pathlib import Path
+from typing import Any, final
+
+import msgspec
+
+from qg.errors import LocalError, QGError
+from qg.types import Status
+
+__all__ = ["ControlServer", "control_ask", "control_path_default", "control_stop", "status_object"]
+
+_LINE_MAX = 4096  # longest request; a longer one ends the connection
+_CONNECTIONS_MAX = 16  # at a time; one more is closed at once
+_ANSWER_TIMEOUT_S = 10.0
+_CLOSE_TIMEOUT_S = 60.0
+
+
+class _Request(msgspec.Struct):
+    do: str
+
+
+class _Answer(msgspec.Struct, omit_defaults=True):
+    ok: Any = None
+    error: str | None = None
+
+
+def control_path_default() -> Path:
+    """Give the socket that is used when none is named: in the user's run-time folder, else in that for state."""
+    if runtime := os.environ.get("XDG_RUNTIME_DIR"):
+        return Path(runtime, "qg.sock")
+    return Path(os.environ.get("XDG_STATE_HOME") or Path.home() / ".local" / "state", "qg", "qg.sock")
+
+
+def status_object(status: Status) -> dict[str, Any]:
+    """Turn a status into what JSON can hold: identifiers as their text, peers and links as objects."""
+    table = status._asdict() | {
+        "peers": [peer._asdict() for peer in status.peers],
+        "links": [link._asdict() for link in status.links],
+        "counters": dict(status.counters),
+    }
+    plain: dict[str, Any] = msgspec.to_builtins(table, enc_hook=str)
+    return plain
+
+
+@final
+class ControlServer:
+    """Answer requests on a control socket, each by the function of its name.
+
+    The socket is taken when the server is made, which raises `LocalError` if another node answers there; a socket
+    that nobody listens on any more is replaced. Requests are answered inside `async with`.
+    """
+
+    def __init__(self, path: str | os.PathLike[str], answers: Mapping[str, Callable[[], object]]) -> None:
+        self._path = os.fspath(path)
+        self._answers = answers
+        self._open: set[asyncio.BaseTransport] = set()
+        self._socket = _socket_bind(self._path)
+        self._inode = os.stat(self._path).st_ino
+
+    async def __aenter__(self) -> "ControlServer":
+        loop = asyncio.get_running_loop()
+        self._server = await loop.create_unix_server(lambda: _Connection(self._answers, self._open), sock=self._socket)
+        return self
+
+    async def __aexit__(self, *_: object) -> None:
+        self._server.close()
+        for transport in set(self._open):
+            transport.close()
+        with suppress(FileNotFoundError):
+            if os.stat(self._path).st_ino == self._inode:  # not that of a node that came after
+                os.unlink(self._path)
+
+
+def _socket_bind(path: str) -> socket.socket:
+    Path(path).parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+    if _is_answered(path):
+        raise LocalError(f"another node uses the control socket {path}: stop it, or give another with --control")
+    with suppress(FileNotFoundError):
+        os.unlink(path)
+    listener = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+    umask = os.umask(0o177)  # the mode must be right from the first moment on
+    try:
+        listener.bind(path)
+        listener.listen(_CONNECTIONS_MAX)
+    except OSError as error:
+        listener.close()
+        raise LocalError(f"the control socket {path} cannot be made: {error}; give another with --control") from None
+    finally:
+        os.umask(umask)
+    return listener
+
+
+def _is_answered(path: str) -> bool:
+    """Tell whether somebody listens there; raises `LocalError` if the path is something else than a socket."""
+    with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as probe:
+        probe.setblocking(False)
+        try:
+            probe.connect(path)
+        except (FileNotFoundError, ConnectionRefusedError) as error:
+            if isinstance(error, ConnectionRefusedError) and not Path(path).is_socket():
+                raise LocalError(f"{path} is not a control socket: give another path with --control") from None
+            return False
+        except OSError as error:
+            if error.errno == errno.EAGAIN:  # its backlog is full, so there is somebody
+                return True
+            raise LocalError(f"the control socket {path} cannot be used: {error}; give another by --control") from None
+    return True
+
+
+class _Connection(asyncio.Protocol):
+    """One client of the socket."""
+
+    def __init__(self, answers: Mapping[str, Callable[[], object]], open_: set[asyncio.BaseTransport]) -> None:
+        self._answers = answers
+        self._open = open_
+        self._received = bytearray()
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        assert isinstance(transport, asyncio.WriteTransport)
+        self._transport = transport
+        self._open.add(transport)
+        if len(self._open) > _CONNECTIONS_MAX:
+            transport.close()
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        self._open.discard(self._transport)
+
+    def data_received(self, data: bytes) -> None:
+        self._received += data
+        *lines, self._received = self._received.split(b"\n")
+        for line in lines:
+            self._transport.write(msgspec.json.encode(self._answer(line), enc_hook=str) + b"\n")
+        if len(self._received) > _LINE_MAX:
+            self._transport.close()
+
+    def _answer(self, line: bytearray) -> _Answer:
+        try:
+            request = msgspec.json.decode(line, type=_Request)
+            if request.do not in self._answers:
+                return _Answer(error=f"{request.do!r} is not one of: {', '.join(self._answers)}")
+            return _Answer(ok=self._answers[request.do]())
+        except msgspec.DecodeError as error:
+            return _Answer(error=f"not a request: {error}")
+        except QGError as error:
+            return _Answer(error=str(error))
+
+
+def control_ask(path: str | os.PathLike[str], do: str) -> Any:
+    """Send one request to the node behind the socket and return its answer; blocks for at most 10 s.
+
+    Raises `LocalError` if no node answers there, or with the node's words if it refuses.
+    """
+    with _socket_connect(os.fspath(path)) as connection:
+        return _answer_read(connection, os.fspath(path), do)
+
+
+def control_stop(path: str | os.PathLike[str]) -> None:
+    """Ask the node behind the socket to stop and return when it has closed; errors as for `control_ask`."""
+    with _socket_connect(os.fspath(path)) as connection:
+        _answer_read(connection, os.fspath(path), "stop")
+        connection.settimeout(_CLOSE_TIMEOUT_S)
+        try:
+            while connection.recv(_LINE_MAX):
+                pass
+        except TimeoutError:
+            raise LocalError(f"the node at {path} is still closing after {_CLOSE_TIMEOUT_S:.0f} s") from None
+
+
+def _socket_connect(path: str) -> socket.socket:
+    connection = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+    connection.settimeout(_ANSWER_TIMEOUT_S)
+    try:
+        connection.connect(path)
+    except OSError as error:
+        connection.close()
+        hint = "start it with `qg run`, or name its socket with --control"
+        raise LocalError(f"no node answers at {path} ({error.strerror or error}); {hint}") from None
+    return connection
+
+
+def _answer_read(connection: socket.socket, path: str, do: str) -> Any:
+    try:
+        connection.sendall(msgspec.json.encode(_Request(do)) + b"\n")
+        with connection.makefile("rb") as lines:
+            line = lines.readline()
+    except OSError as error:
+        raise LocalError(f"the node at {path} did not answer ({error}); is it stopped or overloaded?") from None
+    if not line:
+        raise LocalError(f"the node at {path} is closing; try again when it has started anew")
+    answer = msgspec.json.decode(line, type=_Answer)
+    if answer.error is not None:
+        raise LocalError(f"the node at {path} says: {answer.error}")
+    return answer.ok

@@ -1,0 +1,179 @@
+# SPDX-License-Identifier: MIT
+"""The control socket belongs to its owner, answers what it knows, and leaves nothing behind."""
+
+import asyncio
+import os
+import socket
+import stat
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from types import MappingProxyType
+from typing import Any
+
+import pytest
+
+from qg.control import ControlServer, control_ask, control_path_default, control_stop, status_object
+from qg.errors import LocalError
+from qg.types import ExtenderId, LinkInfo, LinkKey, PeerId, PeerInfo, Status
+
+PEER = PeerId(bytes(32))
+
+
+def served(path: Path, answers: Mapping[str, Callable[[], object]], client: Callable[[], Any]) -> Any:
+    """Run a blocking client while the server answers."""
+
+    async def main() -> Any:
+        async with ControlServer(path, answers):
+            return await asyncio.to_thread(client)
+
+    return asyncio.run(main())
+
+
+def raw_answer(path: Path, line: bytes) -> bytes:
+    with socket.socket(socket.AF_UNIX) as connection:
+        connection.connect(str(path))
+        connection.sendall(line)
+        return connection.recv(65536)
+
+
+def test_only_the_owner_may_use_the_socket(tmp_path: Path) -> None:
+    path = tmp_path / "qg.sock"
+    mode = served(path, {}, lambda: os.stat(path).st_mode)
+    assert stat.S_ISSOCK(mode)
+    assert stat.S_IMODE(mode) == 0o600
+
+
+def test_an_answer_comes_back_as_plain_values(tmp_path: Path) -> None:
+    path = tmp_path / "qg.sock"
+    assert served(path, {"status": lambda: {"peer": PEER, "n": 3}}, lambda: control_ask(path, "status")) == {
+        "peer": str(PEER),
+        "n": 3,
+    }
+
+
+def test_a_refusal_comes_back_as_an_error(tmp_path: Path) -> None:
+    path = tmp_path / "qg.sock"
+
+    def refuse() -> object:
+        raise LocalError("not started yet")
+
+    with pytest.raises(LocalError, match="not started yet"):
+        served(path, {"status": refuse}, lambda: control_ask(path, "status"))
+
+
+@pytest.mark.parametrize("line", [b"{}\n", b"status\n", b'{"do": "format disk"}\n', b"\xff\n", b'{"do": 3}\n'])
+def test_nonsense_is_answered_with_an_error_and_the_server_lives_on(tmp_path: Path, line: bytes) -> None:
+    path = tmp_path / "qg.sock"
+
+    def client() -> tuple[bytes, Any]:
+        return raw_answer(path, line), control_ask(path, "status")
+
+    answer, after = served(path, {"status": lambda: 1}, client)
+    assert answer.startswith(b'{"error":')
+    assert after == 1
+
+
+def test_a_request_without_an_end_is_cut_off(tmp_path: Path) -> None:
+    path = tmp_path / "qg.sock"
+    assert served(path, {}, lambda: raw_answer(path, b"x" * 8192)) == b""
+
+
+def test_who_asks_to_stop_is_answered_and_stays_connected_until_the_server_has_gone(tmp_path: Path) -> None:
+    path = tmp_path / "qg.sock"
+    client = socket.socket(socket.AF_UNIX)
+
+    def ask() -> tuple[bytes, bytes]:
+        client.connect(str(path))
+        with client.makefile("rwb", buffering=0) as lines:
+            lines.write(b'{"do": "stop"}\n')
+            first = lines.readline()
+            lines.write(b'{"do": "status"}\n')
+            return first, lines.readline()
+
+    with client:
+        assert served(path, {"stop": lambda: None, "status": lambda: 1}, ask) == (b"{}\n", b'{"ok":1}\n')
+        assert client.recv(1) == b""
+
+
+def test_stop_returns_when_the_server_has_gone(tmp_path: Path) -> None:
+    path = tmp_path / "qg.sock"
+
+    async def main() -> None:
+        stopped = asyncio.Event()
+        async with ControlServer(path, {"stop": stopped.set}):
+            client = asyncio.create_task(asyncio.to_thread(control_stop, path))
+            await stopped.wait()
+            assert not client.done()
+        await client
+
+    asyncio.run(main())
+
+
+def test_the_socket_of_a_dead_node_is_replaced_and_taken_away_at_the_end(tmp_path: Path) -> None:
+    path = tmp_path / "qg.sock"
+    with socket.socket(socket.AF_UNIX) as dead:
+        dead.bind(str(path))
+    assert served(path, {"status": lambda: 1}, lambda: control_ask(path, "status")) == 1
+    assert not path.exists()
+
+
+def test_the_socket_of_a_living_node_is_refused(tmp_path: Path) -> None:
+    path = tmp_path / "qg.sock"
+
+    def second() -> None:
+        with pytest.raises(LocalError, match="another node"):
+            ControlServer(path, {})
+
+    served(path, {}, second)
+
+
+def test_a_file_that_is_no_socket_is_refused_and_stays(tmp_path: Path) -> None:
+    path = tmp_path / "qg.sock"
+    path.write_text("precious")
+    with pytest.raises(LocalError, match="not a control socket"):
+        ControlServer(path, {})
+    assert path.read_text() == "precious"
+
+
+def test_a_path_that_is_too_long_says_so(tmp_path: Path) -> None:
+    with pytest.raises(LocalError, match="--control"):
+        ControlServer(tmp_path / ("x" * 120), {})
+
+
+def test_asking_where_nobody_is_says_what_to_do(tmp_path: Path) -> None:
+    with pytest.raises(LocalError, match="qg run"):
+        control_ask(tmp_path / "none.sock", "status")
+
+
+def test_without_a_run_time_folder_the_socket_is_in_the_users_state(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("XDG_RUNTIME_DIR", "/run/user/7")
+    assert control_path_default() == Path("/run/user/7/qg.sock")
+    monkeypatch.delenv("XDG_RUNTIME_DIR")
+    monkeypatch.setenv("XDG_STATE_HOME", "/home/a/state")
+    assert control_path_default() == Path("/home/a/state/qg/qg.sock")
+
+
+def test_a_status_becomes_objects_and_texts() -> None:
+    link = LinkInfo(PEER, "tcp", "127.0.0.1:1", True, "aegis-256", 1.0, 0, 1, 2, 3, None)
+    service = ExtenderId(bytes(16))
+    status = Status(
+        version="1",
+        peer_id=PEER,
+        link_key=LinkKey(bytes(32)),
+        uptime_s=1.5,
+        listen=("tcp://127.0.0.1:1",),
+        peers=(PeerInfo(PEER, 1, 3, (service,)),),
+        links=(link,),
+        relayed_bytes=0,
+        n_splices=0,
+        counters=MappingProxyType({"replay": 2}),
+        memory_bytes=0,
+        locked_bytes=0,
+        is_locked=True,
+        clock_skew_s=None,
+    )
+    plain = status_object(status)
+    assert plain["peer_id"] == str(PEER)
+    assert plain["links"][0]["suite"] == "aegis-256"
+    assert plain["peers"][0]["extenders"] == (str(service),)
+    assert plain["counters"] == {"replay": 2}
