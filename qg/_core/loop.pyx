@@ -52,6 +52,7 @@ cdef int loop_init(loop_t *loop, const loop_hooks_t *hooks, void *ctx, size_t re
 cdef void handles_close(loop_t *loop) noexcept nogil:
     uv_close(<uv_handle_t *>&loop.timer, NULL)
     uv_close(<uv_handle_t *>&loop.turn, NULL)
+    uv_run(&loop.uv, UV_RUN_DEFAULT)    # returns at once when loop_stop came in the turn end behind the last run
     uv_run(&loop.uv, UV_RUN_DEFAULT)
     uv_loop_close(&loop.uv)
 
