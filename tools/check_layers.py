@@ -27,7 +27,7 @@ CORE = {
     "L5": ("handshake", "mux", "cover"),
     "L6": ("session",),
     "L7": ("layer", "relay", "guard", "flow"),
-    "L8": ("channel", "circuit", "engine"),
+    "L8": ("channel", "circuit", "engine", "endpoint"),  # endpoint: owns a session for the tests
     "L9": ("loop", "tcp", "resolve", "udp", "probe"),
     "L10": ("runtime",),
 }
