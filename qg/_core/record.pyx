@@ -4,8 +4,8 @@ from libc.stdint cimport uint8_t, uint16_t, uint32_t, uint64_t
 from libc.string cimport memcpy, memset
 
 from .crypto cimport (
-    aead_init, aead_nonce_len, aead_open, aead_seal, aead_tag_len, chacha20_keystream, hkdf_expand, hkdf_extract, hkdf_label,
-    wipe)
+    aead_init, aead_nonce_len, aead_open, aead_seal, aead_tag_len, chacha20_keystream, exactly, hkdf_expand, hkdf_extract,
+    hkdf_label, wipe)
 from .status cimport E_LENGTH, E_SUITE, OK, RECORD_LEN_MAX
 from .sys cimport load_be64, store_be16, store_be64
 
@@ -162,6 +162,18 @@ cdef int record_open(record_dir_t *direction, uint8_t *dst, const uint8_t *src, 
     direction.seq += 1
     record_spent(direction, len, now_ns)
     return n
+
+
+def export_secrets(bytes k1 not None, bytes k2 not None, bytes h not None):
+    """Derive what a session keeps beside its record keys: (psk of the next re-keying, exporter secret)."""
+    cdef uint8_t[32] x
+    cdef uint8_t[32] psk
+    cdef uint8_t[32] exporter
+    record_extract(x, exactly(k1, 32, "k1"), exactly(k2, 32, "k2"), exactly(h, 32, "h"))
+    record_rekey_psk(psk, x)
+    record_exporter(exporter, x)
+    wipe(x, 32)
+    return psk[:32], exporter[:32]
 
 
 cdef class RecordDirection:

@@ -591,6 +591,20 @@ def parse_hello(bytes data not None):
             "services": [hello.services[16 * i:16 * i + 16] for i in range(hello.n_services)]}
 
 
+def parse_varint(bytes data not None):
+    """Parse the varint at the front of `data`: (bytes read, value), or (negative status code, None)."""
+    cdef uint64_t value = 0
+    cdef int rc = varint_get(data, len(data), &value)
+    return (rc, None) if rc < 0 else (rc, value)
+
+
+def build_varint(uint64_t value):
+    """Build the shortest varint; `value` is below 2^62."""
+    cdef uint8_t[VARINT_MAX] out
+    cdef int n = varint_put(out, value)
+    return (<char *>out)[:n]
+
+
 def build_data(uint64_t id, bytes data not None, int type=FRAME_DATA):
     """Build a DATA or DATA_FIN frame."""
     cdef uint8_t[DATA_HEAD_MAX] head
@@ -605,6 +619,105 @@ def build_open(uint64_t id, int kind, int priority, uint64_t credit, bytes data 
     return bytes(out[:n])
 
 
+def build_offset(int type, uint64_t id, uint64_t offset):
+    """Build an ACCEPT, CREDIT or SESSION_CREDIT frame; the last has no id."""
+    cdef uint8_t[CONTROL_FRAME_MAX] out
+    cdef int n
+    if type == FRAME_SESSION_CREDIT:
+        n = frame_put_session_credit(out, offset)
+    else:
+        n = frame_put_offset(out, type, id, offset)
+    return (<char *>out)[:n]
+
+
+def build_reset(uint64_t id, uint64_t reason, uint64_t sent):
+    """Build a RESET frame."""
+    cdef uint8_t[CONTROL_FRAME_MAX] out
+    cdef int n = frame_put_reset(out, id, reason, sent)
+    return (<char *>out)[:n]
+
+
+def build_ping(int type, uint64_t token):
+    """Build a PING or PONG frame."""
+    cdef uint8_t[CONTROL_FRAME_MAX] out
+    cdef int n = frame_put_ping(out, type, token)
+    return (<char *>out)[:n]
+
+
+def build_close(uint64_t reason, bytes text not None):
+    """Build a CLOSE frame; ValueError for a text above 64 bytes."""
+    cdef uint8_t[CLOSE_TEXT_MAX + 16] out
+    cdef int n
+    if len(text) > CLOSE_TEXT_MAX:
+        raise ValueError("the text of CLOSE has at most 64 bytes")
+    n = frame_put_close(out, reason, text, len(text))
+    return (<char *>out)[:n]
+
+
+def build_hello(dict fields=None):
+    """Build a HELLO frame from what `parse_hello` gives; None for an empty one."""
+    cdef uint8_t[4 + HELLO_MAX] out
+    cdef hello_t hello
+    cdef bytes instance, services
+    cdef int n
+    if fields is None:
+        n = frame_put_empty_hello(out)
+        return (<char *>out)[:n]
+    memset(&hello, 0, sizeof(hello))
+    hello.session_credit = fields["session_credit"]
+    hello.max_service_streams = fields["max_service_streams"]
+    hello.max_pipes = fields["max_pipes"]
+    hello.max_message = fields["max_message"]
+    hello.padding, hello.worker, hello.n_workers = fields["padding"], fields["worker"], fields["n_workers"]
+    instance, services = fields["instance"], b"".join(fields["services"])
+    if len(instance) != 8 or len(services) > 16 * HELLO_SERVICES_MAX or len(services) % 16:
+        raise ValueError("an instance has 8 bytes, a service 16, and there are at most 250 of them")
+    memcpy(hello.instance, <const uint8_t *>instance, 8)
+    hello.services = services
+    hello.n_services = len(services) // 16
+    if fields["terms"] is not None:
+        hello.has_terms = 1
+        hello.rate_kib, hello.burst_kib = fields["terms"]
+    n = frame_put_hello(out, &hello)
+    return (<char *>out)[:n]
+
+
+cdef tuple address_tuple(const address_t *address):
+    if address.type == ADDRESS_NAME:
+        return address.type, address.name[:address.name_len], address.port
+    return address.type, address.ip[:4 if address.type == ADDRESS_IP4 else 16], address.port
+
+
+cdef int address_fill(address_t *address, tuple fields) except -1:
+    cdef bytes host
+    memset(address, 0, sizeof(address_t))
+    address.type, host, address.port = fields
+    if address.type == ADDRESS_NAME:
+        address.name, address.name_len = host, len(host)
+        return 0
+    if len(host) != (4 if address.type == ADDRESS_IP4 else 16):
+        raise ValueError("an address has 4 or 16 bytes")
+    memcpy(address.ip, <const uint8_t *>host, len(host))
+    return 0
+
+
+def parse_address(bytes data not None):
+    """Parse the address at the front of `data`: (bytes read, (type, host, port)), or (negative status code, None)."""
+    cdef address_t address
+    cdef int rc = address_parse(&address, data, len(data))
+    return (rc, None) if rc < 0 else (rc, address_tuple(&address))
+
+
+def build_address(tuple fields not None):
+    """Build an address from (type, host, port)."""
+    cdef uint8_t[ADDRESS_MAX] out
+    cdef address_t address
+    cdef int n
+    address_fill(&address, fields)
+    n = address_put(out, &address)
+    return (<char *>out)[:n]
+
+
 def parse_open_relay(bytes data not None):
     """Parse the bytes of OPEN(relay): (link key, PeerID, [(type, ip, port)]), or a negative status code."""
     cdef open_relay_t relay
@@ -612,8 +725,21 @@ def parse_open_relay(bytes data not None):
     if rc < 0:
         return rc
     return (relay.link_key[:32], relay.peer_id[:32],
-            [(relay.addresses[i].type, relay.addresses[i].ip[:4 if relay.addresses[i].type == ADDRESS_IP4 else 16],
-              relay.addresses[i].port) for i in range(relay.n_addresses)])
+            [address_tuple(&relay.addresses[i]) for i in range(relay.n_addresses)])
+
+
+def build_open_relay(bytes link_key not None, bytes peer_id not None, list addresses not None):
+    """Build the bytes of OPEN(relay) for up to four addresses."""
+    cdef uint8_t[65 + 4 * ADDRESS_MAX] out
+    cdef open_relay_t relay
+    cdef int n
+    if not (len(link_key) == len(peer_id) == 32 and len(addresses) <= RELAY_ADDRESSES_MAX):
+        raise ValueError("a link key and a PeerID have 32 bytes, and there are at most four addresses")
+    relay.link_key, relay.peer_id, relay.n_addresses = link_key, peer_id, len(addresses)
+    for n in range(<int>relay.n_addresses):
+        address_fill(&relay.addresses[n], addresses[n])
+    n = open_relay_put(out, &relay)
+    return (<char *>out)[:n]
 
 
 def pad_length(size_t length, int padding):
