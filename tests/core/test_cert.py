@@ -145,6 +145,16 @@ def test_a_full_set_forgets_its_oldest_entry():
     assert cache.n_checks == 6
 
 
+def test_the_cache_uses_all_its_sets():
+    cache = CertCache(1024)
+    links = [crypto.x25519_public_key(fixed_bytes(f"link {i}", 32)) for i in range(40)]
+    certs = [cert.cert_bytes(SEED, link, NOT_AFTER_S) for link in links]
+    for _ in range(2):
+        for made, link in zip(certs, links, strict=True):
+            cache.verify(made, link, NOW_S)
+    assert (cache.n_checks, cache.n_hits) == (40, 40)
+
+
 @pytest.mark.parametrize("n_entries", [0, 1, 2, 3, 5, 6, 1023])
 def test_a_cache_has_a_power_of_two_of_entries(n_entries):
     with pytest.raises(ValueError):

@@ -8,6 +8,7 @@ import sys
 
 import pytest
 from core.crypto_help import ROOT
+
 from qg._core.secret import SecretPool
 
 SLOT_LEN = 1536
@@ -91,22 +92,23 @@ def test_misuse_is_refused(arguments):
 
 
 def test_a_forked_child_reads_zeros_and_gets_no_slot():
-    pool = SecretPool(10)
-    slot, other = pool.take(), pool.take()
-    pool.write(slot, b"\xa5" * SLOT_LEN)
+    pool = SecretPool(SLAB_SLOTS)
+    slots = [pool.take() for _ in range(SLAB_SLOTS)]
+    for slot in slots:
+        pool.write(slot, b"\xa5" * SLOT_LEN)
     if not pool.is_wiped_on_fork:
         pytest.skip("this system cannot wipe memory on fork")
 
     def child():
-        content = pool.read(slot)
-        pool.give(other)
-        return repr((content == bytes(SLOT_LEN), pool.is_alive, pool.take(), pool.n_taken)).encode()
+        is_wiped = all(pool.read(slot) == bytes(SLOT_LEN) for slot in slots)
+        pool.give(slots[0])
+        return repr((is_wiped, pool.is_alive, pool.take(), pool.n_taken)).encode()
 
-    assert in_child(child) == b"(True, False, None, 2)"
+    assert in_child(child) == f"(True, False, None, {SLAB_SLOTS})".encode()
     assert pool.is_alive
-    assert pool.read(slot) == b"\xa5" * SLOT_LEN
-    pool.give(other)
-    assert pool.n_taken == 1
+    assert all(pool.read(slot) == b"\xa5" * SLOT_LEN for slot in slots)
+    pool.give(slots[0])
+    assert pool.n_taken == SLAB_SLOTS - 1
 
 
 def test_a_forked_child_may_drop_the_pool():
