@@ -29,7 +29,7 @@ CORE = {
     "L7": ("layer", "relay", "guard", "flow"),
     "L8": ("channel", "circuit", "engine", "endpoint"),  # endpoint: owns a session for the tests
     "L9": ("loop", "tcp", "resolve", "udp", "probe"),
-    "L10": ("runtime",),
+    "L10": ("worker", "runtime"),
 }
 
 # Level -> modules of qg/, above the core. A package counts as one module; "qg" is qg/__init__.py, the public names.
@@ -50,8 +50,8 @@ BORDER = ("runtime", "keyfile", "message", "_build_info")
 # Modules that only some may import.
 ONLY_FOR = {
     "_core.sodium": ("_core.crypto", "_core.secret", "_core.keyfile"),
-    # runtime: the type of a socket address and nothing else.
-    "_core.uv": ("_core.loop", "_core.tcp", "_core.resolve", "_core.udp", "_core.probe", "_core.runtime"),
+    # worker: the type of a socket address and nothing else.
+    "_core.uv": ("_core.loop", "_core.tcp", "_core.resolve", "_core.udp", "_core.probe", "_core.worker"),
 }
 
 # Level -> levels below it that it may not know: the loop reaches the engine through function pointers.
@@ -66,6 +66,7 @@ EDGES = {
     ("_core.engine", "_core.circuit"): "the engine tells circuits what became of their channels",
     ("_core.keyfile", "_core.cert"): "PeerID and link certificates of the keys it holds",
     ("_core.keyfile", "errors"): "raises the public errors itself; P0 imports nothing of the core",
+    ("_core.runtime", "_core.worker"): "the border owns its workers",
     ("_core.tcp", "_core.loop"): "a socket belongs to a loop",
     ("_core.resolve", "_core.loop"): "a look-up belongs to a loop",
     ("_core.resolve", "_core.tcp"): "socket addresses become addresses of the wire in one place",

@@ -9,6 +9,7 @@ from libc.stdint cimport uint8_t, uint16_t, uint32_t, uint64_t
 
 from .flow cimport flow_t, outbox_t
 from .guard cimport bucket_t, guard_t
+from .handshake cimport local_t
 from .heap cimport heap_node_t, heap_t
 from .memory cimport chain_t, pool_t
 from .mux cimport mux_hooks_t, stream_t
@@ -59,6 +60,7 @@ ctypedef struct path_t:         # a circuit under construction, or a direct link
     path_t *next
     path_t *prev
     uint8_t is_new              # no existing session may be taken
+    local_t *identity           # throw-away identity to show to the target; owned slot, NULL: the node's
     hop_t hops[1]               # n_hops of them
 
 ctypedef struct channel_t:
@@ -76,6 +78,7 @@ ctypedef struct channel_t:
     flow_t *flows
     bucket_t pipes              # rate of pipes and relay streams that the peer opens
     address_t remote            # links
+    local_t *identity           # of this session alone; owned slot, NULL: the node's
     uint64_t accept_ns
     uint64_t sink_ns            # when a sink shuts, then closes
     uint8_t kind                # channel_kind_t

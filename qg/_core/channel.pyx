@@ -12,6 +12,7 @@ from .memory cimport BLOCK_LARGE, block_room, block_t, block_take, chain_clear, 
 from .mux cimport (
     FLAG_DEAD, STREAM_ACCEPTED, STREAM_CREDIT, STREAM_FIN, STREAM_GONE, STREAM_RESET, sink_t, stream_bind, stream_finish,
     stream_reset, stream_t, stream_used)
+from .secret cimport secret_give
 from .session cimport (
     LAYER_NONE, SESSION_KEYED, SESSION_OPEN, carrier_t, session_admit, session_bind, session_clear, session_close, session_drop,
     session_feed, session_has_output, session_listen, session_pump, session_t, session_wake)
@@ -381,4 +382,5 @@ cdef void channels_sweep(engine_t *engine, uint64_t now_ns) noexcept nogil:
         channel = engine.ended
         engine.ended = channel.next
         session_clear(&channel.session, now_ns)
+        secret_give(engine.ctx.party.secrets, channel.identity)
         mem_give(engine.pool, channel, sizeof(channel_t))

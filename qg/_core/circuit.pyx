@@ -13,6 +13,7 @@ from .heap cimport heap_set
 from .memory cimport mem_give, mem_take
 from .mux cimport mux_can_open, mux_open, stream_reset, stream_t
 from .relay cimport SPLICE_WAITS, relay_join, relay_open, relay_refuse, splice_t
+from .secret cimport secret_give
 from .session cimport LAYER_SOURCE, SESSION_OPEN, session_close, session_connect, session_drop
 from .status cimport (
     E_IDENTITY, LAYER_OVERHEAD, OK, REASON_BUSY, REASON_CANCELLED, REASON_HOPS, REASON_LIMIT, REASON_MEMORY, REASON_PROTOCOL,
@@ -168,6 +169,7 @@ cdef void path_free(engine_t *engine, path_t *path) noexcept nogil:
         engine.paths = path.next
     if path.next is not NULL:
         path.next.prev = path.prev
+    secret_give(engine.ctx.party.secrets, path.identity)
     mem_give(engine.pool, path, sizeof(path_t) + (path.n_hops - 1) * sizeof(hop_t))
 
 
@@ -183,6 +185,13 @@ cdef void path_fail(engine_t *engine, path_t *path, int reason, int status) noex
     outbox_put(&engine.outbox, &event)
 
 
+cdef void give_identity(path_t *path, channel_t *channel) noexcept nogil:
+    """The target's session shows the path's throw-away identity where there is one."""
+    channel.identity = path.identity
+    channel.session.local = path.identity
+    path.identity = NULL
+
+
 cdef void path_start(engine_t *engine, path_t *path, uint64_t now_ns) noexcept nogil:
     cdef hop_t *hop = &path.hops[0]
     cdef channel_t *link = NULL
@@ -196,7 +205,7 @@ cdef void path_start(engine_t *engine, path_t *path, uint64_t now_ns) noexcept n
     if hop.has_link_key and is_own_key(engine, hop.link_key):
         path_fail(engine, path, REASON_REFUSED, E_IDENTITY)
         return
-    if hop.has_link_key and (path.n_hops > 1 or not path.is_new):
+    if hop.has_link_key and (path.n_hops > 1 or not (path.is_new or path.identity is not NULL)):
         link = find_link(engine, hop.link_key)
     if link is not NULL:
         path.channel = link
@@ -206,6 +215,8 @@ cdef void path_start(engine_t *engine, path_t *path, uint64_t now_ns) noexcept n
                         hop.peer_id if hop.has_peer_id else NULL, now_ns)
     if path.channel is NULL:
         path_fail(engine, path, REASON_LIMIT, 0)
+    elif path.n_hops == 1:
+        give_identity(path, path.channel)
 
 
 cdef void path_layer(engine_t *engine, path_t *path, stream_t *stream, uint64_t now_ns) noexcept nogil:
@@ -222,6 +233,8 @@ cdef void path_layer(engine_t *engine, path_t *path, stream_t *stream, uint64_t 
     layer.is_auto = kind == HANDSHAKE_NK
     layer.remote = hop.address
     layer.remote.name = NULL
+    if kind == HANDSHAKE_XK:
+        give_identity(path, layer)
     layer.session.large = parent.session.large - LAYER_OVERHEAD
     layer.session.small = parent.session.small - LAYER_OVERHEAD
     path.channel = layer

@@ -213,7 +213,7 @@ cdef void on_ready(channel_t *channel, uint64_t now_ns) noexcept nogil:
     if channel.session.kind == HANDSHAKE_NK:
         paths_continue(channel, now_ns)
         return
-    if channel.kind == CHANNEL_LINK:
+    if channel.kind == CHANNEL_LINK and channel.identity is NULL:
         know_link(channel, now_ns)
     report_peer(channel, paths_request(channel))
     paths_continue(channel, now_ns)

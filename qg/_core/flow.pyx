@@ -3,7 +3,7 @@
 from libc.stdint cimport uint8_t, uint16_t, uint32_t, uint64_t
 from libc.string cimport memset
 
-from .memory cimport block_t, chain_append, chain_clear, chain_t, mem_give, mem_take, pool_t
+from .memory cimport block_t, chain_append, chain_clear, chain_push, chain_t, mem_give, mem_take, pool_t
 from .mux cimport (
     FLAG_FIN_RECEIVED, FLAG_FIN_SENT, STREAM_ACCEPTED, STREAM_FIN, STREAM_GONE, STREAM_RESET, STREAM_SENT, mux_open, mux_used,
     sink_t, stream_accept, stream_bind, stream_finish, stream_reset, stream_t, stream_used, stream_write)
@@ -12,6 +12,7 @@ from .status cimport OK, REASON_LIMIT, REASON_MEMORY, REASON_UNREACHABLE, WINDOW
 from .table cimport table_clear, table_drop, table_get, table_init, table_next, table_put
 
 cdef enum:
+    TAKE_OVER_MIN = 8192        # payload from which a record's block is taken instead of copied from
     FLOWS_MAX = 1 << 20         # the limits per session are reached long before
 
 
@@ -204,12 +205,28 @@ cdef void flow_free(flow_t *flow) noexcept nogil:
     mem_give(outbox.pool, flow, sizeof(flow_t))
 
 
+cdef bint take_over(flow_t *flow, uint8_t *data, size_t len) noexcept nogil:
+    """Take the block that a large payload lies in, instead of copying it. False: there is none, copy."""
+    cdef session_t *session = flow.session
+    cdef block_t *block = session.donor
+    session.wants_block = 1
+    if block is NULL or data < block.data or data + len > block.data + block.cap:
+        return False
+    session.donor = NULL
+    block.start = <uint32_t>(data - block.data)
+    block.end = block.start + <uint32_t>len
+    chain_push(&flow.rx, block)
+    return True
+
+
 cdef int flow_on_data(stream_t *stream, uint8_t *data, size_t len, uint64_t now_ns) noexcept nogil:
     cdef flow_t *flow = <flow_t *>stream.owner
-    cdef int rc = chain_append(&flow.rx, flow.outbox.pool, data, len, now_ns)
-    if rc < 0:
-        stream_used(stream, len, now_ns)
-        return rc
+    cdef int rc
+    if len < TAKE_OVER_MIN or not take_over(flow, data, len):
+        rc = chain_append(&flow.rx, flow.outbox.pool, data, len, now_ns)
+        if rc < 0:
+            stream_used(stream, len, now_ns)
+            return rc
     flow.unused += len
     flow.outbox.n_bytes_in += len
     flow_notify(flow, EVENT_STREAM_DATA)

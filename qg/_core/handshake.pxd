@@ -67,6 +67,7 @@ ctypedef struct handshake_secret_t:     # a secret slot
 
 ctypedef struct handshake_t:
     party_t *party              # borrowed
+    const local_t *local        # who we are in this handshake: the party's, or a throw-away identity; borrowed
     handshake_secret_t *secret  # owned slot
     noise_t noise
     int stage
@@ -92,9 +93,9 @@ ctypedef struct handshake_t:
     uint8_t in_buf[3543]
 
 cdef int party_init(party_t *party) noexcept nogil             # fills the patterns; the rest is the owner's
-cdef int handshake_connect(handshake_t *hs, party_t *party, int kind, int is_pipe, const uint8_t *link_key,
+cdef int handshake_connect(handshake_t *hs, party_t *party, const local_t *local, int kind, int is_pipe, const uint8_t *link_key,
                            const uint8_t *peer_id, uint64_t unix_s) noexcept nogil
-    # link_key NULL for XX, peer_id NULL when not pinned; OK, E_MEMORY
+    # local NULL: the party's; link_key NULL for XX, peer_id NULL when not pinned; OK, E_MEMORY
 cdef int handshake_listen(handshake_t *hs, party_t *party, int kinds, int is_pipe) noexcept nogil
 cdef int handshake_flight(handshake_t *hs, uint8_t *dst, uint64_t unix_s) noexcept nogil
     # writes the flight that is due (at most FLIGHT_MAX); its length, 0 when none is due

@@ -38,6 +38,7 @@ cdef inline int pattern_of(int kind) noexcept nogil:
 cdef int prepare(handshake_t *hs, party_t *party, int role, int is_pipe) noexcept nogil:
     memset(hs, 0, sizeof(handshake_t))
     hs.party = party
+    hs.local = party.local
     hs.role = <uint8_t>role
     hs.is_pipe = <uint8_t>is_pipe
     hs.in_need = ENVELOPE_HEAD_LEN
@@ -48,7 +49,7 @@ cdef int prepare(handshake_t *hs, party_t *party, int role, int is_pipe) noexcep
 
 cdef int begin_noise(handshake_t *hs, const uint8_t *remote_key) noexcept nogil:
     """Noise with everything that both sides know beforehand; the envelope's kind and time are bound into it."""
-    cdef const local_key_t *key = &hs.party.local.keys[hs.key_idx]
+    cdef const local_key_t *key = &hs.local.keys[hs.key_idx]
     cdef uint8_t[PROLOGUE_LEN] prologue
     cdef int rc
     prologue_put(prologue, hs.kind, hs.first.time_s)
@@ -59,15 +60,17 @@ cdef int begin_noise(handshake_t *hs, const uint8_t *remote_key) noexcept nogil:
     if rc >= 0 and remote_key is not NULL:
         rc = noise_set_remote_static(&hs.noise, remote_key)
     if rc >= 0:
-        rc = noise_set_psk(&hs.noise, hs.party.local.networks[hs.network_idx].psk)
+        rc = noise_set_psk(&hs.noise, hs.local.networks[hs.network_idx].psk)
     return rc
 
 
-cdef int handshake_connect(handshake_t *hs, party_t *party, int kind, int is_pipe, const uint8_t *link_key,
+cdef int handshake_connect(handshake_t *hs, party_t *party, const local_t *local, int kind, int is_pipe, const uint8_t *link_key,
                            const uint8_t *peer_id, uint64_t unix_s) noexcept nogil:
     cdef int rc = prepare(hs, party, 0, is_pipe)
     if rc < 0:
         return rc
+    if local is not NULL:
+        hs.local = local
     hs.kind = <uint8_t>kind
     hs.stage = STAGE_WRITE_M1
     if peer_id is not NULL:
@@ -75,9 +78,9 @@ cdef int handshake_connect(handshake_t *hs, party_t *party, int kind, int is_pip
         memcpy(hs.peer_id, peer_id, 32)
     if link_key is not NULL:
         memcpy(hs.peer_link_key, link_key, 32)
-        rc = envelope_keys_known(&hs.secret.env, &party.local.networks[0], link_key)
+        rc = envelope_keys_known(&hs.secret.env, &hs.local.networks[0], link_key)
     else:
-        rc = envelope_keys_open(&hs.secret.env, &party.local.networks[0])
+        rc = envelope_keys_open(&hs.secret.env, &hs.local.networks[0])
     party.random(party.random_ctx, <uint8_t *>&hs.first.flight_id, 4)
     hs.first.kind = <uint8_t>kind
     hs.first.frag_n = 1
@@ -126,7 +129,7 @@ cdef int write_m1(handshake_t *hs, uint8_t *dst) noexcept nogil:
     cdef uint8_t[P1_LEN] payload
     cdef int n
     memset(&p1, 0, sizeof(p1))
-    p1.suites = hs.party.local.suites
+    p1.suites = hs.local.suites
     p1.kems = KEM_MLKEM768
     p1.min_version = WIRE_VERSION
     p1.max_version = WIRE_VERSION
@@ -150,7 +153,7 @@ cdef int write_m2(handshake_t *hs, uint8_t *dst, uint64_t unix_s) noexcept nogil
     p2.kem = KEM_MLKEM768
     p2.responder_time_s = unix_s
     memcpy(p2.cid, hs.cid_own, 8)
-    memcpy(p2.cert, hs.party.local.keys[hs.key_idx].cert, 108)
+    memcpy(p2.cert, hs.local.keys[hs.key_idx].cert, 108)
     n = write_noise(hs, dst, payload, p2_put(payload, &p2))
     if n < 0:
         return n
@@ -165,7 +168,7 @@ cdef int write_m3(handshake_t *hs, uint8_t *dst) noexcept nogil:
     memset(&p3, 0, sizeof(p3))
     memcpy(p3.cid, hs.cid_own, 8)
     memcpy(p3.to_peer_id, hs.peer_id, 32)
-    memcpy(p3.cert, hs.party.local.keys[hs.key_idx].cert, 108)
+    memcpy(p3.cert, hs.local.keys[hs.key_idx].cert, 108)
     n = write_noise(hs, dst, payload, p3_put(payload, &p3))
     if n < 0:
         return n
@@ -190,7 +193,7 @@ cdef int handshake_flight(handshake_t *hs, uint8_t *dst, uint64_t unix_s) noexce
 
 cdef int open_first_head(handshake_t *hs, envelope_head_t *head) noexcept nogil:
     """Try the keys that this node listens with. The key that opens the head must be of the kind that the head names."""
-    cdef const local_t *local = hs.party.local
+    cdef const local_t *local = hs.local
     cdef uint32_t k, n
     cdef int rc
     for n in range(local.n_networks):
@@ -221,7 +224,7 @@ cdef int read_head(handshake_t *hs, uint64_t unix_s) noexcept nogil:
         if rc >= 0 and not (hs.kinds & (1 << head.kind)):
             rc = E_KIND
         if rc >= 0:
-            rc = envelope_check_clock(&head, hs.party.local.clock_window_s, unix_s)
+            rc = envelope_check_clock(&head, hs.local.clock_window_s, unix_s)
         hs.first = head
         hs.kind = head.kind
     else:
@@ -261,7 +264,7 @@ cdef int read_m1(handshake_t *hs) noexcept nogil:
         rc = p1_parse(&p1, payload, P1_LEN)
     if rc < 0:
         return rc
-    common = p1.suites & hs.party.local.suites
+    common = p1.suites & hs.local.suites
     if common & SUITE_AEGIS_256:
         hs.suite = SUITE_AEGIS_256
     elif common & SUITE_AES_256_GCM:
@@ -320,7 +323,7 @@ cdef int read_m3(handshake_t *hs, uint64_t unix_s) noexcept nogil:
     cdef int rc = read_noise(hs, payload, P3_LEN)
     memset(&answer, 0, sizeof(answer))
     if rc >= 0:
-        rc = p3_parse(&p3, payload, P3_LEN, &answer, hs.party.local.peer_id)
+        rc = p3_parse(&p3, payload, P3_LEN, &answer, hs.local.peer_id)
     if rc >= 0:
         rc = check_peer(hs, p3.cert, unix_s)
     if rc < 0:

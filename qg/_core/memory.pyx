@@ -2,7 +2,7 @@
 """Block pool, chains and byte accounting. The only heap user of L1 to L8."""
 from libc.stdint cimport uint8_t, uint32_t, uint64_t
 from libc.stdlib cimport calloc, free, malloc
-from libc.string cimport memcpy, memset
+from libc.string cimport memcpy, memmove, memset
 
 from .status cimport E_MEMORY, OK
 from .sys cimport atomic_cas_ptr, atomic_exchange_ptr, atomic_load_ptr
@@ -174,7 +174,7 @@ cdef int chain_append(chain_t *chain, pool_t *pool, const uint8_t *src, uint64_t
         chain_push(&fresh, block)
         left -= n
     if in_tail:
-        memcpy(&chain.tail.data[0] + chain.tail.end, src, in_tail)
+        memmove(&chain.tail.data[0] + chain.tail.end, src, in_tail)     # src may lie in the tail block, behind its end
         chain.tail.end += <uint32_t>in_tail
         chain.len += in_tail
     while fresh.head is not NULL:

@@ -1,58 +1,47 @@
 # SPDX-License-Identifier: MIT
-"""Workers and the border to Python."""
+"""The border to Python: commands in, events out, one object per node."""
 import os
 
 from cpython.buffer cimport PyBUF_SIMPLE, PyBuffer_Release, PyObject_GetBuffer
 from cpython.bytes cimport PyBytes_AS_STRING, PyBytes_FromStringAndSize
-from libc.stdint cimport int64_t, uint8_t, uint16_t, uint32_t, uint64_t
+from libc.stdint cimport uint8_t, uint16_t, uint32_t, uint64_t
 from libc.stdlib cimport calloc, free, malloc
 from libc.string cimport memcpy, memset
-from posix.time cimport CLOCK_MONOTONIC, CLOCK_REALTIME, clock_gettime, timespec
-from posix.unistd cimport write as fd_write
 
-from .cert cimport cert_build, cert_cache_init
+from .cert cimport cert_cache_init, cert_entry_t
+from .channel cimport HOPS_MAX, engine_config_t, engine_t, hop_t
 from .crypto cimport SUITE_CHACHA20_POLY1305, crypto_init, crypto_random, crypto_suites
-from .channel cimport HOPS_MAX, engine_config_t, path_t
-from .circuit cimport path_cancel, path_create, path_start
-from .engine cimport (
-    engine_accepted, engine_clear, engine_close_peer, engine_connected, engine_deadline, engine_dial_failed, engine_ended,
-    engine_init, engine_lost, engine_open, engine_ping, engine_received, engine_settle, engine_stop, engine_tick, engine_writable)
-from .envelope cimport envelope_keys_known, envelope_keys_open, network_derive
+from .engine cimport engine_init
+from .envelope cimport network_derive
 from .flow cimport (
     EVENT_CONNECT_FAILED, EVENT_LISTENING, EVENT_PEER_DOWN, EVENT_PEER_UP, EVENT_PONG, EVENT_STOPPED, EVENT_STREAM_ACCEPTED,
-    EVENT_STREAM_DATA, EVENT_STREAM_DONE, EVENT_STREAM_FIN, EVENT_STREAM_OPEN, EVENT_STREAM_RESET, EVENT_STREAM_SENT,
-    flow_accept, flow_finish, flow_reset, flow_used, flow_write, outbox_emit, outbox_put)
+    EVENT_STREAM_DATA, EVENT_STREAM_DONE, EVENT_STREAM_FIN, EVENT_STREAM_OPEN, EVENT_STREAM_RESET, EVENT_STREAM_SENT, event_t)
 from .guard cimport (
-    ACCESS_ANYONE, ACCESS_LISTED, ACCESS_NONE, PORTS_MAX, PREFIXES_MAX, guard_access_build, guard_access_free, guard_access_swap, guard_clear, guard_init,
-    guard_limits_t, guard_ports_set, guard_t, prefix_list_add)
-from .handshake cimport LOCAL_KEYS_MAX
-from .keyfile cimport KeyRing, NetworkSecret
-from .loop cimport (
-    loop_cpu_ns, loop_free, loop_hooks_t, loop_init, loop_now, loop_set_deadline, loop_stop, loop_thread_join,
-    loop_thread_start, loop_wake)
+    ACCESS_ANYONE, ACCESS_LISTED, ACCESS_NONE, PORTS_MAX, PREFIXES_MAX, access_t, guard_access_build, guard_access_free,
+    guard_access_swap, guard_init, guard_limits_t, guard_ports_set, guard_t, prefix_list_add)
+from .handshake cimport local_t
+from .keyfile cimport KeyRing, NetworkSecret, ring_t
+from .loop cimport loop_cpu_ns, loop_thread_join, loop_wake
 from .memory cimport (
-    BLOCK_LARGE, block_class_for, block_give_remote, block_len, block_room, block_start, block_t, block_take, chain_clear,
-    chain_push, pool_clear, pool_collect, pool_init)
-from .replay cimport replay_init
-from .resolve cimport resolve_cancel, resolve_init, resolve_start, resolve_stop
-from .secret cimport SECRET_LOCK_PREFERRED, SECRET_LOCK_REQUIRED, SECRET_SLOT_LEN, secret_pool_free, secret_pool_init, secret_take
+    block_class_for, block_len, block_start, block_t, block_take, chain_push, chain_t, pool_clear, pool_init, pool_t)
+from .replay cimport replay_init, replay_t
+from .secret cimport (
+    SECRET_LOCK_PREFERRED, SECRET_LOCK_REQUIRED, secret_give, secret_pool_free, secret_pool_init, secret_pool_t, secret_take)
 from .session cimport SCRATCH_LEN
 from .status cimport E_MEMORY, OK, SESSION_WINDOW_MAX, WINDOW_MAX
 from .sys cimport atomic_cas_ptr, atomic_exchange, atomic_exchange_ptr, atomic_fence, atomic_load, atomic_load_ptr, atomic_store
-from .tcp cimport (
-    address_from_sockaddr, conn_t, sockaddr_from_address, tcp_abort, tcp_close, tcp_dial, tcp_events_t, tcp_init, tcp_listen,
-    tcp_listen_address, tcp_pending_len, tcp_shutdown, tcp_stop, tcp_write)
-from .uv cimport sockaddr_storage
-from .wire cimport ADDRESS_IP4, ADDRESS_IP6, ADDRESS_NAME
+from .wire cimport ADDRESS_IP4, ADDRESS_IP6, ADDRESS_NAME, address_t
+from .worker cimport (
+    CERT_ENTRIES, COMMAND_ACCEPT, COMMAND_CANCEL, COMMAND_CLOSE_PEER, COMMAND_CONNECT, COMMAND_FINISH, COMMAND_KILL,
+    COMMAND_LISTEN, COMMAND_OPEN, COMMAND_PING, COMMAND_RESET, COMMAND_STOP, COMMAND_USED, COMMAND_WRITE, RING_LEN, command_free,
+    command_t, drop_blocks, event_ring_t, local_fill, worker_free, worker_start, worker_stop, worker_t)
 
 cdef enum:
     REPLAY_SLOTS = 1 << 18
-    BACKLOG = 1024
+    BORDER_SLOTS = 1024         # throw-away identities on their way to the worker
     WRITE_MAX = 65536           # payload of one block: what is behind it stays free for padding in place
 
 cdef uint64_t SECOND_NS = 1000000000
-cdef uint64_t STOP_NS = <uint64_t>3 * 1000000000       # for goodbyes
-cdef uint64_t NEVER = <uint64_t>0xFFFFFFFFFFFFFFFF
 
 EV_PEER_UP = EVENT_PEER_UP
 EV_PEER_DOWN = EVENT_PEER_DOWN
@@ -69,326 +58,6 @@ EV_LISTENING = EVENT_LISTENING
 EV_STOPPED = EVENT_STOPPED
 
 
-# Events: worker to Python
-
-cdef int on_emit(void *ctx, const event_t *event) noexcept nogil:
-    cdef worker_t *worker = <worker_t *>ctx
-    cdef ring_t *ring = &worker.ring
-    if ring.tail - atomic_load(&ring.head) >= RING_LEN:
-        atomic_store(&ring.is_starved, 1)
-        # Python may have emptied the ring meanwhile without seeing the flag.
-        atomic_fence()
-        if ring.tail - atomic_load(&ring.head) >= RING_LEN:
-            return 0
-    ring.events[ring.tail % RING_LEN] = event[0]
-    atomic_store(&ring.tail, ring.tail + 1)
-    worker.has_news = 1
-    return 1
-
-
-cdef void signal_python(worker_t *worker) noexcept nogil:
-    cdef uint64_t one = 1
-    if not worker.has_news:
-        return
-    worker.has_news = 0
-    atomic_fence()
-    if atomic_exchange(&worker.ring.is_asleep, 0):
-        worker.n_signals += 1
-        fd_write(worker.event_fd, &one, 8)
-
-
-# Transport: engine to tcp
-
-cdef void dial_free(worker_t *worker, dial_t *dial) noexcept nogil:
-    cdef dial_t **link = &worker.dials
-    while link[0] is not NULL and link[0] != dial:
-        link = &link[0].next
-    if link[0] is not NULL:
-        link[0] = dial.next
-    free(dial)
-
-
-cdef dial_t *dial_of(worker_t *worker, channel_t *channel) noexcept nogil:
-    cdef dial_t *dial = worker.dials
-    while dial is not NULL and dial.channel != channel:
-        dial = dial.next
-    return dial
-
-
-cdef void dial_next(worker_t *worker, dial_t *dial) noexcept nogil:
-    """Try the next address; when none is left the engine is told on the next turn, never from inside its own call."""
-    cdef sockaddr_storage address
-    cdef conn_t *conn = NULL
-    dial.channel.conn = NULL
-    while dial.address_idx < dial.n_addresses:
-        dial.address_idx += 1
-        if sockaddr_from_address(&address, &dial.addresses[dial.address_idx - 1]) < 0:
-            continue
-        if tcp_dial(&worker.tcp, &conn, &address, dial.channel) >= 0:
-            dial.channel.conn = conn
-            dial.channel.remote = dial.addresses[dial.address_idx - 1]
-            return
-    dial.has_failed = 1
-    loop_wake(&worker.loop)
-
-
-cdef void transport_dial(void *ctx, channel_t *channel, const address_t *address) noexcept nogil:
-    cdef worker_t *worker = <worker_t *>ctx
-    cdef dial_t *dial = <dial_t *>calloc(1, sizeof(dial_t))
-    if dial is NULL:
-        return                                  # the handshake's deadline ends it
-    dial.channel = channel
-    dial.next = worker.dials
-    worker.dials = dial
-    if address.type == ADDRESS_NAME:
-        if resolve_start(&worker.resolve, address, channel) < 0:
-            dial.has_failed = 1
-            loop_wake(&worker.loop)
-        return
-    dial.addresses[0] = address[0]
-    dial.n_addresses = 1
-    dial_next(worker, dial)
-
-
-cdef void on_resolved(void *ctx, void *user, const address_t *addresses, uint32_t n_addresses, int uv_error,
-                      uint64_t now_ns) noexcept nogil:
-    cdef worker_t *worker = <worker_t *>ctx
-    cdef dial_t *dial = dial_of(worker, <channel_t *>user)
-    if dial is NULL:
-        return
-    dial.n_addresses = min(n_addresses, <uint32_t>DIAL_ADDRESSES_MAX)
-    memcpy(dial.addresses, addresses, dial.n_addresses * sizeof(address_t))
-    dial_next(worker, dial)
-
-
-cdef void fail_dials(worker_t *worker, uint64_t now_ns) noexcept nogil:
-    cdef dial_t *dial = worker.dials
-    cdef channel_t *channel
-    while dial is not NULL:
-        if dial.has_failed:
-            channel = dial.channel
-            dial_free(worker, dial)
-            engine_dial_failed(&worker.engine, channel, now_ns)
-            dial = worker.dials
-        else:
-            dial = dial.next
-
-
-cdef void transport_cancel(void *ctx, channel_t *channel) noexcept nogil:
-    cdef worker_t *worker = <worker_t *>ctx
-    cdef dial_t *dial = dial_of(worker, channel)
-    if dial is NULL:
-        return
-    resolve_cancel(&worker.resolve, channel)
-    dial_free(worker, dial)
-    if channel.conn is not NULL:
-        tcp_abort(<conn_t *>channel.conn)
-        channel.conn = NULL
-
-
-cdef void transport_write(void *ctx, void *conn, chain_t *chain) noexcept nogil:
-    tcp_write(<conn_t *>conn, chain)
-
-
-cdef uint64_t transport_pending(void *ctx, void *conn) noexcept nogil:
-    return tcp_pending_len(<conn_t *>conn)
-
-
-cdef void transport_shutdown(void *ctx, void *conn) noexcept nogil:
-    tcp_shutdown(<conn_t *>conn)
-
-
-cdef void transport_close(void *ctx, void *conn) noexcept nogil:
-    tcp_close(<conn_t *>conn)
-
-
-cdef void transport_abort(void *ctx, void *conn) noexcept nogil:
-    tcp_abort(<conn_t *>conn)
-
-
-# Transport: tcp to engine
-
-cdef void *on_accept(void *ctx, conn_t *conn, const sockaddr_storage *remote, uint64_t now_ns) noexcept nogil:
-    cdef worker_t *worker = <worker_t *>ctx
-    cdef address_t address
-    cdef channel_t *channel
-    if address_from_sockaddr(&address, remote) < 0:
-        return NULL
-    channel = engine_accepted(&worker.engine, conn, &address, now_ns)
-    engine_settle(&worker.engine, now_ns)
-    return channel
-
-
-cdef void on_connect(void *ctx, void *user, conn_t *conn, uint64_t now_ns) noexcept nogil:
-    cdef worker_t *worker = <worker_t *>ctx
-    cdef dial_t *dial = dial_of(worker, <channel_t *>user)
-    if dial is not NULL:
-        dial_free(worker, dial)
-    engine_connected(&worker.engine, <channel_t *>user, conn, now_ns)
-    engine_settle(&worker.engine, now_ns)
-
-
-cdef void on_dial_error(void *ctx, void *user, int uv_error, uint64_t now_ns) noexcept nogil:
-    cdef worker_t *worker = <worker_t *>ctx
-    cdef dial_t *dial = dial_of(worker, <channel_t *>user)
-    if dial is not NULL:
-        dial_next(worker, dial)
-
-
-cdef void on_read(void *ctx, void *user, uint8_t *data, size_t len, uint64_t now_ns) noexcept nogil:
-    cdef worker_t *worker = <worker_t *>ctx
-    engine_received(&worker.engine, <channel_t *>user, data, len, now_ns)
-    engine_settle(&worker.engine, now_ns)
-
-
-cdef void on_end(void *ctx, void *user, uint64_t now_ns) noexcept nogil:
-    cdef worker_t *worker = <worker_t *>ctx
-    engine_ended(&worker.engine, <channel_t *>user, now_ns)
-    engine_settle(&worker.engine, now_ns)
-
-
-cdef void on_lost(void *ctx, void *user, int uv_error, uint64_t now_ns) noexcept nogil:
-    cdef worker_t *worker = <worker_t *>ctx
-    engine_lost(&worker.engine, <channel_t *>user, now_ns)
-    engine_settle(&worker.engine, now_ns)
-
-
-cdef void on_writable(void *ctx, void *user, uint64_t now_ns) noexcept nogil:
-    cdef worker_t *worker = <worker_t *>ctx
-    engine_writable(&worker.engine, <channel_t *>user, now_ns)
-    engine_settle(&worker.engine, now_ns)
-
-
-cdef void on_accept_error(void *ctx, int uv_error, uint64_t now_ns) noexcept nogil:
-    pass                                        # tcp counts it
-
-
-# Commands: Python to worker
-
-cdef void do_listen(worker_t *worker, command_t *command) noexcept nogil:
-    cdef sockaddr_storage address
-    cdef event_t event
-    cdef int idx
-    memset(&event, 0, sizeof(event))
-    event.type = EVENT_LISTENING
-    event.id = command.id
-    idx = sockaddr_from_address(&address, &command.address)
-    if idx >= 0:
-        idx = tcp_listen(&worker.tcp, &address, BACKLOG, 0)
-    if idx >= 0:
-        tcp_listen_address(&worker.tcp, &address, idx)
-        address_from_sockaddr(&event.address, &address)
-    else:
-        event.status = idx
-    outbox_put(&worker.engine.outbox, &event)
-
-
-cdef void do_connect(worker_t *worker, command_t *command, uint64_t now_ns) noexcept nogil:
-    cdef path_t *path = path_create(&worker.engine, command.n)
-    cdef uint32_t i
-    if path is NULL:
-        return
-    path.request = command.id
-    path.is_new = <uint8_t>command.reason
-    memcpy(path.hops, command.hops, command.n * sizeof(hop_t))
-    for i in range(command.n):
-        if path.hops[i].address.type == ADDRESS_NAME:
-            path.hops[i].address.name = path.hops[i].name
-    path_start(&worker.engine, path, now_ns)
-
-
-cdef void do_command(worker_t *worker, command_t *command, uint64_t now_ns) noexcept nogil:
-    cdef engine_t *engine = &worker.engine
-    cdef uint32_t type = command.type
-    if type == COMMAND_WRITE:
-        flow_write(&engine.outbox, command.id, &command.chain, now_ns)
-    elif type == COMMAND_USED:
-        flow_used(&engine.outbox, command.id, command.a, now_ns)
-    elif type == COMMAND_OPEN:
-        engine_open(engine, command.id, command.a, command.reason & 255, command.reason >> 8, command.data, command.n, now_ns)
-    elif type == COMMAND_ACCEPT:
-        flow_accept(&engine.outbox, command.id, now_ns)
-    elif type == COMMAND_FINISH:
-        flow_finish(&engine.outbox, command.id, now_ns)
-    elif type == COMMAND_RESET:
-        flow_reset(&engine.outbox, command.id, command.reason, now_ns)
-    elif type == COMMAND_CONNECT:
-        do_connect(worker, command, now_ns)
-    elif type == COMMAND_CANCEL:
-        path_cancel(engine, command.id, now_ns)
-    elif type == COMMAND_CLOSE_PEER:
-        engine_close_peer(engine, command.id, command.reason, now_ns)
-    elif type == COMMAND_PING:
-        engine_ping(engine, command.id, now_ns)
-    elif type == COMMAND_LISTEN:
-        do_listen(worker, command)
-    elif type == COMMAND_STOP:
-        engine_stop(engine, now_ns)
-        worker.stop_ns = now_ns + STOP_NS
-    elif type == COMMAND_KILL:
-        worker.stop_ns = now_ns
-
-
-cdef void command_free(command_t *command) noexcept nogil:
-    chain_clear(&command.chain)
-    free(command.hops)
-    free(command)
-
-
-cdef void on_wake(void *ctx, uint64_t now_ns) noexcept nogil:
-    cdef worker_t *worker = <worker_t *>ctx
-    cdef command_t *command = <command_t *>atomic_exchange_ptr(&worker.inbox, NULL)
-    cdef command_t *reversed = NULL
-    cdef command_t *following
-    while command is not NULL:
-        following = command.next
-        command.next = reversed
-        reversed = command
-        command = following
-    while reversed is not NULL:
-        command = reversed
-        reversed = command.next
-        worker.n_commands += 1
-        do_command(worker, command, now_ns)
-        command_free(command)
-    fail_dials(worker, now_ns)
-    engine_settle(&worker.engine, now_ns)
-
-
-cdef void on_timer(void *ctx, uint64_t now_ns) noexcept nogil:
-    cdef worker_t *worker = <worker_t *>ctx
-    engine_tick(&worker.engine, now_ns)
-    engine_settle(&worker.engine, now_ns)
-
-
-cdef void look_at_clock(worker_t *worker, uint64_t now_ns) noexcept nogil:
-    cdef timespec wall
-    cdef timespec steady
-    if worker.offset_ns and now_ns - worker.offset_ns < SECOND_NS:
-        return
-    worker.offset_ns = now_ns
-    clock_gettime(CLOCK_REALTIME, &wall)
-    clock_gettime(CLOCK_MONOTONIC, &steady)
-    worker.engine.ctx.unix_offset_ns = ((<int64_t>wall.tv_sec - <int64_t>steady.tv_sec) * <int64_t>SECOND_NS
-                                        + <int64_t>wall.tv_nsec - <int64_t>steady.tv_nsec)
-
-
-cdef void on_turn_end(void *ctx, uint64_t now_ns) noexcept nogil:
-    cdef worker_t *worker = <worker_t *>ctx
-    cdef uint64_t deadline_ns
-    outbox_emit(&worker.engine.outbox)
-    signal_python(worker)
-    look_at_clock(worker, now_ns)
-    deadline_ns = engine_deadline(&worker.engine)
-    if worker.stop_ns:
-        if now_ns >= worker.stop_ns or (worker.engine.is_stopped and worker.tcp.n_lingering == 0):
-            loop_stop(&worker.loop)
-        deadline_ns = min(deadline_ns, min(worker.stop_ns, now_ns + 10000000))
-    loop_set_deadline(&worker.loop, deadline_ns)
-
-
-# Construction
-
 cdef class Runtime:
     """Own the compiled half of a node: its workers and the border to them.
 
@@ -396,6 +65,7 @@ cdef class Runtime:
     """
     cdef worker_t *worker
     cdef pool_t border              # blocks of what Python writes
+    cdef secret_pool_t secrets      # slots in which Python hands keys over
     cdef replay_t replay
     cdef uint64_t *replay_slots
     cdef access_t *access
@@ -418,6 +88,7 @@ cdef class Runtime:
         pool_init(&self.border, <uint64_t>1 << 40)
         self.border.is_border = 1
         pool_init(&self.plain, <uint64_t>1 << 40)
+        secret_pool_init(&self.secrets, BORDER_SLOTS, SECRET_LOCK_PREFERRED)
         if crypto_init() < 0:
             raise OSError("libsodium cannot be initialised on this machine")
         self.worker = <worker_t *>calloc(1, sizeof(worker_t))
@@ -447,33 +118,17 @@ cdef class Runtime:
     def _make_local(self, KeyRing ring, NetworkSecret network, NetworkSecret previous, dict options):
         """Copy what the handshakes need into the worker's own guarded memory."""
         cdef local_t *local = self.worker.local
-        cdef timespec wall
-        cdef uint32_t i, n, k
-        clock_gettime(CLOCK_REALTIME, &wall)
-        memcpy(local.peer_id, ring.ring.peer_id, 32)
         local.n_networks = 2 if previous is not None else 1
         network_derive(&local.networks[0], network.secret if network is not None else NULL)
         if previous is not None:
             network_derive(&local.networks[1], previous.secret)
-        for k in range(<uint32_t>ring.ring.n_link):
-            i = <uint32_t>ring.ring.n_link - 1 - k
-            if local.n_keys == LOCAL_KEYS_MAX or ring.ring.link[i].not_after <= <uint64_t>wall.tv_sec:
-                continue
-            memcpy(local.keys[local.n_keys].secret, ring.ring.link[i].secret, 32)
-            memcpy(local.keys[local.n_keys].public_key, ring.ring.link[i].public_key, 32)
-            cert_build(local.keys[local.n_keys].cert, ring.ring.seed, ring.ring.link[i].public_key,
-                       min(ring.ring.link[i].not_after, <uint64_t>wall.tv_sec + 366 * 86400))
-            for n in range(local.n_networks):
-                envelope_keys_known(&local.keys[local.n_keys].env[n], &local.networks[n], ring.ring.link[i].public_key)
-            local.n_keys += 1
-        for n in range(local.n_networks):
-            envelope_keys_open(&local.env_open[n], &local.networks[n])
         local.suites = crypto_suites()
         for suite in options.get("suites_removed", ()):
             local.suites &= ~<uint16_t>suite
         local.suites |= SUITE_CHACHA20_POLY1305
         local.accepts_xx = 1 if options.get("accepts_xx", False) else 0
         local.clock_window_s = options.get("clock_window_s", 120)
+        local_fill(local, ring.ring)
 
     def _make_guard(self, dict options):
         cdef worker_t *worker = self.worker
@@ -571,33 +226,9 @@ cdef class Runtime:
         worker.engine.ctx.party.certs = &worker.certs
         worker.engine.ctx.party.random = crypto_random
         worker.engine.ctx.scratch = worker.scratch
-        worker.engine.outbox.emit = on_emit
-        worker.engine.outbox.emit_ctx = worker
-        worker.engine.transport.ctx = worker
-        worker.engine.transport.dial = transport_dial
-        worker.engine.transport.cancel = transport_cancel
-        worker.engine.transport.write = transport_write
-        worker.engine.transport.pending = transport_pending
-        worker.engine.transport.shutdown = transport_shutdown
-        worker.engine.transport.close = transport_close
-        worker.engine.transport.abort = transport_abort
 
     def start(self):
         """Start the worker's thread. Raises OSError when the machine refuses a loop, a thread or a descriptor."""
-        cdef worker_t *worker = self.worker
-        cdef loop_hooks_t hooks
-        cdef tcp_events_t events
-        hooks.on_wake = on_wake
-        hooks.on_timer = on_timer
-        hooks.on_turn_end = on_turn_end
-        events.on_accept = on_accept
-        events.on_connect = on_connect
-        events.on_dial_error = on_dial_error
-        events.on_read = on_read
-        events.on_end = on_end
-        events.on_lost = on_lost
-        events.on_writable = on_writable
-        events.on_accept_error = on_accept_error
         self._check()
         if hasattr(os, "eventfd"):
             self.read_fd = self.write_fd = os.eventfd(0, os.EFD_NONBLOCK | os.EFD_CLOEXEC)
@@ -605,18 +236,9 @@ cdef class Runtime:
             self.read_fd, self.write_fd = os.pipe()
             os.set_blocking(self.read_fd, False)
             os.set_blocking(self.write_fd, False)
-        worker.event_fd = self.write_fd
-        if loop_init(&worker.loop, &hooks, worker, <size_t>self.options.get("read_len", 0)) < 0:
-            raise OSError("an event loop cannot be made: too many open files?")
-        worker.is_loop_ready = 1
-        if tcp_init(&worker.tcp, &worker.loop, &worker.pool, &events, worker) < 0:
-            raise OSError("the transport cannot be made")
-        if resolve_init(&worker.resolve, &worker.loop, on_resolved, worker) < 0:
-            raise OSError("the resolver cannot be made")
-        atomic_store(&worker.ring.is_asleep, 1)
-        look_at_clock(worker, loop_now(&worker.loop))
-        if loop_thread_start(&worker.loop) < 0:
-            raise OSError("a thread cannot be started")
+        self.worker.event_fd = self.write_fd
+        if worker_start(self.worker, <size_t>self.options.get("read_len", 0)) < 0:
+            raise OSError("the machine refuses an event loop or a thread: too many open files or threads?")
         self.is_started = True
 
     def fileno(self):
@@ -659,12 +281,29 @@ cdef class Runtime:
             if not fill_ip(&command.address, host, port):
                 raise ValueError(f"{host!r} is not an IP address")
         except BaseException:
-            command_free(command)
+            command_free(self.worker, command)
             raise
         self._post(command)
 
-    def connect(self, uint64_t request, list hops not None, bint is_new=False):
-        """Reach the last of `hops` over the others; answered by EV_PEER_UP or EV_CONNECT_FAILED."""
+    cdef ring_t *_ring_copy(self, KeyRing ring) except NULL:
+        """The keys of another identity, in a guarded slot that the worker gives back wiped."""
+        cdef void *slot = atomic_exchange_ptr(&self.worker.spent, NULL)
+        cdef void *following
+        while slot is not NULL:
+            following = (<void **>slot)[0]
+            secret_give(&self.secrets, slot)
+            slot = following
+        slot = secret_take(&self.secrets)
+        if slot is NULL:
+            raise MemoryError("no guarded memory is left for throw-away identities")
+        memcpy(slot, ring.ring, sizeof(ring_t))
+        return <ring_t *>slot
+
+    def connect(self, uint64_t request, list hops not None, bint is_new=False, KeyRing ring=None):
+        """Reach the last of `hops` over the others; answered by EV_PEER_UP or EV_CONNECT_FAILED.
+
+        `ring` is a throw-away identity that the target sees instead of the node's.
+        """
         cdef command_t *command
         cdef hop_t *hop
         if not 1 <= len(hops) <= HOPS_MAX:
@@ -672,6 +311,8 @@ cdef class Runtime:
         command = self._command(COMMAND_CONNECT, request, 0)
         command.n = <uint32_t>len(hops)
         command.reason = is_new
+        if ring is not None:
+            command.ring = self._ring_copy(ring)
         command.hops = <hop_t *>calloc(command.n, sizeof(hop_t))
         try:
             for i, (link_key, peer_id, host, port) in enumerate(hops):
@@ -684,7 +325,7 @@ cdef class Runtime:
                     memcpy(hop.peer_id, <char *><bytes>peer_id, 32)
                 fill_hop(hop, host, port)
         except BaseException:
-            command_free(command)
+            command_free(self.worker, command)
             raise
         self._post(command)
 
@@ -740,13 +381,13 @@ cdef class Runtime:
         rc = fill_chain(&command.chain, &self.border, <const uint8_t *>view.buf, <size_t>view.len)
         PyBuffer_Release(&view)
         if rc < 0:
-            command_free(command)
+            command_free(self.worker, command)
             raise MemoryError
         self._post(command)
 
     def drain(self, int limit):
         """Take up to `limit` events. Call it until it answers [], then wait for the descriptor."""
-        cdef ring_t *ring = &self.worker.ring
+        cdef event_ring_t *ring = &self.worker.ring
         cdef uint64_t head = ring.head, tail = atomic_load(&ring.tail)
         cdef list events = []
         if head == tail:
@@ -788,7 +429,7 @@ cdef class Runtime:
         if worker is NULL:
             return
         with nogil:
-            free_worker(worker)
+            worker_stop(worker)
         if self.read_fd >= 0:
             os.close(self.read_fd)
             if self.write_fd != self.read_fd:
@@ -807,7 +448,8 @@ cdef class Runtime:
         guard_access_free(self.relay_access)
         pool_clear(&self.plain)
         pool_clear(&self.border)
-        release_worker(self.worker)
+        secret_pool_free(&self.secrets)
+        worker_free(self.worker)
         free(self.worker)
         free(self.replay_slots)
 
@@ -834,44 +476,6 @@ cdef class Runtime:
             "n_commands": worker.n_commands, "n_signals": worker.n_signals, "n_flows": engine.outbox.flows.len,
             "loop_cpu_ns": loop_cpu_ns(&worker.loop) if worker.is_loop_ready else 0,
         }
-
-
-cdef void free_worker(worker_t *worker) noexcept nogil:
-    """After the thread has ended: close what is left and free it. The worker's pool is empty then."""
-    cdef command_t *command = <command_t *>atomic_exchange_ptr(&worker.inbox, NULL)
-    cdef command_t *following
-    while command is not NULL:
-        following = command.next
-        command_free(command)
-        command = following
-    engine_clear(&worker.engine, loop_now(&worker.loop))
-    while worker.dials is not NULL:
-        dial_free(worker, worker.dials)
-    resolve_stop(&worker.resolve)
-    tcp_stop(&worker.tcp)
-    loop_free(&worker.loop)
-    worker.is_loop_ready = 0
-    while worker.ring.head != worker.ring.tail:
-        drop_blocks(worker.ring.events[worker.ring.head % RING_LEN].blocks)
-        worker.ring.head += 1
-    pool_collect(&worker.pool)
-
-
-cdef void release_worker(worker_t *worker) noexcept nogil:
-    guard_clear(&worker.guard)
-    secret_pool_free(&worker.secrets)
-    pool_clear(&worker.pool)
-    free(worker.scratch)
-    free(worker.cert_entries)
-    free(worker.ring.events)
-
-
-cdef void drop_blocks(block_t *block) noexcept nogil:
-    cdef block_t *following
-    while block is not NULL:
-        following = block.next
-        block_give_remote(block)
-        block = following
 
 
 cdef int clear_fd(int fd) except -1:

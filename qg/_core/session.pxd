@@ -10,7 +10,7 @@ another session reserves in turn, so the innermost record is built once, in its 
 """
 from libc.stdint cimport int64_t, uint8_t, uint16_t, uint32_t, uint64_t
 
-from .handshake cimport handshake_t, party_t
+from .handshake cimport handshake_t, local_t, party_t
 from .memory cimport block_t, pool_t
 from .mux cimport mux_hooks_t, mux_t, plan_t, stream_t
 from .noise cimport noise_secret_t, noise_t
@@ -101,8 +101,10 @@ ctypedef struct session_t:
     record_dir_t rx
     session_keys_t *keys        # owned slot; NULL before the keys exist
     handshake_t *handshake      # owned; NULL once done
+    const local_t *local        # a throw-away identity, set before session_connect; borrowed; NULL: the party's
     rekey_t *rekey              # owned; NULL unless an exchange runs
     block_t *stash              # an incomplete record; NULL when there is none
+    block_t *donor              # the block that the record being read lies in, for a sink that takes it over; else NULL
     uint8_t *begun              # between reserve and commit: where the record starts
     size_t begun_len            # its inner length
     uint64_t deadline_ns        # call session_tick then; UINT64_MAX = never
@@ -137,6 +139,7 @@ ctypedef struct session_t:
     uint8_t sent_hello
     uint8_t is_last             # EPOCH or REKEY_DONE came: only PADDING may follow in this record
     uint8_t epoch_due
+    uint8_t wants_block         # a sink copied a large payload: open the next record into a block of its own
     uint8_t is_mute             # NK responder: nothing may be sent until a record has opened
     size_t left                 # after NEED_ADMIT: bytes of the input not taken yet
     int status                  # why it failed

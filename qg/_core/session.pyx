@@ -108,7 +108,8 @@ cdef int session_connect(session_t *session, context_t *ctx, int kind, int layer
     cdef int rc = session_start(session, ctx, 0, layer, now_ns)
     session.kind = <uint8_t>kind
     if rc >= 0:
-        rc = handshake_connect(session.handshake, &ctx.party, kind, layer != LAYER_NONE, link_key, peer_id, unix_s(session, now_ns))
+        rc = handshake_connect(session.handshake, &ctx.party, session.local, kind, layer != LAYER_NONE, link_key, peer_id,
+                               unix_s(session, now_ns))
     if rc >= 0:
         session.carrier.wake(session, now_ns)
     return rc
@@ -800,19 +801,31 @@ cdef int feed_stash(session_t *session, uint8_t *data, size_t len, uint64_t now_
             bad_record(session, rc, now_ns)
     elif have == need and need > RECORD_HEAD_LEN:
         session.stash = NULL
-        open_record(session, block_start(stash), need - RECORD_HEAD_LEN, now_ns)
-        block_give(stash)
+        open_record(session, stash, block_start(stash), need - RECORD_HEAD_LEN, now_ns)
     return <int>n
 
 
-cdef void open_record(session_t *session, uint8_t *record, size_t len, uint64_t now_ns) noexcept nogil:
-    """Open a whole record in place; `len` counts the ciphertext behind the two bytes."""
+cdef void open_record(session_t *session, block_t *block, uint8_t *record, size_t len, uint64_t now_ns) noexcept nogil:
+    """Open a whole record: in place, or into a block of its own where a sink is likely to take that over.
+
+    `block` is the one that the record lies in, taken, or NULL; `len` counts the ciphertext behind the two bytes.
+    """
     cdef uint8_t *inner = record + RECORD_HEAD_LEN
-    cdef int n = record_open(&session.rx, inner, inner, len, now_ns)
+    cdef int n
+    if block is NULL and session.wants_block:
+        block = block_take(session.ctx.pool, BLOCK_RECORD)
+        if block is not NULL:
+            inner = block_start(block)
+    n = record_open(&session.rx, inner, record + RECORD_HEAD_LEN, len, now_ns)
+    session.donor = block
+    session.wants_block = 0
     if n < 0:
         bad_record(session, n, now_ns)
     else:
         on_record(session, inner, n, now_ns)
+    if session.donor is not NULL:
+        block_give(session.donor)
+        session.donor = NULL
 
 
 cdef void feed_records(session_t *session, uint8_t *data, size_t len, uint64_t now_ns) noexcept nogil:
@@ -828,7 +841,7 @@ cdef void feed_records(session_t *session, uint8_t *data, size_t len, uint64_t n
             if len < <size_t>n + RECORD_HEAD_LEN:
                 n = feed_stash(session, data, len, now_ns)
             else:
-                open_record(session, data, n, now_ns)
+                open_record(session, NULL, data, n, now_ns)
                 n += RECORD_HEAD_LEN
         data += n
         len -= n

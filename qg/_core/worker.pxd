@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: MIT
-"""Workers: engine, loop and transports on one native thread each, and the border to Python.
+"""Workers: engine, loop and transports on one native thread each, with the queues of the border to Python.
 
 The border is two queues. Commands go in through an atomic stack that the worker empties at once; the loop is woken only when the stack
 was empty. Events come out through a ring; one write to an eventfd wakes Python, only when it sleeps. The loop thread never takes the
@@ -10,10 +10,11 @@ from libc.stdint cimport uint8_t, uint16_t, uint32_t, uint64_t
 from .cert cimport cert_cache_t, cert_entry_t
 from .channel cimport channel_t, engine_t, hop_t
 from .flow cimport event_t
+from .keyfile cimport ring_t
 from .guard cimport access_t, guard_t
 from .handshake cimport local_t
 from .loop cimport loop_t
-from .memory cimport chain_t, pool_t
+from .memory cimport block_t, chain_t, pool_t
 from .replay cimport replay_t
 from .resolve cimport resolve_t
 from .secret cimport secret_pool_t
@@ -49,6 +50,7 @@ ctypedef struct command_t:
     chain_t chain               # WRITE
     uint32_t n                  # CONNECT: hops; OPEN: bytes of data
     hop_t *hops                 # CONNECT: owned
+    ring_t *ring                # CONNECT: keys of a throw-away identity in a slot of the border; NULL
     address_t address           # LISTEN
     uint8_t data[1]             # OPEN
 
@@ -60,7 +62,7 @@ ctypedef struct dial_t:         # a link being dialled: the addresses that are l
     address_t addresses[8]
     uint8_t has_failed          # no address is left; told to the engine on the next turn
 
-ctypedef struct ring_t:
+ctypedef struct event_ring_t:
     event_t *events             # RING_LEN, owned
     uint64_t head               # atomic: next to be read, moved by Python
     uint64_t tail               # atomic: next to be written, moved by the worker
@@ -81,7 +83,8 @@ ctypedef struct worker_t:
     replay_t *replay            # borrowed from the runtime
     uint8_t *scratch            # owned
     void *inbox                 # atomic stack of commands
-    ring_t ring
+    void *spent                 # atomic stack of wiped slots that go back to the border
+    event_ring_t ring
     dial_t *dials
     int event_fd                # written to wake Python; owned by Python
     uint64_t offset_ns          # when the wall clock was last looked at
@@ -90,3 +93,11 @@ ctypedef struct worker_t:
     uint64_t n_signals          # wake-ups of Python
     uint8_t has_news            # events were written in this turn
     uint8_t is_loop_ready
+
+cdef void local_fill(local_t *local, const ring_t *ring) noexcept nogil
+    # keys, certificates and envelope keys of an identity, for the networks that `local` already has
+cdef int worker_start(worker_t *worker, size_t read_len) noexcept nogil     # engine, pools and event_fd are ready; starts the thread
+cdef void worker_stop(worker_t *worker) noexcept nogil          # after the thread has ended: closes all that is left
+cdef void worker_free(worker_t *worker) noexcept nogil          # gives the memory back; last
+cdef void command_free(worker_t *worker, command_t *command) noexcept nogil
+cdef void drop_blocks(block_t *block) noexcept nogil            # takes a chain; from Python's thread

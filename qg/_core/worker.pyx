@@ -1,0 +1,480 @@
+# SPDX-License-Identifier: MIT
+"""One worker: engine, loop and transports wired together on a native thread."""
+from libc.stdint cimport int64_t, uint8_t, uint16_t, uint32_t, uint64_t
+from libc.stdlib cimport calloc, free
+from libc.string cimport memcpy, memset
+from posix.time cimport CLOCK_MONOTONIC, CLOCK_REALTIME, clock_gettime, timespec
+from posix.unistd cimport write as fd_write
+
+from .cert cimport cert_build
+from .channel cimport channel_t, path_t
+from .circuit cimport path_cancel, path_create, path_free, path_start
+from .crypto cimport wipe
+from .engine cimport (
+    engine_accepted, engine_clear, engine_close_peer, engine_connected, engine_deadline, engine_dial_failed, engine_ended,
+    engine_lost, engine_open, engine_ping, engine_received, engine_settle, engine_stop, engine_tick, engine_writable)
+from .envelope cimport envelope_keys_known, envelope_keys_open
+from .flow cimport (
+    EVENT_LISTENING, event_t, flow_accept, flow_finish, flow_reset, flow_used, flow_write, outbox_emit, outbox_put)
+from .guard cimport guard_clear
+from .handshake cimport LOCAL_KEYS_MAX, local_t
+from .keyfile cimport link_key_t, ring_t
+from .loop cimport loop_free, loop_hooks_t, loop_init, loop_now, loop_set_deadline, loop_stop, loop_thread_start, loop_wake
+from .memory cimport block_give_remote, block_t, chain_clear, chain_t, pool_clear, pool_collect
+from .resolve cimport resolve_cancel, resolve_init, resolve_start, resolve_stop
+from .secret cimport SECRET_SLOT_LEN, secret_pool_free, secret_take
+from .status cimport E_IO, OK
+from .sys cimport atomic_cas_ptr, atomic_exchange, atomic_exchange_ptr, atomic_fence, atomic_load, atomic_load_ptr, atomic_store
+from .tcp cimport (
+    address_from_sockaddr, conn_t, sockaddr_from_address, tcp_abort, tcp_close, tcp_dial, tcp_events_t, tcp_init, tcp_listen,
+    tcp_listen_address, tcp_pending_len, tcp_shutdown, tcp_stop, tcp_write)
+from .uv cimport sockaddr_storage
+from .wire cimport ADDRESS_NAME, address_t
+
+cdef enum:
+    BACKLOG = 1024
+    CERT_LIFE_S = 366 * 86400   # of the certificates made at start, unless the key itself ends before
+
+cdef uint64_t SECOND_NS = 1000000000
+cdef uint64_t STOP_NS = <uint64_t>3 * 1000000000       # for goodbyes
+
+
+# Events: worker to Python
+
+cdef int on_emit(void *ctx, const event_t *event) noexcept nogil:
+    cdef worker_t *worker = <worker_t *>ctx
+    cdef event_ring_t *ring = &worker.ring
+    if ring.tail - atomic_load(&ring.head) >= RING_LEN:
+        atomic_store(&ring.is_starved, 1)
+        # Python may have emptied the ring meanwhile without seeing the flag.
+        atomic_fence()
+        if ring.tail - atomic_load(&ring.head) >= RING_LEN:
+            return 0
+    ring.events[ring.tail % RING_LEN] = event[0]
+    atomic_store(&ring.tail, ring.tail + 1)
+    worker.has_news = 1
+    return 1
+
+
+cdef void signal_python(worker_t *worker) noexcept nogil:
+    cdef uint64_t one = 1
+    if not worker.has_news:
+        return
+    worker.has_news = 0
+    atomic_fence()
+    if atomic_exchange(&worker.ring.is_asleep, 0):
+        worker.n_signals += 1
+        fd_write(worker.event_fd, &one, 8)
+
+
+# Transport: engine to tcp
+
+cdef void dial_free(worker_t *worker, dial_t *dial) noexcept nogil:
+    cdef dial_t **link = &worker.dials
+    while link[0] is not NULL and link[0] != dial:
+        link = &link[0].next
+    if link[0] is not NULL:
+        link[0] = dial.next
+    free(dial)
+
+
+cdef dial_t *dial_of(worker_t *worker, channel_t *channel) noexcept nogil:
+    cdef dial_t *dial = worker.dials
+    while dial is not NULL and dial.channel != channel:
+        dial = dial.next
+    return dial
+
+
+cdef void dial_next(worker_t *worker, dial_t *dial) noexcept nogil:
+    """Try the next address; when none is left the engine is told on the next turn, never from inside its own call."""
+    cdef sockaddr_storage address
+    cdef conn_t *conn = NULL
+    dial.channel.conn = NULL
+    while dial.address_idx < dial.n_addresses:
+        dial.address_idx += 1
+        if sockaddr_from_address(&address, &dial.addresses[dial.address_idx - 1]) < 0:
+            continue
+        if tcp_dial(&worker.tcp, &conn, &address, dial.channel) >= 0:
+            dial.channel.conn = conn
+            dial.channel.remote = dial.addresses[dial.address_idx - 1]
+            return
+    dial.has_failed = 1
+    loop_wake(&worker.loop)
+
+
+cdef void transport_dial(void *ctx, channel_t *channel, const address_t *address) noexcept nogil:
+    cdef worker_t *worker = <worker_t *>ctx
+    cdef dial_t *dial = <dial_t *>calloc(1, sizeof(dial_t))
+    if dial is NULL:
+        return                                  # the handshake's deadline ends it
+    dial.channel = channel
+    dial.next = worker.dials
+    worker.dials = dial
+    if address.type == ADDRESS_NAME:
+        if resolve_start(&worker.resolve, address, channel) < 0:
+            dial.has_failed = 1
+            loop_wake(&worker.loop)
+        return
+    dial.addresses[0] = address[0]
+    dial.n_addresses = 1
+    dial_next(worker, dial)
+
+
+cdef void on_resolved(void *ctx, void *user, const address_t *addresses, uint32_t n_addresses, int uv_error,
+                      uint64_t now_ns) noexcept nogil:
+    cdef worker_t *worker = <worker_t *>ctx
+    cdef dial_t *dial = dial_of(worker, <channel_t *>user)
+    if dial is NULL:
+        return
+    dial.n_addresses = min(n_addresses, <uint32_t>DIAL_ADDRESSES_MAX)
+    memcpy(dial.addresses, addresses, dial.n_addresses * sizeof(address_t))
+    dial_next(worker, dial)
+
+
+cdef void fail_dials(worker_t *worker, uint64_t now_ns) noexcept nogil:
+    cdef dial_t *dial = worker.dials
+    cdef channel_t *channel
+    while dial is not NULL:
+        if dial.has_failed:
+            channel = dial.channel
+            dial_free(worker, dial)
+            engine_dial_failed(&worker.engine, channel, now_ns)
+            dial = worker.dials
+        else:
+            dial = dial.next
+
+
+cdef void transport_cancel(void *ctx, channel_t *channel) noexcept nogil:
+    cdef worker_t *worker = <worker_t *>ctx
+    cdef dial_t *dial = dial_of(worker, channel)
+    if dial is NULL:
+        return
+    resolve_cancel(&worker.resolve, channel)
+    dial_free(worker, dial)
+    if channel.conn is not NULL:
+        tcp_abort(<conn_t *>channel.conn)
+        channel.conn = NULL
+
+
+cdef void transport_write(void *ctx, void *conn, chain_t *chain) noexcept nogil:
+    tcp_write(<conn_t *>conn, chain)
+
+
+cdef uint64_t transport_pending(void *ctx, void *conn) noexcept nogil:
+    return tcp_pending_len(<conn_t *>conn)
+
+
+cdef void transport_shutdown(void *ctx, void *conn) noexcept nogil:
+    tcp_shutdown(<conn_t *>conn)
+
+
+cdef void transport_close(void *ctx, void *conn) noexcept nogil:
+    tcp_close(<conn_t *>conn)
+
+
+cdef void transport_abort(void *ctx, void *conn) noexcept nogil:
+    tcp_abort(<conn_t *>conn)
+
+
+# Transport: tcp to engine
+
+cdef void *on_accept(void *ctx, conn_t *conn, const sockaddr_storage *remote, uint64_t now_ns) noexcept nogil:
+    cdef worker_t *worker = <worker_t *>ctx
+    cdef address_t address
+    cdef channel_t *channel
+    if address_from_sockaddr(&address, remote) < 0:
+        return NULL
+    channel = engine_accepted(&worker.engine, conn, &address, now_ns)
+    engine_settle(&worker.engine, now_ns)
+    return channel
+
+
+cdef void on_connect(void *ctx, void *user, conn_t *conn, uint64_t now_ns) noexcept nogil:
+    cdef worker_t *worker = <worker_t *>ctx
+    cdef dial_t *dial = dial_of(worker, <channel_t *>user)
+    if dial is not NULL:
+        dial_free(worker, dial)
+    engine_connected(&worker.engine, <channel_t *>user, conn, now_ns)
+    engine_settle(&worker.engine, now_ns)
+
+
+cdef void on_dial_error(void *ctx, void *user, int uv_error, uint64_t now_ns) noexcept nogil:
+    cdef worker_t *worker = <worker_t *>ctx
+    cdef dial_t *dial = dial_of(worker, <channel_t *>user)
+    if dial is not NULL:
+        dial_next(worker, dial)
+
+
+cdef void on_read(void *ctx, void *user, uint8_t *data, size_t len, uint64_t now_ns) noexcept nogil:
+    cdef worker_t *worker = <worker_t *>ctx
+    engine_received(&worker.engine, <channel_t *>user, data, len, now_ns)
+    engine_settle(&worker.engine, now_ns)
+
+
+cdef void on_end(void *ctx, void *user, uint64_t now_ns) noexcept nogil:
+    cdef worker_t *worker = <worker_t *>ctx
+    engine_ended(&worker.engine, <channel_t *>user, now_ns)
+    engine_settle(&worker.engine, now_ns)
+
+
+cdef void on_lost(void *ctx, void *user, int uv_error, uint64_t now_ns) noexcept nogil:
+    cdef worker_t *worker = <worker_t *>ctx
+    engine_lost(&worker.engine, <channel_t *>user, now_ns)
+    engine_settle(&worker.engine, now_ns)
+
+
+cdef void on_writable(void *ctx, void *user, uint64_t now_ns) noexcept nogil:
+    cdef worker_t *worker = <worker_t *>ctx
+    engine_writable(&worker.engine, <channel_t *>user, now_ns)
+    engine_settle(&worker.engine, now_ns)
+
+
+cdef void on_accept_error(void *ctx, int uv_error, uint64_t now_ns) noexcept nogil:
+    pass                                        # tcp counts it
+
+
+# Commands: Python to worker
+
+cdef void do_listen(worker_t *worker, command_t *command) noexcept nogil:
+    cdef sockaddr_storage address
+    cdef event_t event
+    cdef int idx
+    memset(&event, 0, sizeof(event))
+    event.type = EVENT_LISTENING
+    event.id = command.id
+    idx = sockaddr_from_address(&address, &command.address)
+    if idx >= 0:
+        idx = tcp_listen(&worker.tcp, &address, BACKLOG, 0)
+    if idx >= 0:
+        tcp_listen_address(&worker.tcp, &address, idx)
+        address_from_sockaddr(&event.address, &address)
+    else:
+        event.status = idx
+    outbox_put(&worker.engine.outbox, &event)
+
+
+cdef void do_connect(worker_t *worker, command_t *command, uint64_t now_ns) noexcept nogil:
+    cdef path_t *path = path_create(&worker.engine, command.n)
+    cdef uint32_t i
+    if path is NULL:
+        return
+    if command.ring is not NULL:
+        path.identity = <local_t *>secret_take(&worker.secrets)
+        if path.identity is NULL:
+            path_free(&worker.engine, path)
+            return
+        memcpy(path.identity, worker.local, sizeof(local_t))
+        local_fill(path.identity, command.ring)
+    path.request = command.id
+    path.is_new = <uint8_t>command.reason
+    memcpy(path.hops, command.hops, command.n * sizeof(hop_t))
+    for i in range(command.n):
+        if path.hops[i].address.type == ADDRESS_NAME:
+            path.hops[i].address.name = path.hops[i].name
+    path_start(&worker.engine, path, now_ns)
+
+
+cdef void do_command(worker_t *worker, command_t *command, uint64_t now_ns) noexcept nogil:
+    cdef engine_t *engine = &worker.engine
+    cdef uint32_t type = command.type
+    if type == COMMAND_WRITE:
+        flow_write(&engine.outbox, command.id, &command.chain, now_ns)
+    elif type == COMMAND_USED:
+        flow_used(&engine.outbox, command.id, command.a, now_ns)
+    elif type == COMMAND_OPEN:
+        engine_open(engine, command.id, command.a, command.reason & 255, command.reason >> 8, command.data, command.n, now_ns)
+    elif type == COMMAND_ACCEPT:
+        flow_accept(&engine.outbox, command.id, now_ns)
+    elif type == COMMAND_FINISH:
+        flow_finish(&engine.outbox, command.id, now_ns)
+    elif type == COMMAND_RESET:
+        flow_reset(&engine.outbox, command.id, command.reason, now_ns)
+    elif type == COMMAND_CONNECT:
+        do_connect(worker, command, now_ns)
+    elif type == COMMAND_CANCEL:
+        path_cancel(engine, command.id, now_ns)
+    elif type == COMMAND_CLOSE_PEER:
+        engine_close_peer(engine, command.id, command.reason, now_ns)
+    elif type == COMMAND_PING:
+        engine_ping(engine, command.id, now_ns)
+    elif type == COMMAND_LISTEN:
+        do_listen(worker, command)
+    elif type == COMMAND_STOP:
+        engine_stop(engine, now_ns)
+        worker.stop_ns = now_ns + STOP_NS
+    elif type == COMMAND_KILL:
+        worker.stop_ns = now_ns
+
+
+cdef void slot_return(worker_t *worker, void *slot) noexcept nogil:
+    """A slot of the border, wiped, goes onto the stack from which Python collects."""
+    cdef void *old
+    wipe(slot, SECRET_SLOT_LEN)
+    while True:
+        old = atomic_load_ptr(&worker.spent)
+        (<void **>slot)[0] = old
+        if atomic_cas_ptr(&worker.spent, old, slot):
+            return
+
+
+cdef void command_free(worker_t *worker, command_t *command) noexcept nogil:
+    chain_clear(&command.chain)
+    if command.ring is not NULL:
+        slot_return(worker, command.ring)
+    free(command.hops)
+    free(command)
+
+
+cdef void on_wake(void *ctx, uint64_t now_ns) noexcept nogil:
+    cdef worker_t *worker = <worker_t *>ctx
+    cdef command_t *command = <command_t *>atomic_exchange_ptr(&worker.inbox, NULL)
+    cdef command_t *reversed = NULL
+    cdef command_t *following
+    while command is not NULL:
+        following = command.next
+        command.next = reversed
+        reversed = command
+        command = following
+    while reversed is not NULL:
+        command = reversed
+        reversed = command.next
+        worker.n_commands += 1
+        do_command(worker, command, now_ns)
+        command_free(worker, command)
+    fail_dials(worker, now_ns)
+    engine_settle(&worker.engine, now_ns)
+
+
+cdef void on_timer(void *ctx, uint64_t now_ns) noexcept nogil:
+    cdef worker_t *worker = <worker_t *>ctx
+    engine_tick(&worker.engine, now_ns)
+    engine_settle(&worker.engine, now_ns)
+
+
+cdef void look_at_clock(worker_t *worker, uint64_t now_ns) noexcept nogil:
+    cdef timespec wall
+    cdef timespec steady
+    if worker.offset_ns and now_ns - worker.offset_ns < SECOND_NS:
+        return
+    worker.offset_ns = now_ns
+    clock_gettime(CLOCK_REALTIME, &wall)
+    clock_gettime(CLOCK_MONOTONIC, &steady)
+    worker.engine.ctx.unix_offset_ns = ((<int64_t>wall.tv_sec - <int64_t>steady.tv_sec) * <int64_t>SECOND_NS
+                                        + <int64_t>wall.tv_nsec - <int64_t>steady.tv_nsec)
+
+
+cdef void on_turn_end(void *ctx, uint64_t now_ns) noexcept nogil:
+    cdef worker_t *worker = <worker_t *>ctx
+    cdef uint64_t deadline_ns
+    outbox_emit(&worker.engine.outbox)
+    signal_python(worker)
+    look_at_clock(worker, now_ns)
+    deadline_ns = engine_deadline(&worker.engine)
+    if worker.stop_ns:
+        if now_ns >= worker.stop_ns or (worker.engine.is_stopped and worker.tcp.n_lingering == 0):
+            loop_stop(&worker.loop)
+        deadline_ns = min(deadline_ns, min(worker.stop_ns, now_ns + 10000000))
+    loop_set_deadline(&worker.loop, deadline_ns)
+
+
+# Identities
+
+cdef void local_fill(local_t *local, const ring_t *ring) noexcept nogil:
+    """Keys, certificates and envelope keys of an identity, for the networks that `local` already has."""
+    cdef timespec wall
+    cdef const link_key_t *key
+    cdef uint32_t n, k
+    clock_gettime(CLOCK_REALTIME, &wall)
+    memcpy(local.peer_id, ring.peer_id, 32)
+    local.n_keys = 0
+    for k in range(<uint32_t>ring.n_link):
+        key = &ring.link[ring.n_link - 1 - k]
+        if local.n_keys == LOCAL_KEYS_MAX or key.not_after <= <uint64_t>wall.tv_sec:
+            continue
+        memcpy(local.keys[local.n_keys].secret, key.secret, 32)
+        memcpy(local.keys[local.n_keys].public_key, key.public_key, 32)
+        cert_build(local.keys[local.n_keys].cert, ring.seed, key.public_key,
+                   min(key.not_after, <uint64_t>wall.tv_sec + CERT_LIFE_S))
+        for n in range(local.n_networks):
+            envelope_keys_known(&local.keys[local.n_keys].env[n], &local.networks[n], key.public_key)
+        local.n_keys += 1
+    for n in range(local.n_networks):
+        envelope_keys_open(&local.env_open[n], &local.networks[n])
+
+
+# Life
+
+cdef int worker_start(worker_t *worker, size_t read_len) noexcept nogil:
+    cdef loop_hooks_t hooks
+    cdef tcp_events_t events
+    cdef int rc
+    hooks.on_wake = on_wake
+    hooks.on_timer = on_timer
+    hooks.on_turn_end = on_turn_end
+    events.on_accept = on_accept
+    events.on_connect = on_connect
+    events.on_dial_error = on_dial_error
+    events.on_read = on_read
+    events.on_end = on_end
+    events.on_lost = on_lost
+    events.on_writable = on_writable
+    events.on_accept_error = on_accept_error
+    worker.engine.outbox.emit = on_emit
+    worker.engine.outbox.emit_ctx = worker
+    worker.engine.transport.ctx = worker
+    worker.engine.transport.dial = transport_dial
+    worker.engine.transport.cancel = transport_cancel
+    worker.engine.transport.write = transport_write
+    worker.engine.transport.pending = transport_pending
+    worker.engine.transport.shutdown = transport_shutdown
+    worker.engine.transport.close = transport_close
+    worker.engine.transport.abort = transport_abort
+    rc = loop_init(&worker.loop, &hooks, worker, read_len)
+    if rc < 0:
+        return rc
+    worker.is_loop_ready = 1
+    rc = tcp_init(&worker.tcp, &worker.loop, &worker.pool, &events, worker)
+    if rc >= 0:
+        rc = resolve_init(&worker.resolve, &worker.loop, on_resolved, worker)
+    if rc >= 0:
+        atomic_store(&worker.ring.is_asleep, 1)
+        look_at_clock(worker, loop_now(&worker.loop))
+        rc = loop_thread_start(&worker.loop)
+    return rc if rc < 0 else OK
+
+
+cdef void worker_stop(worker_t *worker) noexcept nogil:
+    cdef command_t *command = <command_t *>atomic_exchange_ptr(&worker.inbox, NULL)
+    cdef command_t *following
+    while command is not NULL:
+        following = command.next
+        command_free(worker, command)
+        command = following
+    engine_clear(&worker.engine, loop_now(&worker.loop))
+    while worker.dials is not NULL:
+        dial_free(worker, worker.dials)
+    resolve_stop(&worker.resolve)
+    tcp_stop(&worker.tcp)
+    loop_free(&worker.loop)
+    worker.is_loop_ready = 0
+    while worker.ring.head != worker.ring.tail:
+        drop_blocks(worker.ring.events[worker.ring.head % RING_LEN].blocks)
+        worker.ring.head += 1
+    pool_collect(&worker.pool)
+
+
+cdef void worker_free(worker_t *worker) noexcept nogil:
+    guard_clear(&worker.guard)
+    secret_pool_free(&worker.secrets)
+    pool_clear(&worker.pool)
+    free(worker.scratch)
+    free(worker.cert_entries)
+    free(worker.ring.events)
+
+
+cdef void drop_blocks(block_t *block) noexcept nogil:
+    cdef block_t *following
+    while block is not NULL:
+        following = block.next
+        block_give_remote(block)
+        block = following
