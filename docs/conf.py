@@ -16,7 +16,6 @@ project_copyright = author
 
 extensions = ["myst_parser"]
 myst_heading_anchors = 3
-suppress_warnings = ["toc.empty_glob"]  # the front page takes in whatever page is there
 html_theme = "furo"
 html_title = f"{project} {release}"
 

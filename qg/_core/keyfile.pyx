@@ -205,7 +205,7 @@ cdef object write_error(int rc, path):
     return file_error(rc, path)
 
 
-FAULT_TEXTS = {
+cdef dict FAULT_TEXTS = {
     FAULT_OWNER: "belongs to another user: run as its owner, or chown it to the user that runs this",
     FAULT_MODE: "can be read or written by others: chmod 600 it, and consider it known if others use this machine",
     FAULT_KIND: "is not a regular file: check the path",
@@ -584,7 +584,7 @@ cdef int network_read(uint8_t *secret, const uint8_t *src, size_t len, uint8_t *
     return OK
 
 
-NETWORK_TEXTS = {
+cdef dict NETWORK_TEXTS = {
     FAULT_MAGIC: "a network secret starts with qgnet1:",
     E_LENGTH: f"a network secret has {NETWORK_TEXT_LEN} characters: copy it again, whole",
     E_KIND: "a network secret has only lower case letters and the digits 2-7 after qgnet1: copy it again",
