@@ -9,6 +9,7 @@ import sys
 import pytest
 from core.crypto_help import ROOT
 
+from qg._core import _build_info
 from qg._core.secret import SecretPool
 
 SLOT_LEN = 1536
@@ -124,6 +125,8 @@ def test_a_forked_child_may_drop_the_pool():
 
 # Locked memory. A process with CAP_IPC_LOCK is not limited, so these run as an ordinary user where we are root.
 
+limited = pytest.mark.skipif(_build_info.IS_SANITIZED, reason="under AddressSanitizer mlock does nothing")
+
 LIMITED = """
 import os, resource, sys
 sys.path.insert(0, sys.argv[1])
@@ -149,12 +152,14 @@ def slots_under(limit_len, policy):
     return int(n_taken), is_locked == "True"
 
 
+@limited
 def test_enough_lockable_memory_is_used_and_said():
-    if resource.getrlimit(resource.RLIMIT_MEMLOCK)[1] not in (resource.RLIM_INFINITY,) and os.geteuid() != 0:
+    if os.geteuid() != 0 and resource.getrlimit(resource.RLIMIT_MEMLOCK)[1] != resource.RLIM_INFINITY:
         pytest.skip("the limit cannot be raised here")
     assert slots_under(4 << 20, "required") == (1000, True)
 
 
+@limited
 def test_a_required_lock_stops_at_the_limit():
     n_taken, is_locked = slots_under(3 * SLAB_LEN, "required")
     assert is_locked
@@ -162,10 +167,12 @@ def test_a_required_lock_stops_at_the_limit():
     assert n_taken % SLAB_SLOTS == 0
 
 
+@limited
 def test_a_preferred_lock_goes_on_unlocked_and_says_so():
     assert slots_under(3 * SLAB_LEN, "preferred") == (1000, False)
 
 
+@limited
 def test_nothing_lockable_at_all():
     assert slots_under(0, "required") == (0, True)
     assert slots_under(0, "preferred") == (1000, False)
