@@ -19,6 +19,7 @@ from cryptography.hazmat.primitives.kdf.argon2 import Argon2id
 from model import cert as model_cert
 from model import ed25519, primitives
 
+from qg._core import _build_info
 from qg._core.keyfile import KeyRing
 from qg.errors import InvalidValue, KeyFileError, KeyFileExists, KeyFileMissing, UsageError
 from qg.identity import Identity, NetworkSecret
@@ -392,6 +393,7 @@ def memory_find(pid: int, secret: bytes) -> list[bool]:
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="looks into /proc")
+@pytest.mark.skipif(_build_info.IS_SANITIZED, reason="the sanitizer maps more memory than can be searched")
 def test_secret_keys_stand_only_in_locked_memory_and_are_gone_with_the_identity(path):
     Identity.generate().create(path)
     plain = keyfile_open(path.read_bytes())
