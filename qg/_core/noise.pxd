@@ -44,7 +44,7 @@ ctypedef struct noise_pattern_t:    # read-only once parsed; may be shared by al
     uint16_t suite              # suite_t
     uint8_t name_hash[32]       # initial h and ck
 
-ctypedef struct noise_secret_t: # 424 bytes; belongs in a secret slot
+ctypedef struct noise_secret_t: # 360 bytes; belongs in a secret slot
     uint64_t mark               # not 0 while in use; a forked child reads 0 and gets E_FORK
     uint8_t ck[32]
     uint8_t k[32]
