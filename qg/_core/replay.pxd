@@ -9,11 +9,15 @@ Times are unix seconds.
 from libc.stdint cimport uint8_t, uint32_t, uint64_t
 
 cdef enum:
+    REPLAY_MARK_AHEAD_S = 15    # seconds that a mark lies above the flight that raised it
     REPLAY_ID_LEN = 8           # SHA-256(M1)[0:8]
     REPLAY_SLOTS = 262144       # 2 MiB; at 240 s enough for 800 handshakes a second
     REPLAY_KEEP_S = 240         # twice the clock window
     REPLAY_PROBE_LEN = 256      # slots that are looked at: no refusal up to three quarters of a full table
     REPLAY_BACK_S = 65536       # an entry may come from so far in the future when the clock was set back
+
+# Puts a new high-water mark on disk, from the thread that inserts. Negative: it could not, and the flight is refused.
+ctypedef int (*mark_fn)(void *ctx, uint64_t mark_s) noexcept nogil
 
 ctypedef struct replay_t:
     uint64_t *slots             # n_slots words, borrowed from the owner for life; zeroed by replay_init; shared
@@ -21,7 +25,10 @@ ctypedef struct replay_t:
     uint32_t keep_s
     uint8_t key[16]             # of the keyed hash, random per process
     uint64_t floor_s            # flights of this second and older are refused (unclean stop); set before workers start
-    uint64_t newest_s           # largest flight time accepted, atomic; what the owner keeps on disk
+    uint64_t newest_s           # largest flight time accepted, atomic
+    uint64_t mark_s             # atomic: no flight above it is accepted before the owner has put a higher one on disk
+    mark_fn mark                # NULL: no mark is kept
+    void *mark_ctx              # borrowed
     uint64_t n_full             # E_FULL answers, atomic
 
 cdef int replay_init(replay_t *replay, uint64_t *slots, uint32_t n_slots, uint32_t keep_s,
@@ -29,4 +36,4 @@ cdef int replay_init(replay_t *replay, uint64_t *slots, uint32_t n_slots, uint32
 cdef int replay_lookup(const replay_t *replay, const uint8_t *id8, uint64_t time_s, uint64_t now_s) noexcept nogil
     # OK when unseen; E_REPLAY; E_CLOCK at or below floor_s. time_s is the flight's own time.
 cdef int replay_insert(replay_t *replay, const uint8_t *id8, uint64_t time_s, uint64_t now_s) noexcept nogil
-    # OK for exactly one of all callers; E_REPLAY, E_CLOCK, E_FULL
+    # OK for exactly one of all callers; E_REPLAY, E_CLOCK, E_FULL, E_IO (the mark could not be kept)

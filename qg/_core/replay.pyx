@@ -7,8 +7,8 @@ from libc.string cimport memcpy, memset
 
 from .crypto cimport exactly, keyed_hash
 from .memory cimport mem_give, mem_take, pool_clear, pool_init, pool_t
-from .status cimport E_ARGUMENT, E_CLOCK, E_FULL, E_REPLAY, OK
-from .sys cimport atomic_add, atomic_cas, atomic_load, atomic_peek
+from .status cimport E_ARGUMENT, E_CLOCK, E_FULL, E_IO, E_REPLAY, OK
+from .sys cimport atomic_add, atomic_cas, atomic_load, atomic_peek, atomic_store
 
 cdef enum:
     SECOND_BITS = 24
@@ -79,6 +79,10 @@ cdef int replay_insert(replay_t *replay, const uint8_t *id8, uint64_t time_s, ui
     cdef int vacant_off, own_off
     if time_s <= replay.floor_s:
         return E_CLOCK
+    if replay.mark is not NULL and time_s > atomic_load(&replay.mark_s):
+        if replay.mark(replay.mark_ctx, time_s + REPLAY_MARK_AHEAD_S) < 0:
+            return E_IO
+        atomic_store(&replay.mark_s, time_s + REPLAY_MARK_AHEAD_S)
     while True:
         if find(replay, hash, now_s, -1, &vacant_off) >= 0:
             return E_REPLAY

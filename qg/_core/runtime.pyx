@@ -33,8 +33,8 @@ from .sys cimport atomic_cas_ptr, atomic_exchange, atomic_exchange_ptr, atomic_f
 from .wire cimport ADDRESS_IP4, ADDRESS_IP6, ADDRESS_NAME, address_t
 from .worker cimport (
     CERT_ENTRIES, COMMAND_ACCEPT, COMMAND_CANCEL, COMMAND_CLOSE_PEER, COMMAND_CONNECT, COMMAND_FINISH, COMMAND_KILL,
-    COMMAND_LISTEN, COMMAND_OPEN, COMMAND_PING, COMMAND_RESET, COMMAND_STOP, COMMAND_USED, COMMAND_WRITE, RING_LEN, command_free,
-    command_t, drop_blocks, event_ring_t, local_fill, worker_free, worker_start, worker_stop, worker_t)
+    COMMAND_LISTEN, COMMAND_OPEN, COMMAND_PING, COMMAND_RENEW, COMMAND_RESET, COMMAND_STOP, COMMAND_USED, COMMAND_WRITE, RING_LEN, command_free,
+    command_t, drop_blocks, event_ring_t, local_fill, mark_write, worker_free, worker_start, worker_stop, worker_t)
 
 cdef enum:
     REPLAY_SLOTS = 1 << 18
@@ -72,6 +72,7 @@ cdef class Runtime:
     cdef access_t *relay_access
     cdef pool_t plain               # of the snapshots
     cdef int read_fd
+    cdef int mark_fd                # of the replay filter's high-water mark; -1: none is kept
     cdef int write_fd
     cdef int pid
     cdef bint is_started
@@ -83,6 +84,7 @@ cdef class Runtime:
         cdef uint8_t[16] key
         self.read_fd = -1
         self.write_fd = -1
+        self.mark_fd = -1
         self.pid = os.getpid()
         self.options = dict(options)
         pool_init(&self.border, <uint64_t>1 << 40)
@@ -221,6 +223,9 @@ cdef class Runtime:
         crypto_random(NULL, config.instance, 8)
         if engine_init(&worker.engine, &worker.pool, &worker.guard, &config, mix) < 0:
             raise MemoryError
+        worker.engine.relay.idle_ns = <uint64_t>(float(options.get("relay_idle_s", 300)) * 1e9)
+        worker.engine.relay.build_ns = <uint64_t>(float(options.get("relay_build_s", 15)) * 1e9)
+        worker.engine.relay.life_ns = <uint64_t>(float(options.get("relay_life_s", 86400)) * 1e9)
         worker.engine.ctx.party.secrets = &worker.secrets
         worker.engine.ctx.party.local = worker.local
         worker.engine.ctx.party.certs = &worker.certs
@@ -237,9 +242,30 @@ cdef class Runtime:
             os.set_blocking(self.read_fd, False)
             os.set_blocking(self.write_fd, False)
         self.worker.event_fd = self.write_fd
+        if self.options.get("mark_path") is not None:
+            self._mark_open(self.options["mark_path"])
         if worker_start(self.worker, <size_t>self.options.get("read_len", 0)) < 0:
             raise OSError("the machine refuses an event loop or a thread: too many open files or threads?")
         self.is_started = True
+
+    def _mark_open(self, path):
+        """Keep the replay filter's high-water mark at `path`; what an earlier run left there is the floor."""
+        cdef bytes left
+        self.mark_fd = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW, 0o600)
+        left = os.pread(self.mark_fd, 8, 0)
+        if len(left) == 8:
+            self.replay.floor_s = int.from_bytes(left, "big")
+        self.replay.mark_ctx = <void *><size_t>self.mark_fd
+        self.replay.mark = mark_write
+
+    def _mark_close(self):
+        """A clean end leaves the newest flight itself: the next run refuses what this one accepted, and nothing else."""
+        cdef uint64_t newest_s = max(self.replay.newest_s, self.replay.floor_s)
+        if self.mark_fd >= 0:
+            self.replay.mark = NULL
+            os.pwrite(self.mark_fd, (<object>newest_s).to_bytes(8, "big"), 0)
+            os.close(self.mark_fd)
+            self.mark_fd = -1
 
     def fileno(self):
         """Return the descriptor that is readable when events wait."""
@@ -324,6 +350,16 @@ cdef class Runtime:
                     hop.has_peer_id = 1
                     memcpy(hop.peer_id, <char *><bytes>peer_id, 32)
                 fill_hop(hop, host, port)
+        except BaseException:
+            command_free(self.worker, command)
+            raise
+        self._post(command)
+
+    def renew(self, KeyRing ring not None):
+        """Take certificates that are new by today's date, and the link keys of `ring` if the identity was rotated."""
+        cdef command_t *command = self._command(COMMAND_RENEW, 0, 0)
+        try:
+            command.ring = self._ring_copy(ring)
         except BaseException:
             command_free(self.worker, command)
             raise
@@ -430,6 +466,7 @@ cdef class Runtime:
             return
         with nogil:
             worker_stop(worker)
+        self._mark_close()
         if self.read_fd >= 0:
             os.close(self.read_fd)
             if self.write_fd != self.read_fd:

@@ -40,6 +40,7 @@ cdef enum command_type_t:
     COMMAND_USED = 11
     COMMAND_STOP = 12
     COMMAND_KILL = 13           # the owner is gone: no goodbye
+    COMMAND_RENEW = 14          # new certificates, perhaps a new link key
 
 ctypedef struct command_t:
     command_t *next
@@ -50,7 +51,7 @@ ctypedef struct command_t:
     chain_t chain               # WRITE
     uint32_t n                  # CONNECT: hops; OPEN: bytes of data
     hop_t *hops                 # CONNECT: owned
-    ring_t *ring                # CONNECT: keys of a throw-away identity in a slot of the border; NULL
+    ring_t *ring                # CONNECT: keys of a throw-away identity, RENEW: of the node, in a slot of the border; NULL
     address_t address           # LISTEN
     uint8_t data[1]             # OPEN
 
@@ -96,6 +97,7 @@ ctypedef struct worker_t:
 
 cdef void local_fill(local_t *local, const ring_t *ring) noexcept nogil
     # keys, certificates and envelope keys of an identity, for the networks that `local` already has
+cdef int mark_write(void *ctx, uint64_t mark_s) noexcept nogil   # mark_fn; ctx: a file descriptor as a pointer
 cdef int worker_start(worker_t *worker, size_t read_len) noexcept nogil     # engine, pools and event_fd are ready; starts the thread
 cdef void worker_stop(worker_t *worker) noexcept nogil          # after the thread has ended: closes all that is left
 cdef void worker_free(worker_t *worker) noexcept nogil          # gives the memory back; last

@@ -4,7 +4,7 @@ from libc.stdint cimport int64_t, uint8_t, uint16_t, uint32_t, uint64_t
 from libc.stdlib cimport calloc, free
 from libc.string cimport memcpy, memset
 from posix.time cimport CLOCK_MONOTONIC, CLOCK_REALTIME, clock_gettime, timespec
-from posix.unistd cimport write as fd_write
+from posix.unistd cimport pwrite, write as fd_write
 
 from .cert cimport cert_build
 from .channel cimport channel_t, path_t
@@ -24,7 +24,7 @@ from .memory cimport block_give_remote, block_t, chain_clear, chain_t, pool_clea
 from .resolve cimport resolve_cancel, resolve_init, resolve_start, resolve_stop
 from .secret cimport SECRET_SLOT_LEN, secret_pool_free, secret_take
 from .status cimport E_IO, OK
-from .sys cimport atomic_cas_ptr, atomic_exchange, atomic_exchange_ptr, atomic_fence, atomic_load, atomic_load_ptr, atomic_store
+from .sys cimport atomic_cas_ptr, atomic_exchange, atomic_exchange_ptr, atomic_fence, atomic_load, atomic_load_ptr, atomic_store, store_be64
 from .tcp cimport (
     address_from_sockaddr, conn_t, sockaddr_from_address, tcp_abort, tcp_close, tcp_dial, tcp_events_t, tcp_init, tcp_listen,
     tcp_listen_address, tcp_pending_len, tcp_shutdown, tcp_stop, tcp_write)
@@ -299,6 +299,8 @@ cdef void do_command(worker_t *worker, command_t *command, uint64_t now_ns) noex
         engine_ping(engine, command.id, now_ns)
     elif type == COMMAND_LISTEN:
         do_listen(worker, command)
+    elif type == COMMAND_RENEW:
+        local_fill(worker.local, command.ring)
     elif type == COMMAND_STOP:
         engine_stop(engine, now_ns)
         worker.stop_ns = now_ns + STOP_NS
@@ -400,6 +402,15 @@ cdef void local_fill(local_t *local, const ring_t *ring) noexcept nogil:
         local.n_keys += 1
     for n in range(local.n_networks):
         envelope_keys_open(&local.env_open[n], &local.networks[n])
+
+
+# The mark of the replay filter
+
+cdef int mark_write(void *ctx, uint64_t mark_s) noexcept nogil:
+    """Eight bytes to the page cache: what a killed process leaves behind. No fsync on the loop's thread."""
+    cdef uint8_t[8] mark
+    store_be64(mark, mark_s)
+    return OK if pwrite(<int><size_t>ctx, mark, 8, 0) == 8 else E_IO
 
 
 # Life
