@@ -356,8 +356,7 @@ cdef int frame_put_hello(uint8_t *dst, const hello_t *hello) noexcept nogil:
     if hello.n_services:
         value[at] = HELLO_SERVICES
         at += 1
-        at += varint_put(value + at, varint_len(hello.n_services) + 16 * <uint64_t>hello.n_services)
-        at += varint_put(value + at, hello.n_services)
+        at += varint_put(value + at, 16 * <uint64_t>hello.n_services)
         memcpy(value + at, hello.services, 16 * <size_t>hello.n_services)
         at += 16 * <int>hello.n_services
     dst[0] = FRAME_HELLO
@@ -378,14 +377,10 @@ cdef int entry_number(uint64_t *value, const uint8_t *src, size_t len) noexcept 
 
 
 cdef int entry_services(hello_t *hello, const uint8_t *src, size_t len) noexcept nogil:
-    cdef uint64_t n
-    cdef int head = varint_get(src, len, &n)
-    if head < 0:
-        return head
-    if n > HELLO_SERVICES_MAX or len - head != <size_t>n * 16:
+    if len % 16 or len > 16 * HELLO_SERVICES_MAX:
         return E_FRAME
-    hello.n_services = <uint32_t>n
-    hello.services = src + head
+    hello.n_services = <uint32_t>(len // 16)
+    hello.services = src
     return OK
 
 
@@ -424,7 +419,7 @@ cdef int hello_entry(hello_t *hello, uint64_t id, const uint8_t *src, size_t len
 
 cdef int hello_parse(hello_t *hello, const uint8_t *src, size_t len) noexcept nogil:
     cdef size_t at = 0
-    cdef uint64_t id, length, last = 0
+    cdef uint64_t id, length, next_id = 0
     cdef int rc
     hello_defaults(hello)
     while at < len:
@@ -433,14 +428,14 @@ cdef int hello_parse(hello_t *hello, const uint8_t *src, size_t len) noexcept no
             rc = take_varint(src, len, &at, &length)
         if rc < 0:
             return rc
-        if id <= last:
+        if id < next_id:
             return E_FRAME
         if length > len - at:
             return E_SHORT
         rc = hello_entry(hello, id, src + at, <size_t>length)
         if rc < 0:
             return rc
-        last = id
+        next_id = id + 1
         at += <size_t>length
     return OK
 
@@ -470,6 +465,15 @@ cdef bint is_utf8(const uint8_t *src, size_t len) noexcept nogil:
     return True
 
 
+cdef bint is_name(const uint8_t *src, size_t len) noexcept nogil:
+    """Printable ASCII: names in other scripts stand in their xn-- form."""
+    cdef size_t i
+    for i in range(len):
+        if src[i] < 0x21 or src[i] > 0x7E:
+            return False
+    return len > 0
+
+
 cdef int address_parse(address_t *address, const uint8_t *src, size_t len) noexcept nogil:
     cdef size_t n
     memset(address, 0, sizeof(address_t))
@@ -488,7 +492,7 @@ cdef int address_parse(address_t *address, const uint8_t *src, size_t len) noexc
         if len < n + 2:
             return E_SHORT
         address.name = src + 2
-        if address.name_len == 0 or not is_utf8(address.name, address.name_len):
+        if not is_name(address.name, address.name_len):
             return E_ADDRESS
     else:
         return E_ADDRESS
