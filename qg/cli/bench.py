@@ -12,8 +12,8 @@ from qg.cli.common import descriptors_raise
 from qg.cli.measure import Interval, Role, roles_start, suite_check, suite_option
 
 _WARM_UP_S = 0.5
-_N_IN_FLIGHT = 16
-_N_FEW, _N_MANY = 500, 1500  # idle sessions; what one takes is the slope between
+_N_IN_FLIGHT = 16  # connections at a time
+_N_FEW, _N_MANY = 50, 250  # idle sessions; what one takes is the slope between
 _TIMEOUT_S = 120.0
 
 Figures = dict[str, Any]
@@ -39,17 +39,17 @@ def _ping(sender: Role, receiver: Role, suite: str | None, seconds: float) -> Fi
 
 
 def _messages(sender: Role, receiver: Role, suite: str | None, seconds: float) -> Figures:
+    receiver.ask("messages_take")
     interval = _push(sender, receiver, "messages", seconds)
     return {"messages_per_s": interval.used["receiver"]["n_messages"] / interval.wall_s}
 
 
 def _handshake(sender: Role, receiver: Role, suite: str | None, seconds: float) -> Figures:
     target = receiver.hello["address"]
-    sender.ask("handshakes", address=target, seconds=_WARM_UP_S, n_in_flight=_N_IN_FLIGHT)
+    sender.ask("others_start", n=_N_IN_FLIGHT)
+    sender.ask("handshakes", address=target, seconds=_WARM_UP_S)
     interval = Interval(sender, receiver)
-    n_done = sender.ask(
-        "handshakes", address=target, seconds=seconds, n_in_flight=_N_IN_FLIGHT, timeout_s=seconds + _TIMEOUT_S
-    )
+    n_done = sender.ask("handshakes", address=target, seconds=seconds, timeout_s=seconds + _TIMEOUT_S)
     interval.stop()
     return {
         "handshakes_per_s": n_done / interval.wall_s,
@@ -61,8 +61,9 @@ def _handshake(sender: Role, receiver: Role, suite: str | None, seconds: float) 
 def _idle_session_measure(sender: Role, receiver: Role) -> float:
     """Resident bytes of one more idle session at the receiver."""
     resident_len = []
-    for n in (_N_FEW, _N_MANY - _N_FEW):
-        sender.ask("hold", address=receiver.hello["address"], n=n, n_in_flight=_N_IN_FLIGHT, timeout_s=_TIMEOUT_S)
+    for n in (_N_FEW, _N_MANY):
+        sender.ask("others_start", n=n)
+        sender.ask("hold", address=receiver.hello["address"])
         resident_len.append(receiver.ask("memory")["resident_len"])
     few_len, many_len = resident_len
     return float((many_len - few_len) / (_N_MANY - _N_FEW))
@@ -110,7 +111,7 @@ def command(what: str, seconds: float, suite: str | None, is_json: bool) -> None
       link        bytes over one link: MB/s, CPU seconds per GB
       relay       bytes over one relay: the same, for the relay too
       ping        64 bytes there and back: microseconds
-      handshake   connections, 16 at a time, each with a new identity; then idle ones, for their memory
+      handshake   connections, 16 at a time, opened and closed; then idle ones, for their memory
       messages    messages of 64 bytes one way
 
     \b

@@ -8,7 +8,7 @@ import socket
 import sys
 from collections.abc import Callable, Coroutine, Iterator, Sequence
 from contextlib import contextmanager, suppress
-from typing import Any, Literal, TypeVar
+from typing import Any, TypeVar
 
 import click
 
@@ -107,10 +107,9 @@ def node_make(
     *,
     listen: "Sequence[Endpoint]" = (),
     extenders: "Sequence[qg.Extender]" = (),
-    allow: 'Literal["anyone"] | tuple[PeerId, ...]' = "anyone",
 ) -> "qg.Node":
     """Make a node of what the options say; nothing runs before it is entered."""
-    config = qg.Config(network_secret=network, allow=allow)
+    config = qg.Config(network_secret=network)
     return qg.Node(identity_open(identity, passphrase_file), listen=listen, extenders=extenders, config=config)
 
 

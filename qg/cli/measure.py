@@ -36,7 +36,7 @@ class Role:
 
     def __init__(self, name: str, **settings: Any) -> None:
         self.name = name
-        self._process = subprocess.Popen(
+        self.process = subprocess.Popen(
             [sys.executable, "-m", "qg.cli.roles", name, json.dumps(settings)],
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
@@ -50,19 +50,19 @@ class Role:
 
     def ask(self, do: str, timeout_s: float = _ANSWER_TIMEOUT_S, **arguments: Any) -> Any:
         """Let it do something and return its answer; raises `click.ClickException` with its words if it could not."""
-        assert self._process.stdin
+        assert self.process.stdin
         with suppress(BrokenPipeError):  # it died: its missing answer says so
-            self._process.stdin.write(json.dumps({"do": do, **arguments}) + "\n")
-            self._process.stdin.flush()
+            self.process.stdin.write(json.dumps({"do": do, **arguments}) + "\n")
+            self.process.stdin.flush()
         return self._answer(timeout_s)
 
     def _answer(self, timeout_s: float) -> Any:
-        assert self._process.stdout
-        if not select.select([self._process.stdout], [], [], timeout_s)[0]:
+        assert self.process.stdout
+        if not select.select([self.process.stdout], [], [], timeout_s)[0]:
             raise click.ClickException(f"the {self.name} process said nothing for {timeout_s:.0f} s; try again")
-        line = self._process.stdout.readline()
+        line = self.process.stdout.readline()
         if not line:
-            code = self._process.wait()
+            code = self.process.wait()
             raise click.ClickException(f"the {self.name} process ended with {code}; what it printed above tells why")
         answer = json.loads(line)
         if "error" in answer:
@@ -71,14 +71,14 @@ class Role:
 
     def close(self) -> None:
         """End it and wait until it is gone."""
-        with self._process:
-            assert self._process.stdin
+        with self.process:
+            assert self.process.stdin
             with suppress(BrokenPipeError):
-                self._process.stdin.close()
+                self.process.stdin.close()
             try:
-                self._process.wait(_EXIT_TIMEOUT_S)
+                self.process.wait(_EXIT_TIMEOUT_S)
             except subprocess.TimeoutExpired:
-                self._process.kill()
+                self.process.kill()
 
     def __enter__(self) -> "Role":
         return self

@@ -51,25 +51,35 @@ def command(
       qg receive ~/inbox --keep --identity node.key --from mzxw6ytb...
       qg receive --listen tcp://127.0.0.1:0
     """
-    if not async_run(_receive(folder, "replace" if force else "keep", keep, listen, senders or "anyone", options)):
+    outcomes: asyncio.Queue[Received] = asyncio.Queue()
+    progress = Progress()
+    receiver = FileReceiver(
+        folder,
+        senders=frozenset(senders) or None,
+        existing="replace" if force else "keep",
+        on_progress=progress.show,
+        on_done=outcomes.put_nowait,
+    )
+    node = node_make(**options, listen=listen, extenders=[receiver])
+    if not async_run(_receive(node, outcomes, progress, keep)):
         sys.exit(1)
 
 
-async def _receive(
-    folder: str, existing: Any, keep: bool, listen: "tuple[qg.Endpoint, ...]", allow: Any, options: dict[str, Any]
-) -> bool:
-    """Receive one file, or all that come; tell whether the last one is whole."""
-    outcomes: asyncio.Queue[Received] = asyncio.Queue()
-    progress = Progress()
-    receiver = FileReceiver(folder, existing=existing, on_progress=progress.show, on_done=outcomes.put_nowait)
-    async with node_make(**options, listen=listen, extenders=[receiver], allow=allow) as node:
+async def _receive(node: "qg.Node", outcomes: "asyncio.Queue[Received]", progress: Progress, keep: bool) -> bool:
+    """Wait for one file, or for all that come; tell whether it is whole."""
+    async with node:
         for address in node.addresses:
             print(address_shown(address), flush=True)
         while True:
-            received = await outcomes.get()
+            try:
+                received = await outcomes.get()
+            except asyncio.CancelledError:
+                if keep:  # a signal is how this is meant to end
+                    return True
+                raise
             progress.clear()
             _outcome_print(received)
-            if not keep:
+            if received.name and not keep:  # what was refused before it began does not end the waiting
                 return received.error is None
 
 

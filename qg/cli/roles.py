@@ -54,29 +54,26 @@ def _config_make(suite: str | None, relay: "qg.RelayConfig | None" = None) -> "q
 
 
 class Sink(qg.Extender):
-    """Count what comes and who is there."""
+    """Count bytes that come."""
 
     id = qg.ExtenderId("9b442a33-ce34-4aa5-bedc-8b39db66f119")
-
-    def __init__(self) -> None:
-        self.n_bytes = self.n_messages = self.n_opened = self.n_closed = 0
-
-    def counts(self) -> dict[str, float]:
-        """Give all counts; they only grow."""
-        return vars(self).copy()
+    n_bytes = 0
 
     async def on_stream(self, stream: "qg.Stream") -> None:
         async for chunk in stream:
             self.n_bytes += len(chunk)
 
-    async def on_message(self, peer: "qg.Peer", message: bytes) -> None:
-        self.n_messages += 1
 
-    async def on_peer_connected(self, peer: "qg.Peer") -> None:
-        self.n_opened += 1
+class Mailbox(qg.Extender):
+    """Count messages, in batches as they come."""
 
-    async def on_peer_disconnected(self, peer: "qg.Peer") -> None:
-        self.n_closed += 1
+    id = qg.ExtenderId("4d6fc18e-6650-4cf8-a6c2-f03155cb5eb4")
+    n_messages = 0
+
+    async def take(self, peer: "qg.Peer") -> None:
+        """Count those of one peer, until it goes."""
+        async for batch in peer.messages(self.id):
+            self.n_messages += len(batch)
 
 
 def _usage() -> dict[str, float]:
@@ -98,9 +95,9 @@ async def _memory() -> dict[str, int]:
 class Sender:
     """What a sender does for the one who measures."""
 
-    def __init__(self, node: "qg.Node") -> None:
-        self._node = node
-        self._idle: list[qg.Peer] = []
+    def __init__(self, node: "qg.Node", config: "qg.Config") -> None:
+        self._node, self._config = node, config
+        self._others: list[qg.Node] = []  # a node has one session with another, so more sessions take more nodes
         self._target: qg.Peer | None = None
         self._pushing: asyncio.Task[None] | None = None
 
@@ -135,7 +132,7 @@ class Sender:
     async def _push_messages(self) -> None:
         message = os.urandom(_MESSAGE_LEN)
         while True:
-            await self._peer.send(Sink.id, message)
+            await self._peer.send(Mailbox.id, message)
 
     async def ping(self, seconds: float) -> dict[str, float]:
         """Send 64 bytes to the echo and wait for them, one after the other."""
@@ -153,30 +150,34 @@ class Sender:
         rtts_ns.sort()
         return {"p50_us": rtts_ns[len(rtts_ns) // 2] / 1e3, "p99_us": rtts_ns[len(rtts_ns) * 99 // 100] / 1e3}
 
-    async def handshakes(self, address: str, seconds: float, n_in_flight: int) -> int:
-        """Connect and close with a new identity each time; return how often."""
+    async def others_start(self, n: int) -> None:
+        """Have `n` more nodes in this process, each with an identity of its own."""
+        while len(self._others) < n:
+            self._others.append(qg.Node(qg.Identity.generate(), config=self._config))
+            await self._others[-1].start()
+
+    async def others_close(self) -> None:
+        await asyncio.gather(*(node.close() for node in self._others))
+
+    async def handshakes(self, address: str, seconds: float) -> int:
+        """Connect and close over and over, all other nodes at once; return how often."""
         end_s = time.perf_counter() + seconds
         n_done = 0
 
-        async def lane() -> None:
+        async def lane(node: qg.Node) -> None:
             nonlocal n_done
             while time.perf_counter() < end_s:
-                peer = await self._node.connect(address, identity=qg.Identity.generate())
+                peer = await node.connect(address)
                 await peer.close()
                 n_done += 1
 
-        await asyncio.gather(*(lane() for _ in range(n_in_flight)))
+        await asyncio.gather(*map(lane, self._others))
         return n_done
 
-    async def hold(self, address: str, n: int, n_in_flight: int) -> None:
-        """Connect `n` times more, each with a new identity, and keep the sessions."""
-        turns = iter(range(n))
-
-        async def lane() -> None:
-            for _ in turns:
-                self._idle.append(await self._node.connect(address, identity=qg.Identity.generate()))
-
-        await asyncio.gather(*(lane() for _ in range(n_in_flight)))
+    async def hold(self, address: str) -> None:
+        """Have a session of each of the other nodes, and keep it."""
+        for node in self._others:
+            await node.connect(address)
 
     async def file_make(self, path: str, size: int) -> str:
         """Write a file of random bytes; return its SHA-256."""
@@ -209,10 +210,14 @@ def _tree_make(path: Path) -> dict[str, Any]:
 
 async def _sender_main(suite: str | None) -> None:
     identity = qg.Identity.generate()
-    async with qg.Node(identity, config=_config_make(suite)) as node:
-        sender = Sender(node)
-        names = "connect push push_end ping handshakes hold file_make tree_make file_send".split()
-        await _serve({name: getattr(sender, name) for name in names}, {"peer_id": str(identity.peer_id)})
+    config = _config_make(suite)
+    async with qg.Node(identity, config=config) as node:
+        sender = Sender(node, config)
+        names = "connect push push_end ping others_start handshakes hold file_make tree_make file_send".split()
+        try:
+            await _serve({name: getattr(sender, name) for name in names}, {"peer_id": str(identity.peer_id)})
+        finally:
+            await sender.others_close()
 
 
 async def _relay_main(suite: str | None, sender_id: str, target: str) -> None:
@@ -230,7 +235,7 @@ async def _relay_main(suite: str | None, sender_id: str, target: str) -> None:
 
 
 async def _receiver_main(suite: str | None, folder: str) -> None:
-    sink = Sink()
+    sink, mailbox = Sink(), Mailbox()
 
     async def file_digest(name: str) -> str:
         with open(Path(folder, name), "rb") as file:
@@ -239,10 +244,21 @@ async def _receiver_main(suite: str | None, folder: str) -> None:
     async def archive_digest(name: str) -> dict[str, Any]:
         return await asyncio.to_thread(tar_digest, Path(folder, name))
 
-    extenders = [sink, Echo(), FileReceiver(folder)]
+    async def messages_take() -> None:
+        tasks.extend(asyncio.create_task(mailbox.take(peer)) for peer in node.peers)
+
+    def counts() -> dict[str, float]:
+        return {"n_bytes": sink.n_bytes, "n_messages": mailbox.n_messages}
+
+    tasks: list[asyncio.Task[None]] = []
+    extenders = [sink, mailbox, Echo(), FileReceiver(folder)]
     async with qg.Node(qg.Identity.generate(), listen=_LISTEN, extenders=extenders, config=_config_make(suite)) as node:
-        commands = {"file_digest": file_digest, "tar_digest": archive_digest}
-        await _serve(commands, {"address": str(node.address)}, sink.counts)
+        commands: Commands = {
+            "file_digest": file_digest,
+            "tar_digest": archive_digest,
+            "messages_take": messages_take,
+        }
+        await _serve(commands, {"address": str(node.address)}, counts)
 
 
 async def _serve(

@@ -17,7 +17,7 @@ import os
 import stat
 import tarfile
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from contextlib import suppress
 from pathlib import Path
 from typing import IO, Literal, NamedTuple, TypeVar
@@ -30,7 +30,7 @@ __all__ = ["FileReceiver", "Received", "Sent", "file_send"]
 
 _FILES_ID = qg.ExtenderId("ab566ab6-b8d0-4480-aedd-48e539884ed1")
 
-_BLOCK_LEN = 1 << 20  # bytes read, hashed or written in one go, on a thread beside the event loop
+_BLOCK_LEN = 1 << 18  # bytes read, hashed or written in one go, on a thread beside the event loop
 _DIGEST_LEN = 32
 _MESSAGE_MAX = 4096  # header or answer
 _NAME_MAX = 250  # bytes; ".part" must fit behind it
@@ -55,7 +55,7 @@ class Received(NamedTuple):
     """Tell how one transfer ended at the receiver."""
 
     peer_id: qg.PeerId
-    name: str  # "" if not even that came
+    name: str  # "": it was refused before that was known, or because of it
     path: Path | None  # None: it failed
     size: int  # bytes that came
     digest: bytes  # SHA-256 of them
@@ -137,13 +137,14 @@ class _PartFile:
             raise _Refusal(f"{self._path.name} is being received already")
         os.ftruncate(self._fd, 0)
 
-    def append(self, block: bytearray) -> None:
-        view = memoryview(block)
-        while view:
-            n_written = os.write(self._fd, view)
-            self._hash.update(view[:n_written])
-            self.size += n_written
-            view = view[n_written:]
+    def append(self, chunks: list[bytes]) -> None:
+        for chunk in chunks:
+            view = memoryview(chunk)
+            while view:
+                n_written = os.write(self._fd, view)
+                self._hash.update(view[:n_written])
+                self.size += n_written
+                view = view[n_written:]
 
     @property
     def digest(self) -> bytes:
@@ -178,6 +179,15 @@ def _rename_new(source: Path, destination: Path) -> None:
         os.unlink(source)
 
 
+def _tail_take(chunks: list[bytes]) -> bytes:
+    """Take off the end what may be the trailer, and return it."""
+    tail = b""
+    while chunks and len(tail) < _DIGEST_LEN:
+        tail = chunks.pop() + tail
+    chunks.append(tail[:-_DIGEST_LEN])
+    return tail[-_DIGEST_LEN:]
+
+
 class _Incoming:
     """One transfer at the receiver."""
 
@@ -206,19 +216,20 @@ class _Incoming:
     async def _blocks_write(self, part: _PartFile) -> bytes:
         """Write all that comes but the trailer, which is returned."""
         size = self._header.size
-        pending = bytearray()
+        chunks: list[bytes] = []
+        n_pending = 0
         async for chunk in self._stream:
-            pending += chunk
-            if len(pending) >= _BLOCK_LEN + _DIGEST_LEN:
-                block, pending = pending, pending[-_DIGEST_LEN:]
-                del block[-_DIGEST_LEN:]
-                await asyncio.to_thread(part.append, block)
+            chunks.append(chunk)
+            n_pending += len(chunk)
+            if n_pending >= _BLOCK_LEN:
+                trailer = _tail_take(chunks)
+                await asyncio.to_thread(part.append, chunks)
+                chunks, n_pending = [trailer], len(trailer)
                 self._on_progress(self._header.name, part.size, size)
             if size is not None and part.size > size:
                 raise _Refusal(f"more than the {size} bytes come that were announced")
-        trailer = bytes(pending[-_DIGEST_LEN:])
-        del pending[-_DIGEST_LEN:]
-        await asyncio.to_thread(part.append, pending)
+        trailer = _tail_take(chunks)
+        await asyncio.to_thread(part.append, chunks)
         return trailer
 
     def outcome(self, error: str | None) -> Received:
@@ -229,8 +240,9 @@ class _Incoming:
 class FileReceiver(qg.Extender):
     """Take files into a folder.
 
-    `existing` says what happens when a name is taken: "keep" refuses the new file, "replace" puts it in the place of
-    the old one, which stays until the new one is whole. The functions are called on the event loop.
+    `senders` says from whom; None: from anybody. `existing` says what happens when a name is taken: "keep" refuses the
+    new file, "replace" puts it in the place of the old one, which stays until the new one is whole. The functions are
+    called on the event loop.
     """
 
     id = _FILES_ID
@@ -239,11 +251,13 @@ class FileReceiver(qg.Extender):
         self,
         folder: str | os.PathLike[str],
         *,
+        senders: Collection[qg.PeerId] | None = None,
         existing: Existing = "keep",
         on_progress: Progress | None = None,
         on_done: Callable[[Received], None] | None = None,
     ) -> None:
         self._folder = Path(folder)
+        self._senders = senders
         self._existing: Existing = existing
         self._on_progress = on_progress or (lambda *_: None)
         self._on_done = on_done or (lambda _: None)
@@ -254,6 +268,8 @@ class FileReceiver(qg.Extender):
         error: str | None = None
         try:
             try:
+                if self._senders is not None and stream.peer.id not in self._senders:
+                    raise _Refusal("files are taken from others only")
                 await incoming.run(self._folder, self._existing)
             except _Refusal as refusal:
                 error = str(refusal)
