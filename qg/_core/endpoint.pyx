@@ -221,7 +221,7 @@ cdef class Endpoint:
     follows from it, once `script` has been given out. The certificate of a link key ends with the key. Answers of type int
     are status codes, and streams are named by their ids.
     """
-    cdef KeyRing ring
+    cdef readonly KeyRing ring
     cdef bytes script
     cdef readonly uint64_t now_ns   # monotonic
     cdef public bint admits         # the verdict that a handshake gets

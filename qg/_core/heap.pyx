@@ -1,5 +1,6 @@
 # SPDX-License-Identifier: MIT
 """Deadlines in order: a binary heap of nodes that lie inside their owners."""
+cimport cython
 from libc.stdint cimport uint32_t, uint64_t
 from libc.string cimport memcpy, memset
 
@@ -92,6 +93,7 @@ cdef void heap_drop(heap_t *heap, heap_node_t *node) noexcept nogil:
         sift(heap, last, i)
 
 
+@cython.final
 cdef class Heap:
     """Own a heap of numbered deadlines; for tests."""
     cdef pool_t pool

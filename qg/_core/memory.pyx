@@ -1,5 +1,6 @@
 # SPDX-License-Identifier: MIT
 """Block pool, chains and byte accounting. The only heap user of L1 to L8."""
+cimport cython
 from libc.stdint cimport uint8_t, uint32_t, uint64_t
 from libc.stdlib cimport calloc, free, malloc
 from libc.string cimport memcpy, memmove, memset
@@ -195,6 +196,7 @@ cdef void mem_give(pool_t *pool, void *memory, size_t len) noexcept nogil:
         free(memory)
 
 
+@cython.final
 cdef class Pool:
     """Own a block pool; for tests and for code that drives the core without a loop.
 
@@ -224,6 +226,7 @@ cdef class Pool:
         return self.pool.held_len
 
 
+@cython.final
 cdef class Chain:
     """Own a chain of blocks of a `Pool`; a byte queue for tests."""
     cdef Pool owner

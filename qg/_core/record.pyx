@@ -1,5 +1,6 @@
 # SPDX-License-Identifier: MIT
 """Seal and open transport records."""
+cimport cython
 from libc.stdint cimport uint8_t, uint16_t, uint32_t, uint64_t
 from libc.string cimport memcpy, memset
 
@@ -176,6 +177,7 @@ def export_secrets(bytes k1 not None, bytes k2 not None, bytes h not None):
     return psk[:32], exporter[:32]
 
 
+@cython.final
 cdef class RecordDirection:
     """One direction of a session's records; for tests, vectors and fuzzers.
 

@@ -1,5 +1,6 @@
 # SPDX-License-Identifier: MIT
 """Bounded hash table from a 64-bit id to a pointer."""
+cimport cython
 from libc.stdint cimport uint32_t, uint64_t
 from libc.string cimport memset
 
@@ -119,6 +120,7 @@ cdef void *table_next(const table_t *table, uint32_t *cursor) noexcept nogil:
     return NULL
 
 
+@cython.final
 cdef class Table:
     """Own a table of numbers; for tests. Values are positive integers that fit a pointer."""
     cdef pool_t pool
