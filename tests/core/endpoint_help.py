@@ -1,0 +1,88 @@
+# SPDX-License-Identifier: MIT
+"""Pairs of endpoints, identities in key files, and the words of the protocol."""
+
+import pathlib
+import tempfile
+
+from model.cert import network_secret_text
+from model.primitives import xchacha20_poly1305_seal
+
+from qg._core.keyfile import KeyRing, NetworkSecret
+
+XK, XX, NK = 1, 2, 3
+REPLY, M3 = 4, 5
+CHACHA, GCM, AEGIS = 1, 2, 4
+BYTES, MESSAGES, PIPE, RELAY = range(4)
+EXPEDITED, NORMAL, DELAYED = range(3)
+ON_LINK, IN_STREAM, IN_PIPE = range(3)  # layer_role_t: no layer, its source, its far end
+NONE, PROTOCOL, INTERNAL, SHUTDOWN, REFUSED, UNREACHABLE, BUSY, LIMIT, UNSUPPORTED, TIMEOUT = range(10)
+MEMORY, SLOW_READER, HOPS, DUPLICATE, IDLE, REKEY, CANCELLED = range(10, 17)
+SECOND_NS = 1_000_000_000
+WINDOW = 65536
+SESSION_WINDOW = 1048576
+EARLY = 16384  # bytes that the opener of a service stream may send before ACCEPT
+UUID = bytes(range(16))
+KINDS_LINK, KINDS_SERVICE, KINDS_RELAY = 0b0111, 0b0011, 0b1000
+NOW_S = 1_750_000_000
+
+
+def ring_of(identity):
+    """Load an identity of the model from a key file that says what it says (protocol.md 2.3, kdf 0)."""
+    head = b"QGKEY1\r\n" + bytes(1 + 16 + 8 + 8) + bytes(24)
+    keys = identity.ed25519_seed + identity.link_secret + bytes(8) + identity.not_after.to_bytes(8, "big")
+    with tempfile.TemporaryDirectory() as folder:
+        path = pathlib.Path(folder) / "key"
+        path.touch(0o600)
+        path.write_bytes(head + xchacha20_poly1305_seal(bytes(32), bytes(24), head, keys))
+        return KeyRing.load(path)
+
+
+def network_of(secret):
+    """Give the network secret of 32 bytes; None for the open network."""
+    return None if secret == bytes(32) else NetworkSecret.parse(network_secret_text(secret))
+
+
+def link_key_of(ring):
+    return ring.link_keys[-1][0]
+
+
+class Pair:
+    """Two endpoints and the wire between them."""
+
+    def __init__(self, one, other):
+        self.one, self.other = one, other
+
+    def connect(self, kind=XK, layers=(ON_LINK, ON_LINK)):
+        link_key = None if kind == XX else link_key_of(self.other.ring)
+        assert self.one.connect(kind, link_key, None, layers[0]) == 0
+        assert self.other.listen(1 << kind, layers[1]) == 0
+        self.pump()
+
+    def pump(self):
+        """Carry bytes both ways until nobody has anything to say."""
+        while self.step(self.one, self.other) + self.step(self.other, self.one):
+            pass
+
+    @staticmethod
+    def step(source, target):
+        """Carry what one side has to say; the number of bytes."""
+        data = source.take()
+        if data:
+            target.feed(data)
+        return len(data)
+
+    def tick(self, now_ns):
+        self.one.tick(now_ns)
+        self.other.tick(now_ns)
+
+    def stream(self, data=b"", *, opener=None, kind=BYTES, priority=NORMAL, credit=WINDOW, opening=UUID):
+        """Open a stream and accept it; its id."""
+        opener = opener or self.one
+        acceptor = self.other if opener is self.one else self.one
+        number = opener.open_stream(kind, priority, WINDOW, opening)
+        if data:
+            opener.write(number, data)
+        self.pump()
+        acceptor.accept(number, credit)
+        self.pump()
+        return number
