@@ -70,7 +70,7 @@ def connect_error(hops: Sequence[Address], hop_idx: int, reason: Reason, status:
     """Make the error for a `connect` that ended at one of its hops."""
     where, what = _hop_text(hops, hop_idx), f"connecting to {_short(hops[-1])}"
     is_direct = len(hops) == 1
-    if status == _E_IDENTITY and reason is Reason.REFUSED:
+    if status == _E_IDENTITY and hops[hop_idx].peer_id is None:
         return UsageError(f"{what} failed: {where} is this node itself")
     if status == _E_IDENTITY:
         return HandshakeFailed(f"{what} failed: {where} has another identity than the address says; check ?id=", reason)
