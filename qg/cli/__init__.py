@@ -4,6 +4,7 @@
 Exit codes: 0 done, 1 failed, 2 misuse. What goes wrong is said in one line on stderr that tells what to do.
 """
 
+import signal
 import sys
 from collections.abc import Sequence
 from importlib import import_module
@@ -106,6 +107,7 @@ def main(ctx: click.Context) -> None:
     \b
     Exit codes: 0 done, 1 failed, 2 misuse.
     """
+    signal.signal(signal.SIGTERM, signal.default_int_handler)  # ends a command as Ctrl-C does, which cleans up
     if ctx.invoked_subcommand is None:
         click.echo(ctx.get_help(), err=True)
         ctx.exit(2)

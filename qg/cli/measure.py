@@ -83,7 +83,9 @@ class Role:
     def __enter__(self) -> "Role":
         return self
 
-    def __exit__(self, *_: object) -> None:
+    def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:
+        if kind is not None:  # nobody waits for what it is doing
+            self.process.kill()
         self.close()
 
 

@@ -50,7 +50,7 @@ def _lines(status: dict[str, Any]) -> Iterator[str]:
     if status["links"]:
         yield f"\n{_links_table(status['links'])}"
     if status["counters"]:
-        yield "\n" + table_text([("counter", ""), *((name, str(n)) for name, n in sorted(status["counters"].items()))])
+        yield "\n" + table_text([("counter", "n"), *((name, str(n)) for name, n in sorted(status["counters"].items()))])
 
 
 def _links_table(links: list[dict[str, Any]]) -> str:

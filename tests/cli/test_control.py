@@ -31,6 +31,7 @@ def served(path: Path, answers: Mapping[str, Callable[[], object]], client: Call
 
 def raw_answer(path: Path, line: bytes) -> bytes:
     with socket.socket(socket.AF_UNIX) as connection:
+        connection.settimeout(10)
         connection.connect(str(path))
         connection.sendall(line)
         return connection.recv(65536)
@@ -100,9 +101,11 @@ def test_stop_returns_when_the_server_has_gone(tmp_path: Path) -> None:
 
     async def main() -> None:
         stopped = asyncio.Event()
-        async with ControlServer(path, {"stop": stopped.set}):
+        async with ControlServer(path, {"stop": stopped.set, "status": lambda: 1}):
             client = asyncio.create_task(asyncio.to_thread(control_stop, path))
             await stopped.wait()
+            for _ in range(10):  # long enough for one that does not wait
+                await asyncio.to_thread(control_ask, path, "status")
             assert not client.done()
         await client
 

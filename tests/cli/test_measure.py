@@ -2,6 +2,7 @@
 """`qg demo` and `qg bench` with little to do: what they print, and that they fail when something is wrong."""
 
 import json
+import signal
 import subprocess
 from collections.abc import Callable
 from pathlib import Path
@@ -18,6 +19,7 @@ from qg.cli.tree import tar_digest, tree_digest
 pytestmark = [pytest.mark.net, pytest.mark.slow]
 
 Run = Callable[..., subprocess.CompletedProcess[str]]
+Start = Callable[..., Any]
 
 BENCH_KEYS = {
     "link": {"mb_per_s", "cpu_s_per_gb"},
@@ -40,6 +42,19 @@ def test_the_demo_moves_a_file_and_a_tree_and_shows_what_it_cost(qg_run: Run, su
 def test_the_demo_leaves_nothing_behind(folder: Path, environment: dict[str, str], qg_run: Run) -> None:
     environment["TMPDIR"] = str(folder)
     assert qg_run("demo", "--size", "1M").returncode == 0
+    assert list(folder.iterdir()) == []
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_a_demo_that_is_stopped_leaves_nothing_behind(
+    folder: Path, environment: dict[str, str], qg_start: Start, number: signal.Signals
+) -> None:
+    environment["TMPDIR"] = str(folder)
+    running = qg_start("demo", "--size", "1G")
+    assert running.line().startswith("A -> B -> C")
+    running.process.send_signal(number)
+    code, _, err = running.end()
+    assert (code, err.strip()) == (1, "qg: interrupted")
     assert list(folder.iterdir()) == []
 
 
