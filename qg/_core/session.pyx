@@ -899,11 +899,9 @@ cdef int session_ping(session_t *session, uint64_t now_ns) noexcept nogil:
 
 cdef void tick_handshake(session_t *session, uint64_t now_ns) noexcept nogil:
     cdef uint64_t limit_ns = session.start_ns + session.times.handshake_ns
-    if session.state == SESSION_HANDSHAKE and session.role == 1 and session.layer == LAYER_NONE:
-        if session.handshake.in_need <= 80:
-            limit_ns = session.start_ns + session.times.first_head_ns
-        elif session.handshake.stage == STAGE_READ_M1:
-            limit_ns = session.start_ns + session.times.first_flight_ns
+    if session.state == SESSION_HANDSHAKE and session.layer == LAYER_NONE and session.handshake.stage == STAGE_READ_M1:
+        limit_ns = session.start_ns + (session.times.first_head_ns if session.handshake.in_need <= 80
+                                       else session.times.first_flight_ns)
     if now_ns >= limit_ns:
         session_drop(session, REASON_TIMEOUT, now_ns)
     else:
