@@ -5,8 +5,8 @@ from libc.string cimport memset
 
 from .memory cimport block_t, chain_append, chain_clear, chain_push, chain_t, mem_give, mem_take, pool_t
 from .mux cimport (
-    FLAG_FIN_RECEIVED, FLAG_FIN_SENT, STREAM_ACCEPTED, STREAM_FIN, STREAM_GONE, STREAM_RESET, STREAM_SENT, mux_open, mux_used,
-    sink_t, stream_accept, stream_bind, stream_finish, stream_reset, stream_t, stream_used, stream_write)
+    FLAG_FIN_QUEUED, FLAG_FIN_RECEIVED, FLAG_FIN_SENT, STREAM_ACCEPTED, STREAM_FIN, STREAM_GONE, STREAM_RESET, STREAM_SENT,
+    mux_open, mux_used, sink_t, stream_accept, stream_bind, stream_finish, stream_reset, stream_t, stream_used, stream_write)
 from .session cimport SESSION_OPEN, session_t, session_wake
 from .status cimport OK, REASON_LIMIT, REASON_MEMORY, REASON_UNREACHABLE, WINDOW_MIN
 from .table cimport table_clear, table_drop, table_get, table_init, table_next, table_put
@@ -141,8 +141,14 @@ cdef int outbox_emit(outbox_t *outbox) noexcept nogil:
 # Flows
 
 cdef inline uint64_t flow_left(const flow_t *flow) noexcept nogil:
-    """Bytes that have left the queue since the beginning."""
-    return flow.written - flow.stream.queue.len if flow.stream is not NULL else flow.written
+    """Bytes that have left the queue since the beginning; the FIN counts as one."""
+    if flow.stream is NULL:
+        return flow.written
+    return flow.written - flow.stream.queue.len - fin_waits(flow.stream)
+
+
+cdef inline bint fin_waits(const stream_t *stream) noexcept nogil:
+    return (stream.flags & (FLAG_FIN_QUEUED | FLAG_FIN_SENT)) == FLAG_FIN_QUEUED
 
 
 cdef flow_t *flow_create(outbox_t *outbox, session_t *session, flow_t **list, uint64_t channel_id, uint64_t id, int kind,
@@ -242,9 +248,7 @@ cdef void flow_on_gone(flow_t *flow, stream_t *stream) noexcept nogil:
         flow_notify(flow, EVENT_STREAM_DONE)
         return
     flow.reason = flow.session.reason if flow.session is not NULL and flow.session.reason else REASON_UNREACHABLE
-    chain_clear(&flow.rx)
-    flow.events &= ~(<uint32_t>1 << EVENT_STREAM_DATA)
-    flow_notify(flow, EVENT_STREAM_RESET)
+    flow_notify(flow, EVENT_STREAM_RESET)   # behind the DATA that is here: the peer may have finished it
 
 
 cdef void flow_on_event(stream_t *stream, int event, uint64_t now_ns) noexcept nogil:
@@ -307,7 +311,8 @@ cdef void flow_write(outbox_t *outbox, uint64_t id, chain_t *chain, uint64_t now
 
 cdef void flow_finish(outbox_t *outbox, uint64_t id, uint64_t now_ns) noexcept nogil:
     cdef flow_t *flow = find_flow(outbox, id)
-    if flow is not NULL and flow.stream is not NULL:
+    if flow is not NULL and flow.stream is not NULL and not (flow.stream.flags & FLAG_FIN_QUEUED):
+        flow.written += 1
         stream_finish(flow.stream, now_ns)
         session_wake(flow.session, now_ns)
 
