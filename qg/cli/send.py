@@ -22,7 +22,7 @@ def command(file: str, address: "qg.Address", via: "tuple[qg.Address, ...]", **o
     """Send FILE to the node at ADDRESS, which runs `qg receive`. A folder is sent as a tar file.
 
     It is done once the other side has checked the SHA-256 and its disk has the file. With --via it goes through
-    relays: the nearest one sees your address but not where it goes, the receiver does not see your address.
+    relays: each sees its two neighbours on the way and no content, the receiver does not see your address.
 
     \b
     Examples:
