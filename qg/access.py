@@ -1,6 +1,7 @@
 # SPDX-License-Identifier: MIT
 """Policy as the core wants it: a node's configuration turned into the tables and numbers of its runtime."""
 
+from collections.abc import Iterable
 from typing import Any, Literal
 
 from qg.address import Prefix
@@ -30,20 +31,32 @@ def runtime_options(config: Config, network_secret: NetworkSecret | None) -> dic
         "rekey_s": link.rekey_s,
         "handshake_s": limits.handshake_s,
         "relay_allow": _allow_list(relay.allow),
-        "relay_targets": [(prefix.network, prefix.n_bits) for prefix in relay.targets],
+        "relay_targets": _prefixes(relay.targets),
         "relay_ports": list(relay.ports),
         "relay_memory_len": relay.memory_mib << 20,
+        "relay_idle_s": relay.idle_s,
+        "relay_build_s": relay.build_s,
+        "relay_life_s": relay.life_s,
         # Whoever completes a handshake in a closed network is a member.
         "allow": None if isinstance(config.allow, str) else [bytes(peer_id) for peer_id in config.allow],
-        "max_sessions": limits.sessions,
+        "exempt": _prefixes(limits.exempt),
+        "is_loopback_exempt": _LOOPBACK in limits.exempt,
+        "accepts_per_s": limits.accepts_per_s,
+        "accepts_burst": limits.accepts_burst,
+        "address_handshakes_per_s": limits.handshakes_per_s,
+        "network_handshakes_per_s": limits.network_handshakes_per_s,
+        "handshakes_per_s": limits.node_handshakes_per_s,
         "max_half_open": limits.half_open,
         "max_sinks": limits.sinks,
-        "handshakes_per_s": limits.node_handshakes_per_s,
+        "max_sessions": limits.sessions,
+        "network_sessions": limits.network_sessions,
+        "max_streams": limits.service_streams,
+        "max_pipes": limits.pipes_per_link,
+        "max_message": limits.message_max_kib << 10,
         "stream_window_max": limits.stream_window_kib << 10,
         "session_window_max": limits.session_window_kib << 10,
         "send_queue_len": limits.send_queue_kib << 10,
         "allow_unlocked": config.allow_unlocked,
-        "is_loopback_exempt": _LOOPBACK in limits.exempt,
     }
 
 
@@ -55,6 +68,10 @@ def _members_check(config: Config, network_secret: NetworkSecret | None) -> None
     ]
     if problems:
         raise ConfigError(*problems)
+
+
+def _prefixes(prefixes: Iterable[Prefix]) -> list[tuple[bytes, int]]:
+    return [(prefix.network, prefix.n_bits) for prefix in prefixes]
 
 
 def _allow_list(allow: Literal["none", "members"] | tuple[PeerId, ...]) -> str | list[bytes]:

@@ -216,6 +216,11 @@ class Flow:
             self._n_queued += 1
             self._link.n_queued += 1
 
+    def _give_back(self, n: int) -> None:
+        """Give the peer credit for n bytes; also after the end, for they count in its session's credit."""
+        if not self._border.is_closed:
+            self._border.runtime.used(self._flow, n)
+
     # Ending
 
     def abort(self, reason: Reason) -> None:

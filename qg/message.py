@@ -92,8 +92,8 @@ class MessageSource(Flow):
 
     def pay(self, n: int) -> None:
         """Give credit back for n bytes."""
-        if n and not self._is_gone:
-            self._border.runtime.used(self._flow, n)
+        if n:
+            self._give_back(n)
 
     def on_data(self, data: bytes) -> None:
         messages = self._reader.feed(data)

@@ -42,6 +42,8 @@ _log = logging.getLogger("qg.node")
 
 _EVENTS_MAX = 256  # taken from the ring at a time
 _ROUNDS_MAX = 4  # times in one wake-up; then other callbacks of the loop have their turn
+_RENEW_S = 86_400.0  # certificates last 90 days
+_STOP_S = 5.0  # for goodbyes
 _SERVING_MAX = 1024  # streams of one peer being served, reset ones included
 
 _SUITES = {1: "chacha20-poly1305", 2: "aes-256-gcm", 4: "aegis-256"}  # docs/protocol.md, section 3.3
@@ -88,6 +90,7 @@ class Node:
         self._links: dict[int, Link] = {}  # by channel
         self._direct: dict[bytes, Peer] = {}  # by PeerID, those that are not relayed
         self._started_s = 0.0
+        self._renewal: asyncio.TimerHandle | None = None
         self._finalizer: weakref.finalize[..., Node] | None = None
         self._handlers = self._handlers_make()
 
@@ -120,6 +123,7 @@ class Node:
             pending_max=limits.receive_credit_mib << 20,
         )
         self._started_s = monotonic()
+        self._renewal = loop.call_later(_RENEW_S, self._renew)
         self._finalizer = weakref.finalize(self, _runtime_end, runtime, repr(self), os.getpid())
         loop.add_reader(runtime.fileno(), self._on_readable)
         try:
@@ -152,7 +156,7 @@ class Node:
         await self._registry.serving_stop()
         self._stopped = border.loop.create_future()
         border.runtime.stop()
-        await self._stopped
+        await asyncio.wait([self._stopped], timeout=_STOP_S)  # `join` does not wait for goodbyes that hang
         self._end(border)
         # The thread may wait for connections to take their last bytes.
         await asyncio.to_thread(border.runtime.join)
@@ -161,8 +165,16 @@ class Node:
             self._finalizer.detach()
         _log.info("node_closed peer=%s", self.id)
 
+    def _renew(self) -> None:
+        """Take certificates of today, and new link keys if the identity has some."""
+        border = self._border_now()
+        border.runtime.renew(self._identity._ring)
+        self._renewal = border.loop.call_later(_RENEW_S, self._renew)
+
     def _end(self, border: Border) -> None:
         """Take no more events and commands; what is still open is told."""
+        if self._renewal is not None:
+            self._renewal.cancel()
         border.is_closed = True
         border.loop.remove_reader(border.runtime.fileno())
         for flow in list(border.flows.values()):
@@ -212,6 +224,19 @@ class Node:
         """Take a snapshot of the node's counters, peers and links."""
         return status_make(self._border_now(), self._identity, self._bound, self.peers, self._started_s)
 
+    def remains(self) -> dict[str, int]:
+        """Count what a closed node should have given back; for tests."""
+        if self._border is None:
+            return {}
+        core_status = self._border.runtime.status()
+        names = ("n_blocks", "n_sessions", "n_flows", "n_conns")
+        return {name: core_status[name] for name in names} | {
+            "streams": len(self._border.flows),
+            "links": len(self._links),
+            "requests": len(self._requests),
+            "bytes of messages": self._border.n_pending,
+        }
+
     def calls_with_messages(self, key: bytes) -> bool:
         """Tell whether an extender of this node is called with messages for this id."""
         return self._registry.takes_messages(key)
@@ -239,21 +264,31 @@ class Node:
         finally:
             self._requests.pop(number, None)
 
-    async def connect(self, address: str | Address, *, via: Sequence[str | Address] | None = None) -> Peer:
+    async def connect(
+        self,
+        address: str | Address,
+        *,
+        via: Sequence[str | Address] | None = None,
+        identity: Identity | None = None,
+    ) -> Peer:
         """Connect to a peer, over relays if `via` names some, the nearest first; else over those of the address.
 
-        A direct session that exists already is used. Raises `Unreachable` when nobody answers there, `PeerTimeout` when
-        there is silence, as also after a wrong link key or network secret, `HandshakeFailed` for another identity than
-        the address pins, `Refused` or `Busy` by a relay, `AddressError` for a bad address. A cancelled call leaves no
-        session behind that was made for it alone.
+        A direct session that exists already is used, except with an `identity`: that is a throw-away one, which the
+        peer sees instead of the node's, and the session a new one. A cancelled call leaves no session behind that was
+        made for it alone.
+
+        Raises `Unreachable` when nobody answers there, `PeerTimeout` when there is silence, as also after a wrong link
+        key or network secret, `HandshakeFailed` for another identity than the address pins, `Refused` or `Busy` by a
+        relay, `AddressError` for a bad address.
         """
         border = self._border_now()
         if border.is_closing:
             raise ClosedError("connecting failed: the node is being closed")
         hops = hops_of(address, via)
-        request = _Connecting(border.loop.create_future(), hops)
+        request = _Connecting(border.loop.create_future(), hops, is_masked=identity is not None)
         number = self._request(request)
-        border.runtime.connect(number, [hop_tuple(hop) for hop in hops], False)
+        ring = None if identity is None else identity._ring
+        border.runtime.connect(number, [hop_tuple(hop) for hop in hops], identity is not None, ring)
         try:
             return await request.future
         except asyncio.CancelledError:
@@ -296,7 +331,7 @@ class Node:
         }
 
     def _on_readable(self) -> None:
-        """Take events from the ring. The descriptor stays readable until the ring was found empty."""
+        """Take events from the ring until it is empty; only then does the descriptor tell of the next ones."""
         border = self._border
         if border is None or border.is_closed:
             return
@@ -317,6 +352,7 @@ class Node:
                         flow.on_sent(event[2])
                 else:
                     handlers[kind](event)
+        border.loop.call_soon(self._on_readable)
 
     def _on_listening(self, event: tuple[Any, ...]) -> None:
         _, number, error, host, port = event
@@ -332,17 +368,20 @@ class Node:
         _, channel, number, is_relayed, peer_id, link_key, host, port, suite = event
         border = self._border_now()
         link = self._links.get(channel)
+        request = self._requests.get(number)
         if link is None:
-            peer = None if is_relayed else self._direct.get(peer_id)
+            is_own = is_relayed or (isinstance(request, _Connecting) and request.is_masked)
+            peer = None if is_own else self._direct.get(peer_id)
             if peer is None or peer.is_closed_here:
                 peer = Peer(
                     self, border, PeerId(peer_id), LinkKey(link_key), host, port, _SUITES.get(suite, str(suite))
                 )
                 peer.is_relayed = is_relayed
+                if not is_own:
+                    self._direct[peer_id] = peer
             link = self._links[channel] = Link(border, channel, peer, is_outgoing=number != 0)
             self._link_up(link)
         if number:
-            request = self._requests.get(number)
             if isinstance(request, _Connecting):
                 request.peer = link.peer
                 link.peer.n_claims += 1
@@ -365,8 +404,6 @@ class Node:
         )
         if not peer.links:
             peer.link_add(link, is_preferred=True)
-            if not peer.is_relayed:
-                self._direct[bytes(peer.id)] = peer
             self._registry.peer_up(peer)
             return
         # Same dialler: the newer one; crossed dials: the one that the smaller PeerID dialled (protocol.md, section 7).
@@ -491,9 +528,10 @@ class _Listening(_Request[Endpoint]):
 
 @final
 class _Connecting(_Request[Peer]):
-    def __init__(self, future: "asyncio.Future[Peer]", hops: tuple[Address, ...]) -> None:
+    def __init__(self, future: "asyncio.Future[Peer]", hops: tuple[Address, ...], *, is_masked: bool) -> None:
         super().__init__(future)
         self.hops = hops
+        self.is_masked = is_masked  # under an identity of its own
         self.peer: Peer | None = None  # once it is up
 
 

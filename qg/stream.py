@@ -31,7 +31,7 @@ class IncompleteRead(RemoteError, asyncio.IncompleteReadError):
     """Report that the peer ended the stream before `expected` bytes had come; `partial` holds those that have."""
 
     def __init__(self, partial: bytes, expected: int, where: str) -> None:
-        RemoteError.__init__(self, f"{where} ended the stream after {len(partial)} of {expected} bytes")
+        Exception.__init__(self, f"{where} ended the stream after {len(partial)} of {expected} bytes")
         self.partial = partial
         self.expected = expected
         self.where = where
@@ -149,9 +149,9 @@ class Stream(Flow):
     async def _more_ahead(self) -> bool:
         """Do as `_more`; the peer may send on although what is here has not been taken."""
         n = self._n_buffered - self._n_paid
-        if n and not self._is_gone:
+        if n:
             self._n_paid = self._n_buffered
-            self._border.runtime.used(self._flow, n)
+            self._give_back(n)
         return await self._more()
 
     def _take(self, n: int) -> bytes:
@@ -190,9 +190,8 @@ class Stream(Flow):
         paid = min(n, self._n_paid)
         self._n_paid -= paid
         self._n_due += n - paid
-        if self._n_due >= _CREDIT_STEP:
-            if not self._is_gone:
-                self._border.runtime.used(self._flow, self._n_due)
+        if self._n_due >= _CREDIT_STEP or (self._n_due and self._is_gone):
+            self._give_back(self._n_due)
             self._n_due = 0
 
     # Writing
@@ -343,3 +342,7 @@ class Stream(Flow):
         super().on_reset(reason)
         if not self._is_eof:
             self._drop()
+
+    def on_done(self) -> None:
+        super().on_done()
+        self._pay(0)
