@@ -828,7 +828,8 @@ cdef void open_record(session_t *session, block_t *block, uint8_t *record, size_
         session.donor = NULL
 
 
-cdef void feed_records(session_t *session, uint8_t *data, size_t len, uint64_t now_ns) noexcept nogil:
+cdef size_t feed_records(session_t *session, uint8_t *data, size_t len, uint64_t now_ns) noexcept nogil:
+    """Open what is whole, keep the rest; the bytes behind a record that ended the session."""
     cdef int n
     while len > 0 and session.state < SESSION_CLOSING:
         if session.stash is not NULL or len < RECORD_HEAD_LEN:
@@ -837,7 +838,7 @@ cdef void feed_records(session_t *session, uint8_t *data, size_t len, uint64_t n
             n = record_peek(&session.rx, data)
             if n < 0:
                 bad_record(session, n, now_ns)
-                return
+                return len - RECORD_HEAD_LEN
             if len < <size_t>n + RECORD_HEAD_LEN:
                 n = feed_stash(session, data, len, now_ns)
             else:
@@ -845,6 +846,7 @@ cdef void feed_records(session_t *session, uint8_t *data, size_t len, uint64_t n
                 n += RECORD_HEAD_LEN
         data += n
         len -= n
+    return len
 
 
 cdef int feed_handshake(session_t *session, uint8_t *data, size_t len, uint64_t now_ns) noexcept nogil:
@@ -873,13 +875,13 @@ cdef int session_feed(session_t *session, uint8_t *data, size_t len, uint64_t no
         if rc == NEED_ADMIT:
             session.n_bytes_in -= len
             return NEED_ADMIT
+    if session.state < SESSION_CLOSING:
+        len = feed_records(session, data, len, now_ns)
     if session.state == SESSION_DISCARD:
         if len >= session.discard_left:
             end(session, SESSION_ON_CLOSED, now_ns)
         else:
             session.discard_left -= len
-    elif session.state < SESSION_CLOSING:
-        feed_records(session, data, len, now_ns)
     return OK
 
 
@@ -887,14 +889,16 @@ cdef int session_feed(session_t *session, uint8_t *data, size_t len, uint64_t no
 
 cdef int session_ping(session_t *session, uint64_t now_ns) noexcept nogil:
     cdef uint8_t[16] frame
+    cdef int rc
     if session.state != SESSION_OPEN:
         return E_CLOSED
     if session.ping_sent_ns:
         return OK
     session.ctx.party.random(session.ctx.party.random_ctx, <uint8_t *>&session.ping_token, 8)
     session.ping_sent_ns = now_ns
+    rc = mux_control(&session.mux, frame, frame_put_ping(frame, FRAME_PING, session.ping_token))
     session.carrier.wake(session, now_ns)
-    return mux_control(&session.mux, frame, frame_put_ping(frame, FRAME_PING, session.ping_token))
+    return rc
 
 
 cdef void tick_handshake(session_t *session, uint64_t now_ns) noexcept nogil:
