@@ -267,6 +267,7 @@ cdef int keyed(session_t *session, uint64_t now_ns) noexcept nogil:
     memcpy(session.peer_link_key, hs.peer_link_key, 32)
     session.state = SESSION_KEYED
     session.is_mute = session.kind == HANDSHAKE_NK and session.role == 1
+    session.padding = max(session.hello.padding, session.peer_hello.padding)    # the defaults hold until HELLO is read
     session.renewed_ns = now_ns
     session.received_ns = now_ns
     session.rekey_due_ns = now_ns + draw(session, session.times.rekey_ns * 4 // 5, session.times.rekey_ns * 6 // 5)
