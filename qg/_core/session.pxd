@@ -119,7 +119,8 @@ ctypedef struct session_t:
     uint64_t close_due_ns
     uint64_t discard_left       # bytes until a bad session closes
     uint64_t second_ns          # start of the control frame count
-    uint64_t out_mark           # n_bytes_out when the count began
+    uint64_t out_mark           # n_bytes_out when the count before this one began: credit comes after what it is for
+    uint64_t out_next           # n_bytes_out when the count began
     uint64_t renewed_ns         # last generation complete
     uint64_t n_bytes_in         # carrier bytes
     uint64_t n_bytes_out

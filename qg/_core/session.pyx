@@ -668,7 +668,8 @@ cdef int count_rate(session_t *session, uint64_t type, uint64_t now_ns) noexcept
         session.second_ns = now_ns
         session.n_control = 0
         session.n_credit = 0
-        session.out_mark = session.n_bytes_out
+        session.out_mark = session.out_next
+        session.out_next = session.n_bytes_out
     if type == FRAME_CREDIT or type == FRAME_SESSION_CREDIT:
         session.n_credit += 1
         if session.n_credit > session.rate_limit + (session.n_bytes_out - session.out_mark) // CREDIT_BYTES:
