@@ -218,11 +218,11 @@ cdef class Endpoint:
     """Own one session at a time, with all that a node would give it; the times are those of protocol.md.
 
     What it sends waits until `take`, what it receives comes by `feed`, time passes by `tick`. With a `seed` all randomness
-    follows from it, once `script` has been given out. The certificate of a link key ends with the key. Answers of type int
-    are status codes, and streams are named by their ids.
+    follows from it. The certificate of a link key ends with the key. Answers of type int are status codes, and streams are
+    named by their ids.
     """
     cdef readonly KeyRing ring
-    cdef bytes script
+    cdef bytes script               # keeps what `draws` borrows
     cdef readonly uint64_t now_ns   # monotonic
     cdef public bint admits         # the verdict that a handshake gets
     cdef session_t session
@@ -238,9 +238,8 @@ cdef class Endpoint:
     cdef draws_t draws
 
     def __cinit__(self, KeyRing ring not None, NetworkSecret network=None, NetworkSecret previous=None, *, uint16_t suites=7,
-                  uint8_t padding=1, bytes seed=None, bytes script not None=b"", uint64_t unix_s=1750000000):
+                  uint8_t padding=1, bytes seed=None, uint64_t unix_s=1750000000):
         self.ring = ring
-        self.script = script
         self.now_ns = 1000 * SECOND_NS
         self.admits = True
         pool_init(&self.base, MEMORY_MAX)
@@ -285,8 +284,6 @@ cdef class Endpoint:
             crypto_random(NULL, self.draws.key, 32)
         else:
             sha256(self.draws.key, <const uint8_t *>PyBytes_AS_STRING(seed), <size_t>PyBytes_GET_SIZE(seed))
-        self.draws.script = <const uint8_t *>PyBytes_AS_STRING(self.script)
-        self.draws.script_len = <size_t>PyBytes_GET_SIZE(self.script)
 
     cdef void make_local(self, NetworkSecret network, NetworkSecret previous, uint16_t suites) noexcept:
         """Copy what the handshakes need; the newest link key comes first."""
@@ -364,6 +361,12 @@ cdef class Endpoint:
         streams_sweep(&self.ctx.graveyard, &self.pool)
 
     # Life
+
+    def draw_first(self, bytes script not None):
+        """Let the next random bytes be these, in the order in which the core draws them."""
+        self.script = script
+        self.draws.script = <const uint8_t *>PyBytes_AS_STRING(script)
+        self.draws.script_len = <size_t>PyBytes_GET_SIZE(script)
 
     def connect(self, int kind, bytes link_key=None, bytes peer_id=None, int layer=0):
         """Begin as initiator; `kind` is that of the first flight, `layer` one of layer_role_t."""

@@ -33,7 +33,7 @@ def endpoint(rings):
 
     def make(label, *networks, **options):
         options.setdefault("seed", f"{label} {len(made)}".encode())
-        made.append(Endpoint(rings(label), *networks, **options))
+        made.append(Endpoint(options.pop("ring", None) or rings(label), *networks, **options))
         return made[-1]
 
     yield make

@@ -75,6 +75,16 @@ class Pair:
         self.one.tick(now_ns)
         self.other.tick(now_ns)
 
+    def run(self, seconds):
+        """Let virtual time pass, with a tick whenever one side asked for it."""
+        end_ns = self.one.now_ns + int(seconds * SECOND_NS)
+        while True:
+            self.pump()
+            next_ns = min(self.one.deadline_ns, self.other.deadline_ns)
+            if next_ns > end_ns:
+                return self.tick(end_ns)
+            self.tick(max(next_ns, self.one.now_ns))
+
     def stream(self, data=b"", *, opener=None, kind=BYTES, priority=NORMAL, credit=WINDOW, opening=UUID):
         """Open a stream and accept it; its id."""
         opener = opener or self.one
@@ -86,3 +96,49 @@ class Pair:
         acceptor.accept(number, credit)
         self.pump()
         return number
+
+
+# Random bytes in the order in which the core draws them
+
+
+def initiator_draws(
+    *,
+    flight_id=b"id__",
+    grease=bytes(12),
+    cid=bytes(8),
+    ephemeral=b"e" * 32,
+    kem_seed=b"k" * 64,
+    nonces=(b"1" * 24, b"3" * 24),
+    pads=(b"\0\0", b"\0\0"),
+    is_pipe=0,
+):
+    """Draws of a handshake's initiator: the stream table's, then those of section 3."""
+    first, third = (b"", b"") if is_pipe else pads
+    return b"table___" + cid + flight_id + grease + ephemeral + kem_seed + first + nonces[0] + third + nonces[-1]
+
+
+def responder_draws(*, cid=bytes(8), ephemeral=b"E" * 32, encaps=b"K" * 32, nonce=b"2" * 24, pad=b"\0\0", is_pipe=0):
+    """Draws of a handshake's responder."""
+    return b"table___" + cid + ephemeral + encaps + (b"" if is_pipe else pad) + nonce
+
+
+# What tests say to sessions
+
+
+def suites_with(suite):
+    return suite | CHACHA
+
+
+def record_of(endpoint):
+    """One record that holds a PING-like frame which means nothing."""
+    endpoint.inject(b"\x40\x40\x05hello")
+    return endpoint.take()
+
+
+def was_refused(pair, code):
+    """Whether `other` met a violation: CLOSE(protocol) and nothing else, on both sides."""
+    assert pair.other.status == code
+    pair.pump()
+    assert (pair.one.state, pair.other.state) == ("closed", "closed")
+    assert ("closed", PROTOCOL, True) in pair.one.events()
+    return ("closed", PROTOCOL, False) in pair.other.events()
