@@ -1,0 +1,737 @@
+# SPDX-License-Identifier: MIT
+"""Streams of a session: whole, in order, within their credit, in turns by class (protocol.md 6.4, 6.7, 7)."""
+
+import pytest
+from core.crypto_help import status
+from core.endpoint_help import (
+    BUSY,
+    BYTES,
+    CANCELLED,
+    DELAYED,
+    EARLY,
+    EXPEDITED,
+    HOPS,
+    IN_PIPE,
+    IN_STREAM,
+    KINDS_LINK,
+    KINDS_RELAY,
+    MESSAGES,
+    NK,
+    NONE,
+    NORMAL,
+    PIPE,
+    PROTOCOL,
+    REFUSED,
+    RELAY,
+    SECOND_NS,
+    SESSION_WINDOW,
+    UUID,
+    WINDOW,
+    Pair,
+)
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+from qg._core import wire
+
+OPEN, ACCEPT, DATA, DATA_FIN, CREDIT, RESET, SESSION_CREDIT = range(0x08, 0x0F)
+EARLY_PIPE = 4096
+WINDOW_MAX = 1 << 20
+SESSION_WINDOW_MAX = 8 << 20
+QUANTUM = 16384
+RECORD_ROOM = 2 + 16384 + 32  # a carrier that takes one large record at a time
+TARGET = wire.build_open_relay(bytes(32), bytes(32), [(4, bytes([192, 0, 2, 1]), 7447)])
+
+
+def read(endpoint, number):
+    """Take what has come and give its credit back."""
+    data = endpoint.received(number)
+    endpoint.used(number, len(data))
+    return data
+
+
+def send_raw(pair, *frames):
+    """Let `one` say frames that its own bookkeeping knows nothing of; the code with which `other` refuses them."""
+    pair.one.inject(b"".join(frames))
+    return pair.other.feed(pair.one.take())
+
+
+def is_closed_for(pair, code):
+    """Whether the other side met a violation and said CLOSE(protocol)."""
+    assert pair.other.status == code
+    pair.pump()
+    return pair.one.events()[-1] == ("closed", PROTOCOL, True)
+
+
+def turns(pair, count):
+    """Let `count` records through, one by one: which streams got bytes in each."""
+    pair.one.room = RECORD_ROOM
+    seen = []
+    for _ in range(count):
+        pair.other.feed(pair.one.take())
+        seen.append({number: len(read(pair.other, number)) for number in pair.ids})
+    return [{number: length for number, length in each.items() if length} for each in seen]
+
+
+# Life of a stream
+
+
+@pytest.mark.parametrize("opener", ["initiator", "responder"])
+@pytest.mark.parametrize("kind", [BYTES, MESSAGES])
+def test_a_stream_carries_both_ways_and_ends_when_both_are_done(connect, opener, kind):
+    pair = connect()
+    one, other = (pair.one, pair.other) if opener == "initiator" else (pair.other, pair.one)
+    number = one.open_stream(kind, EXPEDITED, WINDOW, UUID + b"metadata")
+    assert number == (1 if opener == "initiator" else 2)
+    pair.pump()
+    assert other.events() == [("open", number)]
+    assert other.opening(number) == (kind, EXPEDITED, 0, UUID + b"metadata")
+    other.accept(number, WINDOW)
+    one.write(number, b"there")
+    other.write(number, b"and back")
+    pair.pump()
+    assert (read(other, number), read(one, number)) == (b"there", b"and back")
+    one.finish(number)
+    pair.pump()
+    assert other.events() == [("fin", number)]
+    other.write(number, b"still")
+    other.finish(number)
+    pair.pump()
+    assert other.events() == [("gone", number)]
+    assert one.events() == [("accepted", number), ("fin", number), ("gone", number)]
+    assert read(one, number) == b"still"
+    assert one.offsets(number) is other.offsets(number) is None
+
+
+def test_ids_grow_by_two_from_one_and_two(connect):
+    pair = connect()
+    assert [pair.stream() for _ in range(3)] == [1, 3, 5]
+    assert [pair.stream(opener=pair.other) for _ in range(3)] == [2, 4, 6]
+
+
+def test_data_and_fin_may_share_a_frame(connect):
+    pair = connect()
+    number = pair.stream()
+    before = pair.one.sending[2]
+    pair.one.write(number, b"the end")
+    pair.one.finish(number)
+    pair.pump()
+    assert pair.one.sending[2] == before + 1
+    assert pair.other.events() == [("open", number), ("fin", number)]
+    assert pair.other.received(number) == b"the end"
+
+
+@pytest.mark.parametrize("length", [0, 1, 1023, 1024, 1025, 16_378, 16_379, 16_380, 65_535, 65_536, 500_000])
+def test_any_length_arrives_whole(connect, length):
+    pair = connect()
+    number = pair.stream()
+    data = bytes(i % 251 for i in range(length))
+    pair.one.write(number, data)
+    pair.one.finish(number)
+    got = b""
+    for _ in range(100):
+        pair.pump()
+        got += read(pair.other, number)
+    assert got == data
+    assert ("fin", number) in pair.other.events()
+
+
+def test_after_finish_nothing_more_is_taken(connect):
+    pair = connect()
+    number = pair.stream()
+    pair.one.finish(number)
+    assert pair.one.write(number, b"late") == status.E_STATE
+    pair.pump()
+    assert pair.one.write(number, b"late") == status.E_STATE
+    pair.other.finish(number)
+    pair.pump()
+    assert pair.one.write(number, b"late") == status.E_CLOSED
+
+
+def test_hello_open_and_data_travel_behind_flight_3(endpoint):
+    pair = Pair(endpoint("initiator"), endpoint("responder"))
+    pair.one.connect(1, pair.other.ring.link_keys[-1][0])
+    pair.other.listen(1 << 1)
+    pair.step(pair.one, pair.other)
+    pair.step(pair.other, pair.one)
+    pair.step(pair.one, pair.other)  # flight 3: records may follow
+    number = pair.one.open_stream(BYTES, NORMAL, WINDOW, UUID)
+    pair.one.write(number, b"early")
+    pair.step(pair.one, pair.other)
+    assert pair.one.state == "keyed"
+    assert pair.other.received(number) == b"early"
+
+
+# Reset
+
+
+@pytest.mark.parametrize("who", ["opener", "acceptor"])
+def test_a_reset_ends_both_directions_with_its_reason(connect, who):
+    pair = connect()
+    number = pair.stream(bytes(1000))
+    pair.other.write(number, bytes(200_000))
+    one, other = (pair.one, pair.other) if who == "opener" else (pair.other, pair.one)
+    pair.one.events()
+    pair.other.events()
+    one.reset(number, BUSY)
+    pair.pump()
+    assert one.events() == [("gone", number)]
+    assert other.events() == [("reset", number, BUSY), ("gone", number)]
+    assert (one.state, other.state) == ("open", "open")
+    assert one.reset(number, BUSY) == status.E_CLOSED
+    assert one.held[0] == other.held[0] == 0
+
+
+def test_frames_that_cross_a_reset_are_ignored(connect):
+    pair = connect()
+    number = pair.stream()
+    pair.one.write(number, bytes(5000))
+    pair.one.finish(number)
+    late = pair.one.take()
+    pair.other.reset(number, CANCELLED)
+    pair.other.feed(late)
+    pair.pump()
+    assert pair.one.events() == [("accepted", number), ("reset", number, CANCELLED), ("gone", number)]
+    assert (pair.one.state, pair.other.state) == ("open", "open")
+
+
+def test_late_data_counts_for_the_session_and_its_credit_comes_back(connect):
+    pair = connect()
+    for _ in range(40):
+        number = pair.stream()
+        pair.one.write(number, bytes(WINDOW))
+        late = pair.one.take()
+        pair.other.reset(number, CANCELLED)
+        pair.other.feed(late)
+        pair.pump()
+    sent, limit, _, _ = pair.one.session_credit
+    assert sent > SESSION_WINDOW
+    assert limit - sent >= SESSION_WINDOW // 2
+    assert pair.other.session_credit[2] == sent
+
+
+def test_an_unknown_reason_reads_as_none(connect):
+    pair = connect()
+    number = pair.stream()
+    assert send_raw(pair, wire.build_reset(number, 4000, 0)) == status.OK
+    assert ("reset", number, NONE) in pair.other.events()
+
+
+def test_a_reset_says_how_much_was_sent(connect):
+    pair = connect()
+    number = pair.stream(b"five!")
+    assert send_raw(pair, wire.build_reset(number, BUSY, 4)) == status.E_FRAME
+    assert is_closed_for(pair, status.E_FRAME)
+
+
+# Who may open what
+
+
+@pytest.mark.parametrize("number", [0, 2, 3, 5, 1 << 40])
+def test_the_first_id_is_exactly_one(connect, number):
+    pair = connect()
+    assert send_raw(pair, wire.build_open(number, BYTES, NORMAL, WINDOW, UUID)) == status.E_STREAM_ID
+    assert is_closed_for(pair, status.E_STREAM_ID)
+
+
+@pytest.mark.parametrize("number", [1, 3, 4, 7])
+def test_ids_are_never_skipped_or_used_again(connect, number):
+    pair = connect()
+    pair.stream()
+    pair.stream()
+    assert send_raw(pair, wire.build_open(number, BYTES, NORMAL, WINDOW, UUID)) == status.E_STREAM_ID
+
+
+FRAMES = {
+    "DATA": lambda number: wire.build_data(number, b"x"),
+    "DATA_FIN": lambda number: wire.build_data(number, b"", DATA_FIN),
+    "CREDIT": lambda number: wire.build_offset(CREDIT, number, 1 << 20),
+    "ACCEPT": lambda number: wire.build_offset(ACCEPT, number, 1 << 20),
+    "RESET": lambda number: wire.build_reset(number, 0, 0),
+}
+
+
+@pytest.mark.parametrize("name", FRAMES)
+@pytest.mark.parametrize("number", [0, 3, 4, 1 << 30])
+def test_a_stream_that_was_never_opened_is_a_violation(connect, name, number):
+    pair = connect()
+    pair.stream()
+    pair.stream(opener=pair.other)
+    assert send_raw(pair, FRAMES[name](number)) == status.E_STREAM_ID
+    assert is_closed_for(pair, status.E_STREAM_ID)
+
+
+@pytest.mark.parametrize("name", FRAMES)
+@pytest.mark.parametrize("opener", ["initiator", "responder"])
+def test_a_stream_that_is_over_is_ignored(connect, name, opener):
+    pair = connect()
+    number = pair.stream(opener=pair.one if opener == "initiator" else pair.other)
+    pair.other.reset(number, BUSY)
+    pair.pump()
+    assert send_raw(pair, FRAMES[name](number)) == status.OK
+    pair.pump()
+    assert (pair.one.state, pair.other.state) == ("open", "open")
+
+
+@pytest.mark.parametrize(("kind", "opening"), [(BYTES, UUID), (MESSAGES, UUID), (PIPE, b"\x08"), (RELAY, TARGET)])
+def test_a_kind_that_the_peer_may_not_open_is_refused(endpoint, kind, opening):
+    pair = Pair(endpoint("initiator"), endpoint("responder"))
+    pair.other.rights = (0b1111 & ~(1 << kind), 1024, 1024)
+    pair.connect()
+    number = pair.one.open_stream(kind, NORMAL, WINDOW, opening)
+    pair.one.write(number, bytes(4000))
+    pair.pump()
+    assert pair.one.events() == [("keyed",), ("ready",), ("reset", number, REFUSED), ("gone", number)]
+    assert (pair.one.state, pair.other.state) == ("open", "open")
+    assert pair.other.session_credit[2] == (4000 if kind <= MESSAGES else 0)
+
+
+def test_a_refused_stream_is_reset_with_the_reason(connect):
+    pair = connect()
+    pair.other.refusal = BUSY
+    number = pair.one.open_stream(BYTES, NORMAL, WINDOW, UUID)
+    pair.one.write(number, bytes(1000))
+    pair.pump()
+    assert pair.one.events() == [("reset", number, BUSY), ("gone", number)]
+    assert pair.one.state == "open"
+    pair.other.refusal = 0
+    assert pair.other.received(pair.stream(b"next")) == b"next"
+
+
+def test_beyond_the_limit_streams_are_refused(endpoint):
+    pair = Pair(endpoint("initiator"), endpoint("responder"))
+    pair.other.rights = (KINDS_LINK, 3, 2)
+    pair.connect()
+    assert [pair.stream() for _ in range(3)] == [1, 3, 5]
+    assert pair.one.open_stream(BYTES, NORMAL, WINDOW, UUID) is None
+    assert send_raw(pair, wire.build_open(7, BYTES, NORMAL, WINDOW, UUID)) == status.OK
+    assert pair.other.take() != b""
+    assert pair.other.offsets(5) is not None
+    with pytest.raises(KeyError):
+        pair.other.offsets(7)
+
+
+def test_a_stream_that_ended_makes_room_for_another(endpoint):
+    pair = Pair(endpoint("initiator"), endpoint("responder"))
+    pair.other.rights = (KINDS_LINK, 2, 1)
+    pair.connect()
+    for _ in range(20):
+        number, pipe = pair.stream(), pair.stream(kind=PIPE, opening=b"\x08")
+        pair.one.reset(number, NONE)
+        pair.other.reset(pipe, NONE)
+        pair.pump()
+    assert pair.stream() == 81
+
+
+def test_pipes_have_a_limit_of_their_own(endpoint):
+    pair = Pair(endpoint("initiator"), endpoint("responder"))
+    pair.other.rights = (KINDS_LINK, 1, 2)
+    pair.connect()
+    pair.stream()
+    assert [pair.stream(kind=PIPE, opening=bytes([hops])) for hops in (8, 5)] == [3, 5]
+    assert pair.one.open_stream(PIPE, NORMAL, WINDOW, b"\x08") is None
+    assert pair.other.opening(5) == (PIPE, NORMAL, 5, b"\x05")
+
+
+def test_a_peer_that_says_nothing_of_pipes_takes_none(endpoint):
+    pair = Pair(endpoint("initiator"), endpoint("responder"))
+    pair.connect(NK, (IN_STREAM, IN_PIPE))  # the initiator's HELLO is empty
+    assert pair.other.peer_hello[2] == 0
+    assert pair.other.open_stream(PIPE, NORMAL, WINDOW, b"\x08") is None
+
+
+def test_the_initiator_of_a_layer_opens_relays(endpoint):
+    pair = Pair(endpoint("initiator"), endpoint("responder"))
+    pair.one.rights, pair.other.rights = (0, 0, 0), (KINDS_RELAY, 0, 10)
+    pair.connect(NK, (IN_STREAM, IN_PIPE))
+    number = pair.one.open_stream(RELAY, NORMAL, WINDOW, TARGET)
+    pair.pump()
+    assert pair.other.opening(number) == (RELAY, NORMAL, 0, TARGET)
+
+
+# Credit of a stream
+
+
+@pytest.mark.parametrize(("kind", "opening", "early"), [(BYTES, UUID, EARLY), (PIPE, b"\x08", EARLY_PIPE)])
+def test_before_accept_the_opener_sends_only_so_much(connect, kind, opening, early):
+    pair = connect()
+    number = pair.one.open_stream(kind, NORMAL, WINDOW, opening)
+    pair.one.write(number, bytes(100_000))
+    pair.pump()
+    assert early * 0.9 < len(pair.other.received(number)) <= early
+    pair.other.accept(number, WINDOW)
+    pair.pump()
+    assert early < pair.other.offsets(number)[2] <= WINDOW
+
+
+def test_the_acceptor_may_send_at_once(connect):
+    pair = connect()
+    number = pair.one.open_stream(BYTES, NORMAL, 10_000, UUID)
+    pair.pump()
+    pair.other.write(number, bytes(50_000))
+    pair.other.accept(number, WINDOW)
+    pair.pump()
+    assert len(pair.one.received(number)) == 10_000
+
+
+def test_an_unread_stream_stops_within_its_window_and_goes_on_when_read(connect):
+    pair = connect()
+    number = pair.stream()
+    data = bytes(i % 251 for i in range(300_000))
+    pair.one.write(number, data)
+    pair.pump()
+    got = b""
+    while len(got) < len(data):
+        assert pair.one.take() == b""
+        chunk = pair.other.received(number)
+        assert 0 < len(chunk) <= WINDOW
+        got += chunk
+        for _ in range(10):  # slowly, so that the window does not grow
+            pair.tick(pair.one.now_ns + SECOND_NS)
+            pair.other.used(number, len(chunk) // 10)
+        pair.other.used(number, len(chunk) - len(chunk) // 10 * 10)
+        pair.pump()
+    assert got == data
+
+
+def test_credit_comes_when_half_a_window_is_unannounced(connect):
+    pair = connect()
+    number = pair.stream()
+    pair.one.write(number, bytes(WINDOW))
+    pair.pump()
+    half = WINDOW // 2
+    pair.other.used(number, half)
+    assert pair.other.take() == b""
+    pair.other.used(number, 1)
+    pair.pump()
+    assert pair.one.offsets(number)[1] == half + 1 + WINDOW
+
+
+def test_a_reader_that_keeps_up_gets_a_larger_window(connect):
+    pair = connect()
+    number = pair.stream()
+    seen = []
+    for _ in range(200):
+        pair.one.write(number, bytes(100_000))
+        pair.pump()
+        seen.append(len(read(pair.other, number)))
+        pair.tick(pair.one.now_ns + 1_000_000)
+    sent, limit, _, _ = pair.one.offsets(number)
+    assert limit - sent > 8 * WINDOW
+    assert limit - sent <= WINDOW_MAX
+    assert pair.one.session_credit[1] - pair.one.session_credit[0] <= SESSION_WINDOW_MAX
+
+
+def test_a_reader_that_is_slow_keeps_its_window(connect):
+    pair = connect()
+    number = pair.stream()
+    for _ in range(60):
+        pair.one.write(number, bytes(20_000))
+        pair.pump()
+        read(pair.other, number)
+        pair.run(0.5)
+    _, _, got, limit = pair.other.offsets(number)
+    assert limit - got <= WINDOW
+
+
+def test_more_than_the_stream_may_is_answered_by_a_reset(connect):
+    pair = connect()
+    number = pair.one.open_stream(BYTES, NORMAL, WINDOW, UUID)
+    pair.pump()
+    assert send_raw(pair, wire.build_data(number, bytes(10_000))) == status.OK
+    assert send_raw(pair, wire.build_data(number, bytes(EARLY - 10_000))) == status.OK
+    assert send_raw(pair, wire.build_data(number, b"x")) == status.OK
+    assert ("gone", number) in pair.other.events()
+    assert pair.other.state == "open"
+    assert len(pair.other.received(number)) == EARLY
+    pair.pump()
+    assert pair.one.events() == [("reset", number, PROTOCOL), ("gone", number)]
+
+
+@pytest.mark.parametrize("frame", [wire.build_data(1, b"x"), wire.build_data(1, b"", DATA_FIN)])
+def test_data_behind_the_fin_is_a_violation(connect, frame):
+    pair = connect()
+    pair.stream()
+    send_raw(pair, wire.build_data(1, b"", DATA_FIN))
+    assert send_raw(pair, frame) == status.E_STATE
+    assert is_closed_for(pair, status.E_STATE)
+
+
+def test_credit_never_falls(connect):
+    pair = connect()
+    number = pair.stream(opener=pair.other)
+    limit = pair.other.offsets(number)[1]
+    assert send_raw(pair, wire.build_offset(CREDIT, number, limit)) == status.OK
+    assert send_raw(pair, wire.build_offset(CREDIT, number, limit - 1)) == status.E_CREDIT
+    assert is_closed_for(pair, status.E_CREDIT)
+
+
+def test_a_stream_is_accepted_once_and_by_its_acceptor(connect):
+    pair = connect()
+    mine, theirs = pair.stream(), pair.stream(opener=pair.other)
+    assert send_raw(pair, wire.build_offset(ACCEPT, theirs, 1 << 20)) == status.E_STATE
+    pair = connect()
+    assert pair.stream() == mine
+    assert send_raw(pair, wire.build_offset(ACCEPT, mine, 1 << 20)) == status.E_STATE
+    assert pair.one.accept(mine, WINDOW) == status.E_STATE
+
+
+def test_offsets_count_up_to_the_largest_varint(connect):
+    pair = connect()
+    number = pair.stream(opener=pair.other)
+    largest = (1 << 62) - 1
+    assert send_raw(pair, wire.build_offset(CREDIT, number, largest)) == status.OK
+    assert send_raw(pair, wire.build_offset(SESSION_CREDIT, 0, largest)) == status.OK
+    pair.other.write(number, bytes(3 << 20))
+    pair.other.take()
+    assert pair.other.offsets(number)[:2] == (3 << 20, largest)
+
+
+# Credit of the session
+
+
+def test_the_session_stops_at_its_credit_and_goes_on(connect):
+    pair = connect()
+    ids = [pair.stream() for _ in range(20)]
+    for number in ids:
+        pair.one.write(number, bytes(WINDOW))
+    pair.pump()
+    assert pair.one.session_credit[:2] == (SESSION_WINDOW, SESSION_WINDOW)
+    assert pair.one.take() == b""
+    got = 0
+    for number in ids:
+        got += len(read(pair.other, number))
+    assert got == SESSION_WINDOW
+    pair.pump()
+    got += sum(len(read(pair.other, number)) for number in ids)
+    assert got == 20 * WINDOW
+
+
+def test_pipes_do_not_count_for_the_session(connect):
+    pair = connect()
+    ids = [pair.stream(kind=PIPE, opening=b"\x08") for _ in range(20)]
+    for number in ids:
+        pair.one.write(number, bytes(WINDOW))
+    pair.pump()
+    assert pair.one.session_credit[0] == 0
+    assert sum(len(pair.other.received(number)) for number in ids) >= 20 * WINDOW * 3 // 4
+
+
+def test_late_data_of_a_pipe_does_not_count_for_the_session(connect):
+    pair = connect()
+    pipe = pair.stream(kind=PIPE, opening=b"\x08")
+    pair.one.write(pipe, bytes(5000))
+    late = pair.one.take()
+    pair.other.reset(pipe, HOPS)
+    pair.other.feed(late)
+    assert pair.other.state == "open"
+    assert pair.other.session_credit[2] == 0
+
+
+def test_more_than_the_session_may_ends_it(connect):
+    pair = connect()
+    number = pair.stream(credit=4 << 20)
+    for _ in range(64):
+        assert send_raw(pair, wire.build_data(number, bytes(EARLY - 8))) == status.OK
+    left = SESSION_WINDOW - 64 * (EARLY - 8)
+    assert send_raw(pair, wire.build_data(number, bytes(left))) == status.OK
+    assert send_raw(pair, wire.build_data(number, b"x")) == status.E_CREDIT
+    assert is_closed_for(pair, status.E_CREDIT)
+
+
+def test_session_credit_never_falls(connect):
+    pair = connect()
+    assert send_raw(pair, wire.build_offset(SESSION_CREDIT, 0, SESSION_WINDOW)) == status.OK
+    assert send_raw(pair, wire.build_offset(SESSION_CREDIT, 0, SESSION_WINDOW - 1)) == status.E_CREDIT
+
+
+# Turns
+
+
+@pytest.fixture
+def bulk(connect):
+    """Streams of given priorities with much to send, and credit for it."""
+
+    def make(*priorities, length=300_000):
+        pair = connect()
+        pair.ids = [pair.stream(priority=priority, credit=1 << 20) for priority in priorities]
+        for number in pair.ids:
+            pair.one.write(number, bytes(length))
+        return pair
+
+    return make
+
+
+def test_classes_are_served_strictly_in_order(bulk):
+    pair = bulk(DELAYED, NORMAL, EXPEDITED, length=100_000)
+    ranks = {number: rank for rank, number in enumerate(reversed(pair.ids))}
+    seen = [rank for record in turns(pair, 21) for rank in sorted(ranks[number] for number in record)]
+    assert seen == sorted(seen)
+    assert set(seen) == {0, 1, 2}
+
+
+def test_what_becomes_ready_in_a_higher_class_goes_first(bulk):
+    pair = bulk(DELAYED, EXPEDITED, length=0)
+    slow, fast = pair.ids
+    pair.one.write(slow, bytes(200_000))
+    turns(pair, 3)
+    pair.one.write(fast, b"urgent")
+    assert turns(pair, 1)[0][fast] == 6
+
+
+@pytest.mark.parametrize("priority", [EXPEDITED, NORMAL, DELAYED])
+def test_inside_a_class_bytes_are_shared_in_turns(bulk, priority):
+    pair = bulk(*[priority] * 4)
+    totals = dict.fromkeys(pair.ids, 0)
+    for record in turns(pair, 40):
+        for number, length in record.items():
+            totals[number] += length
+        assert max(totals.values()) - min(totals.values()) <= 2 * QUANTUM
+    assert min(totals.values()) > 8 * QUANTUM
+
+
+def test_a_stream_of_small_writes_is_not_starved_by_bulk(bulk):
+    pair = bulk(NORMAL, NORMAL, length=0)
+    heavy, light = pair.ids
+    pair.one.write(heavy, bytes(600_000))
+    for _ in range(10):
+        pair.one.write(light, b"small")
+        assert sum(record.get(light, 0) for record in turns(pair, 3)) == 5
+
+
+def test_control_frames_go_before_data(bulk):
+    pair = bulk(EXPEDITED)
+    turns(pair, 1)
+    pair.other.ping()
+    pair.one.feed(pair.other.take())
+    pair.other.events()
+    pair.other.feed(pair.one.take())
+    assert pair.other.events() == [("pong", 0)]
+
+
+def test_a_stream_without_credit_lets_others_pass(connect):
+    pair = connect()
+    stalled, other = pair.stream(), pair.stream()
+    pair.one.write(stalled, bytes(200_000))
+    pair.pump()
+    pair.one.write(other, b"passes")
+    pair.pump()
+    assert pair.other.received(other) == b"passes"
+
+
+def test_a_stream_without_session_credit_waits_and_pipes_pass(connect):
+    pair = connect()
+    pipe = pair.stream(kind=PIPE, opening=b"\x08")
+    ids = [pair.stream() for _ in range(17)]
+    for number in ids:
+        pair.one.write(number, bytes(WINDOW))
+    pair.pump()
+    pair.one.write(pipe, b"passes")
+    pair.pump()
+    assert pair.other.received(pipe) == b"passes"
+
+
+# Anything goes
+
+MAX_STREAMS = 6
+ACTIONS = st.lists(
+    st.tuples(
+        st.sampled_from(["open", "write", "write", "write", "read", "read", "finish", "reset", "deliver", "deliver"]),
+        st.booleans(),
+        st.integers(0, MAX_STREAMS - 1),
+        st.integers(1, 90_000),
+    ),
+    max_size=80,
+)
+
+
+class Network:
+    """What two sides wrote and read, by stream and direction."""
+
+    def __init__(self, pair):
+        self.pair = pair
+        self.ids = []
+        self.wires = {True: bytearray(), False: bytearray()}
+        self.sent, self.got = {}, {}
+        self.finished, self.resets = set(), set()
+
+    def side(self, is_one):
+        return self.pair.one if is_one else self.pair.other
+
+    def knows(self, is_one, number):
+        try:
+            self.side(is_one).offsets(number)
+        except KeyError:
+            return False
+        return True
+
+    def open(self, is_one, amount):
+        number = self.side(is_one).open_stream(amount % 2, amount % 3, WINDOW, UUID)
+        self.ids.append(number)
+        for direction in (True, False):
+            self.sent[number, direction] = self.got[number, direction] = b""
+
+    def write(self, is_one, number, amount):
+        data = bytes([amount % 256]) * amount
+        if self.side(is_one).write(number, data) == status.OK:
+            self.sent[number, is_one] += data
+
+    def read(self, is_one, number):
+        self.got[number, not is_one] += read(self.side(is_one), number)
+
+    def finish(self, is_one, number):
+        self.side(is_one).finish(number)
+        self.finished.add((number, is_one))
+
+    def reset(self, is_one, number):
+        self.side(is_one).reset(number, CANCELLED)
+        self.resets.add(number)
+
+    def deliver(self, is_one, amount):
+        source, target = self.side(is_one), self.side(not is_one)
+        self.wires[is_one] += source.take()
+        target.feed(bytes(self.wires[is_one][:amount]))
+        del self.wires[is_one][:amount]
+        for event in target.events():
+            if event[0] == "open":
+                target.accept(event[1], WINDOW)
+
+    def settle(self):
+        for _ in range(60):
+            for direction in (True, False):
+                self.deliver(direction, 1 << 30)
+                for number in self.ids:
+                    if self.knows(direction, number):
+                        self.read(direction, number)
+
+
+@settings(suppress_health_check=[HealthCheck.function_scoped_fixture], max_examples=150)
+@given(actions=ACTIONS)
+def test_whatever_is_done_to_streams_what_arrives_is_what_was_sent(endpoint, actions):
+    pair = Pair(endpoint("initiator"), endpoint("responder"))
+    pair.connect()
+    network = Network(pair)
+    for action, is_one, idx, amount in actions:
+        if action == "open":
+            if len(network.ids) < MAX_STREAMS:
+                network.open(is_one, amount)
+        elif action == "deliver":
+            network.deliver(is_one, amount)
+        elif idx < len(network.ids) and network.knows(is_one, network.ids[idx]):
+            arguments = [is_one, network.ids[idx]] + ([amount] if action == "write" else [])
+            getattr(network, action)(*arguments)
+    network.settle()
+    assert (pair.one.state, pair.other.state) == ("open", "open")
+    for (number, direction), sent in network.sent.items():
+        got = network.got[number, direction]
+        assert sent.startswith(got)
+        assert got == sent or number in network.resets
+    for number in network.ids:
+        is_over = number in network.resets or {(number, True), (number, False)} <= network.finished
+        assert (pair.one.offsets(number) is None) == is_over
+    for side, peer in ((pair.one, pair.other), (pair.other, pair.one)):
+        assert side.session_credit[0] == peer.session_credit[2]
+        assert side.session_credit[1] == peer.session_credit[3]
+    pair.one.clear()
+    pair.other.clear()
+    assert pair.one.held == pair.other.held == (0, 0, 0)
