@@ -137,7 +137,8 @@ cdef uint64_t draw(engine_t *engine, uint64_t low, uint64_t high) noexcept nogil
 cdef bint is_own_key(const engine_t *engine, const uint8_t *link_key) noexcept nogil
 cdef bint has_id(const uint8_t *peer_id) noexcept nogil         # False for 32 zero bytes: only the link key is known
 cdef channel_t *find_link(engine_t *engine, const uint8_t *link_key) noexcept nogil    # an open link, NULL
-cdef channel_t *find_dialling(engine_t *engine, const uint8_t *link_key) noexcept nogil    # one that is being made, NULL
+cdef channel_t *find_dialling(engine_t *engine, const uint8_t *link_key, const address_t *address) noexcept nogil
+    # one that is being made to that address, NULL
 
 cdef channel_t *channel_dial(engine_t *engine, const address_t *address, const uint8_t *link_key, const uint8_t *peer_id,
                              uint64_t now_ns) noexcept nogil    # link_key NULL: XX; NULL at the session limit

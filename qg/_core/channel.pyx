@@ -3,7 +3,7 @@
 from libc.stdint cimport uint8_t, uint32_t, uint64_t
 from libc.string cimport memcmp, memcpy
 
-from .flow cimport flow_detach
+from .flow cimport flow_abandon
 from .guard cimport guard_half_open_end, guard_session_end, guard_sink_end
 from .handshake cimport HANDSHAKE_XK, HANDSHAKE_XX
 from .heap cimport heap_drop, heap_set
@@ -171,7 +171,7 @@ cdef void channel_end(channel_t *channel, uint64_t now_ns) noexcept nogil:
     heap_drop(&engine.timers, &channel.timer)
     session_drop(&channel.session, REASON_UNREACHABLE, now_ns)
     while channel.flows is not NULL:
-        flow_detach(channel.flows)
+        flow_abandon(channel.flows)
     chain_clear(&channel.out)
     table_drop(&engine.channels, channel.id)
     if channel.prev is not NULL:
@@ -227,12 +227,17 @@ cdef channel_t *find_link(engine_t *engine, const uint8_t *link_key) noexcept no
     return channel
 
 
-cdef channel_t *find_dialling(engine_t *engine, const uint8_t *link_key) noexcept nogil:
-    """A link to that key which is being made."""
+cdef bint same_address(const address_t *a, const address_t *b) noexcept nogil:
+    return a.type == b.type and a.port == b.port and memcmp(a.ip, b.ip, 16) == 0
+
+
+cdef channel_t *find_dialling(engine_t *engine, const uint8_t *link_key, const address_t *address) noexcept nogil:
+    """A link to that key at that address which is being made."""
     cdef channel_t *channel = engine.all
     while channel is not NULL:
         if (channel.kind == CHANNEL_LINK and channel.session.role == 0 and channel.session.state <= SESSION_KEYED
-                and channel.state <= CHANNEL_LIVE and memcmp(channel.session.peer_link_key, link_key, 32) == 0):
+                and channel.state <= CHANNEL_LIVE and channel.session.kind == HANDSHAKE_XK and channel.identity is NULL
+                and same_address(&channel.remote, address) and memcmp(channel.session.peer_link_key, link_key, 32) == 0):
             return channel
         channel = channel.next
     return NULL

@@ -100,7 +100,7 @@ cdef int circuit_extend(channel_t *layer, stream_t *stream, const frame_t *frame
         return OK
     link = find_link(engine, target.link_key)
     if link is NULL:
-        link = find_dialling(engine, target.link_key)
+        link = find_dialling(engine, target.link_key, &address)
     if link is NULL and guard_target_take(engine.guard, layer.parent.session.peer_id, now_ns) < 0:
         refuse_later(engine, splice, REASON_LIMIT, now_ns)
         return OK

@@ -34,3 +34,4 @@ cdef void engine_open(engine_t *engine, uint64_t flow_id, uint64_t channel_id, i
 cdef void engine_close_peer(engine_t *engine, uint64_t channel_id, int reason, uint64_t now_ns) noexcept nogil
 cdef void engine_ping(engine_t *engine, uint64_t channel_id, uint64_t now_ns) noexcept nogil
 cdef void engine_stop(engine_t *engine, uint64_t now_ns) noexcept nogil        # closes all sessions; EVENT_STOPPED when they are gone
+cdef void engine_halt(engine_t *engine, uint64_t now_ns) noexcept nogil        # no more waiting for goodbyes

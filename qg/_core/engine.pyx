@@ -11,8 +11,8 @@ from .circuit cimport (
     PIPES_BURST, PIPES_PER_S, circuit_extend, circuits_arm, circuits_join, circuits_refuse, path_free, paths_continue,
     paths_failed, paths_request, report_peer)
 from .flow cimport (
-    EVENT_PEER_DOWN, EVENT_PONG, EVENT_STOPPED, EVENT_STREAM_RESET, event_t, flow_announce, flow_bind, flow_create, flow_open,
-    flow_t, outbox_clear, outbox_emit, outbox_init, outbox_put, outbox_t)
+    FLOWS_WAITING_MAX, EVENT_PEER_DOWN, EVENT_PONG, EVENT_STOPPED, EVENT_STREAM_RESET, event_t, flow_announce, flow_bind, flow_create, flow_open,
+    flow_t, outbox_clear, outbox_init, outbox_put, outbox_put_late, outbox_t)
 from .guard cimport (
     PENALTY_ENVELOPE, PENALTY_HANDSHAKE, PENALTY_LIMIT, PENALTY_REPLAY, PENALTY_VIOLATION, bucket_take, guard_accept, guard_allows,
     guard_half_open_begin, guard_handshake, guard_penalise, guard_session_begin, guard_sink_begin, guard_t)
@@ -26,7 +26,7 @@ from .session cimport (
     SESSION_ON_READY, SESSION_OPEN, session_close, session_connect, session_drop, session_hooks_t, session_listen, session_ping,
     session_t, session_tick)
 from .status cimport (
-    E_FULL, E_IDENTITY, E_RATE, E_REPLAY, E_TAG, OK, REASON_BUSY, REASON_HOPS, REASON_LIMIT, REASON_MEMORY, REASON_PROTOCOL, REASON_SHUTDOWN, REASON_TIMEOUT,
+    E_FULL, E_IDENTITY, E_IO, E_LENGTH, E_MEMORY, E_RATE, E_REPLAY, E_TAG, OK, REASON_BUSY, REASON_HOPS, REASON_LIMIT, REASON_MEMORY, REASON_PROTOCOL, REASON_SHUTDOWN, REASON_TIMEOUT,
     REASON_UNREACHABLE, WINDOW_MIN)
 from .sys cimport load_be64
 from .table cimport table_clear, table_get, table_init, table_put
@@ -65,8 +65,10 @@ cdef int engine_init(engine_t *engine, pool_t *pool, guard_t *guard, const engin
 
 cdef int open_service(channel_t *channel, stream_t *stream, const frame_t *frame) noexcept nogil:
     cdef outbox_t *outbox = &channel.engine.outbox
-    cdef flow_t *flow = flow_create(outbox, &channel.session, &channel.flows, channel.id, outbox.next_id, stream.kind,
-                                    stream.priority)
+    cdef flow_t *flow
+    if outbox.n_waiting >= FLOWS_WAITING_MAX:
+        return -REASON_BUSY
+    flow = flow_create(outbox, &channel.session, &channel.flows, channel.id, outbox.next_id, stream.kind, stream.priority)
     if flow is NULL:
         return -REASON_MEMORY
     outbox.next_id += 1
@@ -112,20 +114,24 @@ MUX_HOOKS.on_open = on_open
 
 # Sessions: admission and life
 
-cdef int begin_half_open(channel_t *channel, uint64_t now_ns) noexcept nogil:
-    """A place among the half-open ones; the oldest of them becomes a sink where none is free."""
-    cdef engine_t *engine = channel.engine
+cdef void evict_half_open(engine_t *engine, uint64_t now_ns) noexcept nogil:
+    """The oldest of the half-open ones becomes a sink."""
     cdef channel_t *oldest = NULL
     cdef channel_t *other = engine.all
-    if guard_half_open_begin(engine.guard) < 0:
-        while other is not NULL:
-            if other.is_half_open and (oldest is NULL or other.id < oldest.id):
-                oldest = other
-            other = other.next
-        if oldest is NULL:
-            return E_FULL
+    while other is not NULL:
+        if other.is_half_open and (oldest is NULL or other.id < oldest.id):
+            oldest = other
+        other = other.next
+    if oldest is not NULL:
         session_drop(&oldest.session, REASON_LIMIT, now_ns)
-        if guard_half_open_begin(engine.guard) < 0:
+
+
+cdef int begin_half_open(channel_t *channel, uint64_t now_ns) noexcept nogil:
+    """A place among the half-open ones, that of the oldest where none is free."""
+    cdef guard_t *guard = channel.engine.guard
+    if guard_half_open_begin(guard) < 0:
+        evict_half_open(channel.engine, now_ns)
+        if guard_half_open_begin(guard) < 0:
             return E_FULL
     channel.is_half_open = 1
     return OK
@@ -135,8 +141,10 @@ cdef void penalise(channel_t *channel, uint64_t now_ns) noexcept nogil:
     """What a session's end costs the address that it came from (protocol.md 9)."""
     cdef int status = channel.session.status
     cdef int penalty
-    if channel.kind != CHANNEL_LINK or channel.session.role == 0 or status == 0:
+    if channel.kind != CHANNEL_LINK or channel.session.role == 0 or status == 0 or status == E_MEMORY or status == E_IO:
         return
+    if channel.is_counted and (status == E_TAG or status == E_LENGTH or status == E_FULL):
+        return                                  # bits that somebody on the way may have flipped, or our own limit
     if channel.is_counted:
         penalty = PENALTY_VIOLATION
     elif status == E_TAG and channel.session.kind == 0:
@@ -201,6 +209,7 @@ cdef void know_link(channel_t *channel, uint64_t now_ns) noexcept nogil:
     cdef channel_t *older = find_link(engine, channel.session.peer_link_key)
     if older is not NULL and is_older_kept(older, channel):
         return
+    older = <channel_t *>table_get(&engine.links, load_be64(channel.session.peer_link_key))
     if older is not NULL:
         channel_forget(older)
     if table_put(&engine.links, load_be64(channel.session.peer_link_key), channel) >= 0:
@@ -266,8 +275,7 @@ cdef void on_closed(channel_t *channel, uint64_t now_ns) noexcept nogil:
         event.reason = channel.session.reason
         event.is_remote = channel.session.is_remote
         event.status = channel.session.status
-        outbox_emit(&channel.engine.outbox)             # the flows' last events come first
-        outbox_put(&channel.engine.outbox, &event)
+        outbox_put_late(&channel.engine.outbox, &event)
     paths_failed(channel, channel.session.reason, now_ns)
     circuits_refuse(channel, now_ns)
     channel_close(channel, now_ns)
@@ -305,10 +313,14 @@ SESSION_HOOKS.on_event = on_session_event
 
 cdef channel_t *engine_accepted(engine_t *engine, void *conn, const address_t *remote, uint64_t now_ns) noexcept nogil:
     cdef channel_t *channel
+    cdef int rc
     if engine.is_stopping:
         return NULL
+    rc = guard_accept(engine.guard, remote, now_ns)
+    if rc == E_FULL:
+        evict_half_open(engine, now_ns)
     channel = channel_accept(engine, conn, remote, now_ns)
-    if channel is not NULL and (guard_accept(engine.guard, remote, now_ns) < 0 or begin_half_open(channel, now_ns) < 0):
+    if channel is not NULL and ((rc < 0 and rc != E_FULL) or begin_half_open(channel, now_ns) < 0):
         session_drop(&channel.session, REASON_LIMIT, now_ns)
     return channel
 
@@ -423,8 +435,7 @@ cdef void engine_settle(engine_t *engine, uint64_t now_ns) noexcept nogil:
         engine.is_stopped = 1
         memset(&event, 0, sizeof(event))
         event.type = EVENT_STOPPED
-        outbox_emit(&engine.outbox)
-        outbox_put(&engine.outbox, &event)
+        outbox_put_late(&engine.outbox, &event)
 
 
 # Commands
@@ -444,10 +455,10 @@ cdef void engine_ping(engine_t *engine, uint64_t channel_id, uint64_t now_ns) no
 
 cdef void engine_stop(engine_t *engine, uint64_t now_ns) noexcept nogil:
     cdef channel_t *channel = engine.all
-    cdef channel_t *following
+    cdef channel_t *before
     engine.is_stopping = 1
     while channel is not NULL:
-        following = channel.next
+        before = channel.prev                   # ending a session may end the layers in it, which are on the same list
         if channel.kind == CHANNEL_LINK:
             if channel.state == CHANNEL_SINK or channel.state == CHANNEL_SINK_SHUT or channel.session.state == SESSION_HANDSHAKE:
                 channel_close(channel, now_ns)
@@ -456,7 +467,20 @@ cdef void engine_stop(engine_t *engine, uint64_t now_ns) noexcept nogil:
             else:
                 session_close(&channel.session, REASON_SHUTDOWN, now_ns)
                 channel_arm(channel)
-        channel = following
+        if channel.state != CHANNEL_ENDED:
+            channel = channel.next
+        else:
+            channel = before.next if before is not NULL else engine.all
+
+
+cdef void engine_halt(engine_t *engine, uint64_t now_ns) noexcept nogil:
+    cdef channel_t *channel
+    while engine.all is not NULL:
+        channel = engine.all
+        channel_close(channel, now_ns)
+        session_drop(&channel.session, REASON_SHUTDOWN, now_ns)
+        channel_end(channel, now_ns)
+    engine_settle(engine, now_ns)
 
 
 cdef void engine_open(engine_t *engine, uint64_t flow_id, uint64_t channel_id, int kind, int priority, const uint8_t *opening,

@@ -51,8 +51,11 @@ ctypedef struct outbox_t:       # one per worker
     pool_t *pool                # borrowed
     emit_fn emit
     void *emit_ctx
-    pending_t *pending_head
+    pending_t *pending_head     # before the flows' events
     pending_t *pending_tail
+    pending_t *late_head        # behind them: what ends channels
+    pending_t *late_tail
+    uint32_t n_waiting          # flows in the list below
     flow_t *flows_head          # flows with something to tell
     flow_t *flows_tail
     table_t flows               # id -> flow
@@ -83,17 +86,22 @@ ctypedef struct flow_t:
     uint8_t reason
     uint8_t is_over             # RESET or DONE was reported
 
+cdef enum:
+    FLOWS_WAITING_MAX = 4096    # flows that Python has not heard of; peers' OPENs are refused (busy) above
+
 cdef void outbox_init(outbox_t *outbox, pool_t *pool, uint64_t mix) noexcept nogil
 cdef void outbox_clear(outbox_t *outbox) noexcept nogil         # frees flows and events without a word
 cdef void outbox_put(outbox_t *outbox, const event_t *event) noexcept nogil     # in order behind those that wait
+cdef void outbox_put_late(outbox_t *outbox, const event_t *event) noexcept nogil    # behind all that flows have to tell
 cdef int outbox_emit(outbox_t *outbox) noexcept nogil           # 0 when some had to wait
+cdef bint outbox_is_empty(const outbox_t *outbox) noexcept nogil
 
 cdef flow_t *flow_create(outbox_t *outbox, session_t *session, flow_t **list, uint64_t channel_id, uint64_t id, int kind,
                          int priority) noexcept nogil           # NULL without memory or when the id is taken
 cdef void flow_bind(flow_t *flow, stream_t *stream) noexcept nogil
 cdef int flow_announce(flow_t *flow, const uint8_t *opening, size_t len) noexcept nogil   # STREAM_OPEN; E_MEMORY
 cdef void flow_free(flow_t *flow) noexcept nogil
-cdef void flow_detach(flow_t *flow) noexcept nogil              # its session goes
+cdef void flow_abandon(flow_t *flow) noexcept nogil             # its session goes; freed once all is told
 
 # Commands of the application; unknown ids are ignored, since the flow may have ended meanwhile.
 cdef int flow_open(outbox_t *outbox, session_t *session, flow_t **list, uint64_t channel_id, uint64_t id, int kind, int priority,

@@ -23,49 +23,63 @@ cdef void outbox_init(outbox_t *outbox, pool_t *pool, uint64_t mix) noexcept nog
     table_init(&outbox.flows, pool, FLOWS_MAX, mix)
 
 
-cdef void outbox_clear(outbox_t *outbox) noexcept nogil:
+cdef void drop_kept(outbox_t *outbox, pending_t **head, pending_t **tail) noexcept nogil:
     cdef pending_t *pending
+    while head[0] is not NULL:
+        pending = head[0]
+        head[0] = pending.next
+        mem_give(outbox.pool, pending, sizeof(pending_t))
+    tail[0] = NULL
+
+
+cdef void outbox_clear(outbox_t *outbox) noexcept nogil:
     cdef uint32_t cursor
     while outbox.flows.len > 0:
         cursor = 0
         flow_free(<flow_t *>table_next(&outbox.flows, &cursor))
-    outbox.flows_head = NULL
-    outbox.flows_tail = NULL
-    while outbox.pending_head is not NULL:
-        pending = outbox.pending_head
-        outbox.pending_head = pending.next
-        mem_give(outbox.pool, pending, sizeof(pending_t))
-    outbox.pending_tail = NULL
+    drop_kept(outbox, &outbox.pending_head, &outbox.pending_tail)
+    drop_kept(outbox, &outbox.late_head, &outbox.late_tail)
     table_clear(&outbox.flows)
 
 
 # Events
 
-cdef void outbox_put(outbox_t *outbox, const event_t *event) noexcept nogil:
-    """Hand an event over, or keep it in order behind those that wait."""
-    cdef pending_t *pending
-    if outbox.pending_head is NULL and outbox.emit(outbox.emit_ctx, event):
-        return
-    pending = <pending_t *>mem_take(outbox.pool, sizeof(pending_t))
+cdef void keep(outbox_t *outbox, const event_t *event, pending_t **head, pending_t **tail) noexcept nogil:
+    cdef pending_t *pending = <pending_t *>mem_take(outbox.pool, sizeof(pending_t))
     if pending is NULL:
         return
     pending.event = event[0]
-    if outbox.pending_tail is NULL:
-        outbox.pending_head = pending
+    if tail[0] is NULL:
+        head[0] = pending
     else:
-        outbox.pending_tail.next = pending
-    outbox.pending_tail = pending
+        tail[0].next = pending
+    tail[0] = pending
 
 
-cdef bint emit_pending(outbox_t *outbox) noexcept nogil:
+cdef void outbox_put(outbox_t *outbox, const event_t *event) noexcept nogil:
+    """Hand an event over, or keep it in order behind those that wait."""
+    if outbox.pending_head is not NULL or not outbox.emit(outbox.emit_ctx, event):
+        keep(outbox, event, &outbox.pending_head, &outbox.pending_tail)
+
+
+cdef void outbox_put_late(outbox_t *outbox, const event_t *event) noexcept nogil:
+    if not outbox_emit(outbox) or not outbox.emit(outbox.emit_ctx, event):
+        keep(outbox, event, &outbox.late_head, &outbox.late_tail)
+
+
+cdef bint outbox_is_empty(const outbox_t *outbox) noexcept nogil:
+    return outbox.pending_head is NULL and outbox.flows_head is NULL and outbox.late_head is NULL
+
+
+cdef bint emit_kept(outbox_t *outbox, pending_t **head, pending_t **tail) noexcept nogil:
     cdef pending_t *pending
-    while outbox.pending_head is not NULL:
-        pending = outbox.pending_head
+    while head[0] is not NULL:
+        pending = head[0]
         if not outbox.emit(outbox.emit_ctx, &pending.event):
             return False
-        outbox.pending_head = pending.next
+        head[0] = pending.next
         if pending.next is NULL:
-            outbox.pending_tail = NULL
+            tail[0] = NULL
         mem_give(outbox.pool, pending, sizeof(pending_t))
     return True
 
@@ -76,6 +90,7 @@ cdef void flow_notify(flow_t *flow, int event) noexcept nogil:
     if flow.is_queued:
         return
     flow.is_queued = 1
+    outbox.n_waiting += 1
     flow.next_event = NULL
     if outbox.flows_tail is NULL:
         outbox.flows_head = flow
@@ -123,7 +138,7 @@ cdef bint flow_emit(flow_t *flow) noexcept nogil:
 
 cdef int outbox_emit(outbox_t *outbox) noexcept nogil:
     cdef flow_t *flow
-    if not emit_pending(outbox):
+    if not emit_kept(outbox, &outbox.pending_head, &outbox.pending_tail):
         return 0
     while outbox.flows_head is not NULL:
         flow = outbox.flows_head
@@ -132,10 +147,11 @@ cdef int outbox_emit(outbox_t *outbox) noexcept nogil:
         outbox.flows_head = flow.next_event
         if flow.next_event is NULL:
             outbox.flows_tail = NULL
+        outbox.n_waiting -= 1
         flow.is_queued = 0
         if flow.is_over and (flow.unused == 0 or flow.session is NULL or flow.reason):
             flow_free(flow)
-    return 1
+    return emit_kept(outbox, &outbox.late_head, &outbox.late_tail)
 
 
 # Flows
@@ -184,6 +200,13 @@ cdef int flow_announce(flow_t *flow, const uint8_t *opening, size_t len) noexcep
     return rc
 
 
+cdef void flow_abandon(flow_t *flow) noexcept nogil:
+    if flow.is_over and not flow.is_queued:
+        flow_free(flow)
+    else:
+        flow_detach(flow)
+
+
 cdef void flow_detach(flow_t *flow) noexcept nogil:
     """Leave the session; what was received and not consumed goes back to its credit."""
     cdef session_t *session = flow.session
@@ -215,6 +238,8 @@ cdef bint take_over(flow_t *flow, uint8_t *data, size_t len) noexcept nogil:
     """Take the block that a large payload lies in, instead of copying it. False: there is none, copy."""
     cdef session_t *session = flow.session
     cdef block_t *block = session.donor
+    if not session.is_final:
+        return False                            # what follows in the record still lies in the block
     session.wants_block = 1
     if block is NULL or data < block.data or data + len > block.data + block.cap:
         return False
@@ -332,6 +357,7 @@ cdef void flow_unqueue(flow_t *flow) noexcept nogil:
         before.next_event = flow.next_event
     if outbox.flows_tail == flow:
         outbox.flows_tail = before
+    outbox.n_waiting -= 1
     flow.is_queued = 0
 
 

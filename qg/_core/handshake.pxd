@@ -88,6 +88,7 @@ ctypedef struct handshake_t:
     uint8_t peer_id[32]         # proven when the stage is ADMIT_M3 or DONE (not for NK's initiator)
     uint8_t peer_link_key[32]
     uint8_t peer_cert[108]
+    uint8_t cert[108]           # ours, of the key that does the DH: RENEW may change the party's meanwhile
     uint32_t in_len             # bytes of the flight collected
     uint32_t in_need            # bytes of the flight known to come; 80 until the head is open
     uint8_t in_buf[3543]

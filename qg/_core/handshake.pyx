@@ -53,6 +53,7 @@ cdef int begin_noise(handshake_t *hs, const uint8_t *remote_key) noexcept nogil:
     cdef uint8_t[PROLOGUE_LEN] prologue
     cdef int rc
     prologue_put(prologue, hs.kind, hs.first.time_s)
+    memcpy(hs.cert, key.cert, 108)
     rc = noise_init(&hs.noise, &hs.secret.noise, &hs.party.patterns[pattern_of(hs.kind)],
                     NOISE_INITIATOR if hs.role == 0 else NOISE_RESPONDER, prologue, PROLOGUE_LEN)
     if rc >= 0 and (hs.role == 1 or hs.kind != HANDSHAKE_NK):
@@ -153,7 +154,7 @@ cdef int write_m2(handshake_t *hs, uint8_t *dst, uint64_t unix_s) noexcept nogil
     p2.kem = KEM_MLKEM768
     p2.responder_time_s = unix_s
     memcpy(p2.cid, hs.cid_own, 8)
-    memcpy(p2.cert, hs.local.keys[hs.key_idx].cert, 108)
+    memcpy(p2.cert, hs.cert, 108)
     n = write_noise(hs, dst, payload, p2_put(payload, &p2))
     if n < 0:
         return n
@@ -168,7 +169,7 @@ cdef int write_m3(handshake_t *hs, uint8_t *dst) noexcept nogil:
     memset(&p3, 0, sizeof(p3))
     memcpy(p3.cid, hs.cid_own, 8)
     memcpy(p3.to_peer_id, hs.peer_id, 32)
-    memcpy(p3.cert, hs.local.keys[hs.key_idx].cert, 108)
+    memcpy(p3.cert, hs.cert, 108)
     n = write_noise(hs, dst, payload, p3_put(payload, &p3))
     if n < 0:
         return n

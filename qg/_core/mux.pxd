@@ -56,7 +56,7 @@ ctypedef struct stream_t:
     const sink_t *sink
     uint64_t tx_off             # bytes sent as DATA
     uint64_t tx_credit          # absolute limit of tx_off, from the peer
-    uint64_t tx_window          # most credit seen at once: what the peer's window is at least
+    uint64_t tx_window          # credit that was there when the peer last gave some
     chain_t queue               # payload that waits
     uint64_t rx_off             # bytes received
     uint64_t rx_used            # bytes the owner has consumed
@@ -121,6 +121,7 @@ ctypedef struct mux_t:
     uint32_t peer_max_pipes
     uint64_t window_max         # rx_window_max of new service streams
     uint8_t peer_kinds          # bit mask of stream_kind_t that the peer may open
+    uint8_t is_overfull         # a control frame found no place: the session must close
     uint8_t is_session_due      # a SESSION_CREDIT is to be announced
 
 ctypedef struct plan_t:

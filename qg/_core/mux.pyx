@@ -230,10 +230,12 @@ cdef uint8_t *control_reserve(mux_t *mux, size_t len) noexcept nogil:
     """Give room for a frame of `len` bytes at the end of the control queue, its length written; NULL when full."""
     cdef block_t *block = mux.control.tail
     if mux.control.len + len + 2 > CONTROL_MAX:
+        mux.is_overfull = 1
         return NULL
     if block is NULL or block_room(block) < len + 2:
         block = block_take(mux.pool, BLOCK_SMALL if len + 2 <= CONTROL_SMALL else BLOCK_RECORD)
         if block is NULL:
+            mux.is_overfull = 1
             return NULL
         chain_push(&mux.control, block)
     store_be16(&block.data[0] + block.end, <uint32_t>len)
@@ -307,7 +309,7 @@ cdef stream_t *mux_open(mux_t *mux, int kind, int priority, uint64_t credit, con
     cdef uint8_t[OPEN_MAX + 64] frame
     cdef stream_t *stream
     cdef int n
-    if len > OPEN_MAX or mux_can_open(mux, kind) < 0:
+    if len > OPEN_MAX or mux_can_open(mux, kind) < 0 or mux.control.len + OPEN_MAX + 64 > CONTROL_MAX:
         return NULL
     stream = stream_create(mux, mux.next_id, kind, priority)
     if stream is NULL:
@@ -316,7 +318,7 @@ cdef stream_t *mux_open(mux_t *mux, int kind, int priority, uint64_t credit, con
     stream.rx_credit = credit
     note_credit(stream, INITIAL_CREDIT_SERVICE if kind <= STREAM_MESSAGES else INITIAL_CREDIT_PIPE)
     n = frame_put_open(frame, stream.id, kind, priority, credit, data, len)
-    if mux_control(mux, frame, n) < 0:
+    if mux_control(mux, frame, n) < 0:          # no memory; the session closes, so that the id is not missed
         stream_remove(stream, 0)
         return NULL
     mux.next_id += 2
@@ -326,6 +328,8 @@ cdef stream_t *mux_open(mux_t *mux, int kind, int priority, uint64_t credit, con
 cdef void stream_bind(stream_t *stream, void *owner, const sink_t *sink) noexcept nogil:
     stream.owner = owner
     stream.sink = sink
+    if sink.pull is NULL:
+        stream.flags &= ~FLAG_SOURCE_READY
 
 
 cdef int stream_accept(stream_t *stream, uint64_t credit) noexcept nogil:
@@ -396,7 +400,7 @@ cdef bint stream_may_fill(const stream_t *stream, size_t len) noexcept nogil:
 
 cdef inline void note_credit(stream_t *stream, uint64_t offset) noexcept nogil:
     stream.tx_credit = max(stream.tx_credit, offset)
-    stream.tx_window = max(stream.tx_window, stream.tx_credit - stream.tx_off)
+    stream.tx_window = stream.tx_credit - stream.tx_off
 
 
 cdef void stream_grant(stream_t *stream, uint64_t offset) noexcept nogil:

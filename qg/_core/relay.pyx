@@ -5,12 +5,15 @@ from libc.string cimport memset
 
 from .memory cimport chain_append, chain_clear, chain_t, mem_give, mem_take, pool_t
 from .mux cimport (
-    FLAG_DEAD, FLAG_FIN_QUEUED, FLAG_FIN_RECEIVED, STREAM_ACCEPTED, STREAM_CREDIT, STREAM_FIN, STREAM_GONE, STREAM_RESET,
+    BULK_MIN, FLAG_DEAD, FLAG_FIN_QUEUED, FLAG_FIN_RECEIVED, STREAM_ACCEPTED, STREAM_CREDIT, STREAM_FIN, STREAM_GONE, STREAM_RESET,
     STREAM_SENT, sink_t, stream_accept, stream_bind, stream_copy, stream_finish, stream_grant, stream_reset, stream_t, stream_write)
 from .session cimport session_send_data, session_t, session_wake
 from .status cimport (
     E_CREDIT, E_MEMORY, INITIAL_CREDIT_PIPE, OK, REASON_BUSY, REASON_HOPS, REASON_IDLE, REASON_LIMIT, REASON_MEMORY, REASON_NONE,
-    REASON_REFUSED, REASON_SHUTDOWN, REASON_SLOW_READER, REASON_TIMEOUT, REASON_UNREACHABLE)
+    REASON_REFUSED, REASON_SLOW_READER, REASON_TIMEOUT, REASON_UNREACHABLE)
+
+cdef enum:
+    CREDIT_STEP = 4096          # credit is passed on in steps of at least this while the sender has as much left
 
 cdef uint64_t NEVER = <uint64_t>0xFFFFFFFFFFFFFFFF
 cdef uint64_t SCAN_NS = <uint64_t>5 * 1000000000       # how often idle circuits are looked for
@@ -104,7 +107,7 @@ cdef void relay_clear(relay_t *relay, uint64_t now_ns) noexcept nogil:
     cdef splice_t *splice
     while relay.splices is not NULL:
         splice = relay.splices
-        reset_both(splice, REASON_SHUTDOWN, now_ns)
+        reset_both(splice, REASON_NONE, now_ns)
         splice_unlink(splice)
     relay_sweep(relay)
 
@@ -115,6 +118,9 @@ cdef void pass_credit(splice_t *splice, stream_t *source, uint64_t now_ns) noexc
     """`source` may send more: its splice partner may receive as much more."""
     cdef stream_t *other = other_of(splice, source)
     if other is NULL:
+        return
+    # Credit that comes in crumbs is collected, so that no source can be made to see too many CREDIT frames of this relay.
+    if source.tx_credit - other.rx_credit < CREDIT_STEP and other.rx_credit - other.rx_off >= CREDIT_STEP:
         return
     if splice.held > 0 and splice.relay.held * 4 > splice.relay.held_max * 3:
         splice.is_credit_held = 1
@@ -192,9 +198,11 @@ cdef int on_data(stream_t *stream, uint8_t *data, size_t len, uint64_t now_ns) n
     if other is NULL:
         return hold_early(splice, data, len, now_ns)
     relay.n_bytes += len
-    if session_send_data(session_of(other), other, data, len, now_ns) > 0:
-        relay.n_direct += 1
-        return OK
+    # Small frames of one record are packed again: each in a padded record of its own would make the relay an amplifier.
+    if len >= BULK_MIN or session_of(stream).is_only:
+        if session_send_data(session_of(other), other, data, len, now_ns) > 0:
+            relay.n_direct += 1
+            return OK
     if other.flags & FLAG_DEAD:
         return OK
     relay.n_held += 1

@@ -28,7 +28,7 @@ from .replay cimport replay_init, replay_t
 from .secret cimport (
     SECRET_LOCK_PREFERRED, SECRET_LOCK_REQUIRED, secret_give, secret_pool_free, secret_pool_init, secret_pool_t, secret_take)
 from .session cimport SCRATCH_LEN
-from .status cimport E_MEMORY, OK, SESSION_WINDOW_MAX, WINDOW_MAX
+from .status cimport E_MEMORY, METADATA_MAX, OK, SESSION_WINDOW_MAX, WINDOW_MAX
 from .sys cimport atomic_cas_ptr, atomic_exchange, atomic_exchange_ptr, atomic_fence, atomic_load, atomic_load_ptr, atomic_store
 from .wire cimport ADDRESS_IP4, ADDRESS_IP6, ADDRESS_NAME, address_t
 from .worker cimport (
@@ -42,6 +42,8 @@ cdef enum:
     WRITE_MAX = 65536           # payload of one block: what is behind it stays free for padding in place
 
 cdef uint64_t SECOND_NS = 1000000000
+
+WAKE = (1).to_bytes(8, "little")     # what an eventfd takes; any byte of it wakes a pipe
 
 EV_PEER_UP = EVENT_PEER_UP
 EV_PEER_DOWN = EVENT_PEER_DOWN
@@ -235,6 +237,8 @@ cdef class Runtime:
     def start(self):
         """Start the worker's thread. Raises OSError when the machine refuses a loop, a thread or a descriptor."""
         self._check()
+        if self.is_started:
+            raise RuntimeError("the runtime runs already")
         if hasattr(os, "eventfd"):
             self.read_fd = self.write_fd = os.eventfd(0, os.EFD_NONBLOCK | os.EFD_CLOEXEC)
         else:
@@ -343,6 +347,9 @@ cdef class Runtime:
         try:
             for i, (link_key, peer_id, host, port) in enumerate(hops):
                 hop = &command.hops[<int>i]
+                for key in (link_key, peer_id):
+                    if key is not None and len(key) != 32:
+                        raise ValueError("link keys and PeerIDs have 32 bytes")
                 if link_key is not None:
                     hop.has_link_key = 1
                     memcpy(hop.link_key, <char *><bytes>link_key, 32)
@@ -381,7 +388,10 @@ cdef class Runtime:
 
     def open_stream(self, uint64_t flow, uint64_t channel, int kind, int priority, bytes opening not None):
         """Open a stream; EV_STREAM_ACCEPTED or EV_STREAM_RESET follows. `opening` is the extender's UUID and metadata."""
-        cdef command_t *command = self._command(COMMAND_OPEN, flow, len(opening))
+        cdef command_t *command
+        if not 0 <= kind <= 1 or not 0 <= priority <= 2 or len(opening) > 16 + METADATA_MAX:
+            raise ValueError(f"kind {kind}, priority {priority}, {len(opening)} bytes: not a service stream")
+        command = self._command(COMMAND_OPEN, flow, len(opening))
         command.a = channel
         command.reason = kind | (priority << 8)
         command.n = <uint32_t>len(opening)
@@ -426,6 +436,8 @@ cdef class Runtime:
         cdef event_ring_t *ring = &self.worker.ring
         cdef uint64_t head = ring.head, tail = atomic_load(&ring.tail)
         cdef list events = []
+        if self.read_fd < 0:
+            return events
         if head == tail:
             clear_fd(self.read_fd)
             atomic_store(&ring.is_asleep, 1)
@@ -433,7 +445,9 @@ cdef class Runtime:
             tail = atomic_load(&ring.tail)
             if head == tail:
                 return events
-            atomic_store(&ring.is_asleep, 0)
+            if atomic_exchange(&ring.is_asleep, 0):
+                # The worker saw nobody asleep: whoever stops draining here must be called again.
+                os.write(self.write_fd, WAKE)
         while head != tail and limit > 0:
             events.append(event_tuple(&ring.events[head % RING_LEN]))
             head += 1

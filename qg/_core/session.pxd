@@ -140,6 +140,8 @@ ctypedef struct session_t:
     uint8_t sent_hello
     uint8_t is_last             # EPOCH or REKEY_DONE came: only PADDING may follow in this record
     uint8_t epoch_due
+    uint8_t is_only             # the frame being read is the only one of its record, padding aside
+    uint8_t is_final            # it is the last one
     uint8_t wants_block         # a sink copied a large payload: open the next record into a block of its own
     uint8_t is_mute             # NK responder: nothing may be sent until a record has opened
     size_t left                 # after NEED_ADMIT: bytes of the input not taken yet

@@ -22,8 +22,8 @@ from .record cimport (
     record_open, record_peek, record_rekey_psk, record_renew, record_seal)
 from .secret cimport secret_give, secret_take
 from .status cimport (
-    E_CLOSED, E_FRAME, E_KIND, E_MEMORY, E_RATE, E_STATE, E_TAG, INNER_MAX, INNER_SMALL, LAYERS_MAX, LAYER_OVERHEAD,
-    LAYER_ROOM_MIN, NEED_ADMIT, NEED_MORE, OK, REASON_INTERNAL, REASON_MEMORY, REASON_NONE, REASON_PROTOCOL, REASON_REFUSED, REASON_REKEY,
+    E_CLOSED, E_FRAME, E_FULL, E_KIND, E_MEMORY, E_RATE, E_STATE, E_TAG, INNER_MAX, INNER_SMALL, LAYERS_MAX, LAYER_OVERHEAD,
+    LAYER_ROOM_MIN, NEED_ADMIT, NEED_MORE, OK, REASON_INTERNAL, REASON_LIMIT, REASON_MEMORY, REASON_NONE, REASON_PROTOCOL, REASON_REFUSED, REASON_REKEY,
     REASON_SLOW_READER, REASON_TIMEOUT, RECORD_HEAD_LEN)
 from .wire cimport (
     CLOSE_TEXT_MAX, DATA_HEAD_MAX, FRAME_ACCEPT, FRAME_CLOSE, FRAME_COVER, FRAME_CREDIT, FRAME_DATA, FRAME_DATA_FIN, FRAME_EPOCH,
@@ -36,6 +36,7 @@ cdef enum:
     PAD_IN_PLACE = 1024             # padding up to this is written behind the payload and taken back
     LAYER_JITTER = 96               # random padding of a layer's small records, at most
     CONTROL_PER_SECOND = 1000
+    REKEY_WEIGHT = 100              # control frames that one REKEY1 counts for: it costs 0.3 ms
     CREDIT_BYTES = 8192             # a CREDIT more per so many bytes sent
     EPOCH_LEN = 1 << 30             # bytes after which the sender ends the epoch
     DISCARD_MIN = 16416             # bytes read and dropped after a bad record
@@ -495,6 +496,11 @@ cdef int session_pump(session_t *session, uint64_t now_ns) noexcept nogil:
         n = pump_flight(session, now_ns) if session.handshake is not NULL else 0
     elif session.state >= SESSION_DISCARD or session.is_mute:
         return 0
+    elif session.mux.is_overfull:
+        session.mux.is_overfull = 0
+        session.status = E_FULL
+        session_close(session, REASON_LIMIT, now_ns)
+        return 0
     else:
         room = session_room(session)
         if room == 0:
@@ -675,7 +681,7 @@ cdef int count_rate(session_t *session, uint64_t type, uint64_t now_ns) noexcept
         if session.n_credit > session.rate_limit + (session.n_bytes_out - session.out_mark) // CREDIT_BYTES:
             return E_RATE
         return OK
-    session.n_control += 1
+    session.n_control += REKEY_WEIGHT if type == FRAME_REKEY1 else 1
     return E_RATE if session.n_control > session.rate_limit else OK
 
 
@@ -727,7 +733,7 @@ cdef int on_frame(session_t *session, frame_t *frame, uint64_t now_ns) noexcept 
         return E_STATE
     if not session.has_hello and type != FRAME_HELLO:
         return E_STATE
-    if type == FRAME_DATA or type == FRAME_DATA_FIN or type == FRAME_OPEN or type == FRAME_ACCEPT:
+    if type == FRAME_DATA or type == FRAME_DATA_FIN or type == FRAME_ACCEPT:
         return mux_frame(&session.mux, frame, now_ns)
     if type == FRAME_HELLO:
         return on_hello(session, frame, now_ns)
@@ -739,8 +745,6 @@ cdef int on_frame(session_t *session, frame_t *frame, uint64_t now_ns) noexcept 
     if type == FRAME_EPOCH:
         session.is_last = FRAME_EPOCH
         return OK
-    if type == FRAME_REKEY1:
-        return on_rekey1(session, frame, now_ns)
     if type == FRAME_REKEY2:
         return on_rekey2(session, frame, now_ns)
     if type == FRAME_REKEY_DONE:
@@ -752,7 +756,9 @@ cdef int on_frame(session_t *session, frame_t *frame, uint64_t now_ns) noexcept 
         return rc
     if type == FRAME_PING or type == FRAME_PONG:
         return on_ping(session, frame, now_ns)
-    if type == FRAME_CREDIT or type == FRAME_SESSION_CREDIT or type == FRAME_RESET:
+    if type == FRAME_REKEY1:
+        return on_rekey1(session, frame, now_ns)
+    if type == FRAME_OPEN or type == FRAME_CREDIT or type == FRAME_SESSION_CREDIT or type == FRAME_RESET:
         return mux_frame(&session.mux, frame, now_ns)
     return on_notice(session, frame)
 
@@ -765,6 +771,8 @@ cdef void on_record(session_t *session, uint8_t *inner, size_t len, uint64_t now
     while at < len and session.state != SESSION_CLOSED and session.state != SESSION_CLOSING:
         rc = frame_parse(&frame, inner + at, len - at)
         if rc >= 0:
+            session.is_final = at + rc == len or inner[at + rc] == FRAME_PADDING
+            session.is_only = at == 0 and session.is_final
             at += rc
             rc = on_frame(session, &frame, now_ns)
         if rc < 0:

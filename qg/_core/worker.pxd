@@ -94,6 +94,7 @@ ctypedef struct worker_t:
     uint64_t n_signals          # wake-ups of Python
     uint8_t has_news            # events were written in this turn
     uint8_t is_loop_ready
+    uint8_t is_killed           # the owner is gone: nothing more is told
 
 cdef void local_fill(local_t *local, const ring_t *ring) noexcept nogil
     # keys, certificates and envelope keys of an identity, for the networks that `local` already has

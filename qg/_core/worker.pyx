@@ -12,10 +12,11 @@ from .circuit cimport path_cancel, path_create, path_free, path_start
 from .crypto cimport wipe
 from .engine cimport (
     engine_accepted, engine_clear, engine_close_peer, engine_connected, engine_deadline, engine_dial_failed, engine_ended,
-    engine_lost, engine_open, engine_ping, engine_received, engine_settle, engine_stop, engine_tick, engine_writable)
+    engine_halt, engine_lost, engine_open, engine_ping, engine_received, engine_settle, engine_stop, engine_tick, engine_writable)
 from .envelope cimport envelope_keys_known, envelope_keys_open
 from .flow cimport (
-    EVENT_LISTENING, event_t, flow_accept, flow_finish, flow_reset, flow_used, flow_write, outbox_emit, outbox_put)
+    EVENT_LISTENING, event_t, flow_accept, flow_finish, flow_reset, flow_used, flow_write, outbox_emit, outbox_is_empty,
+    outbox_put)
 from .guard cimport guard_clear
 from .handshake cimport LOCAL_KEYS_MAX, local_t
 from .keyfile cimport link_key_t, ring_t
@@ -306,6 +307,7 @@ cdef void do_command(worker_t *worker, command_t *command, uint64_t now_ns) noex
         worker.stop_ns = now_ns + STOP_NS
     elif type == COMMAND_KILL:
         worker.stop_ns = now_ns
+        worker.is_killed = 1
 
 
 cdef void slot_return(worker_t *worker, void *slot) noexcept nogil:
@@ -373,9 +375,14 @@ cdef void on_turn_end(void *ctx, uint64_t now_ns) noexcept nogil:
     look_at_clock(worker, now_ns)
     deadline_ns = engine_deadline(&worker.engine)
     if worker.stop_ns:
-        if now_ns >= worker.stop_ns or (worker.engine.is_stopped and worker.tcp.n_lingering == 0):
+        if not worker.engine.is_stopped and now_ns >= worker.stop_ns:
+            engine_halt(&worker.engine, now_ns)
+            signal_python(worker)
+        # Not before Python had room for all that it is to be told, EVENT_STOPPED last.
+        if worker.is_killed or (worker.engine.is_stopped and outbox_is_empty(&worker.engine.outbox)
+                                and (worker.tcp.n_lingering == 0 or now_ns >= worker.stop_ns)):
             loop_stop(&worker.loop)
-        deadline_ns = min(deadline_ns, min(worker.stop_ns, now_ns + 10000000))
+        deadline_ns = min(deadline_ns, now_ns + 10000000)
     loop_set_deadline(&worker.loop, deadline_ns)
 
 
