@@ -148,6 +148,7 @@ def test_many_generations_stay_in_step(connect, n_generations):
     pair, source = connect(), random.Random(5)
     number = pair.stream()
     for generation in range(1, n_generations + 1):
+        pair.run(1)  # a session takes ten exchanges a second, not more
         pair.one.ping()
         pair.other.ping()
         pair.pump()
@@ -161,7 +162,7 @@ def test_many_generations_stay_in_step(connect, n_generations):
         pair.pump()
         assert pair.other.received(number) == bytes([generation % 256])
         pair.other.used(number, 1)
-        pair.tick(pair.one.now_ns + SECOND_NS // 100)
+        pair.tick(pair.one.now_ns + SECOND_NS // 4)  # an exchange costs: they are limited like control frames
         assert in_step(pair) == generation
 
 
@@ -287,6 +288,7 @@ def test_whatever_crosses_on_the_wire_both_sides_stay_in_step(endpoint, steps):
         elif step == "epoch":
             side.end_epoch()
         elif step == "rekey":
+            pair.tick(pair.one.now_ns + SECOND_NS // 4)
             side.start_rekey()
         elif step == "ping":
             side.ping()
@@ -300,3 +302,12 @@ def test_whatever_crosses_on_the_wire_both_sides_stay_in_step(endpoint, steps):
     pair.one.clear()
     pair.other.clear()
     assert pair.one.held == pair.other.held == (0, 0, 0)
+
+
+def test_a_peer_may_not_make_us_exchange_keys_whenever_it_likes(connect):
+    pair = connect()
+    for _ in range(11):
+        assert pair.other.status == 0
+        pair.one.start_rekey()
+        pair.pump()
+    assert pair.other.status == status.E_RATE
