@@ -379,6 +379,25 @@ async def test_sinks_are_bounded_and_the_oldest_is_closed_first():
         await all_silent(to, strangers[3:])
 
 
+async def test_half_open_connections_are_bounded_and_the_oldest_becomes_a_sink():
+    async with target(limits={"half_open": 10}) as to:
+        strangers = []
+        for n in range(1, 15):
+            strangers.append(await to.dial())
+            await until(lambda n=n: core(to.node)["n_accepted"] == n + 1, lambda: core(to.node))
+        await to.settled()
+        status = core(to.node)
+        assert status["n_half_open"] <= 10
+        assert status["n_half_open"] + status["n_sinks"] == 14
+        assert [stranger.answer() for stranger in strangers] == [None] * 14
+        newest = strangers[-1]
+        await newest.send(flight(to.node))
+        assert await newest.receive()
+        await strangers[0].send(flight(to.node))  # too late: nothing is read in a sink
+        await to.settled()
+        assert strangers[0].answer() is None
+
+
 async def test_a_stranger_that_sends_on_and_on_is_read_and_ended_by_fin():
     async with target(limits={"sinks": 1}) as to:
         (chatty,) = await to.tell(rng.randbytes(8 * MIB))
