@@ -7,6 +7,7 @@ directly, without tasks in between.
 """
 
 import asyncio
+import os
 from asyncio.events import _get_running_loop
 from time import monotonic
 from typing import TYPE_CHECKING
@@ -35,6 +36,7 @@ class Border:
 
     __slots__ = (
         "_last_flow",
+        "_pid",
         "flows",
         "is_closed",
         "is_closing",
@@ -59,6 +61,7 @@ class Border:
         self.is_closing = False
         self.is_closed = False  # the runtime takes no commands any more
         self._last_flow = 0
+        self._pid = os.getpid()
 
     def flow_next(self) -> int:
         """Give the number of a flow that is opened here; the core numbers those of peers from 2^62."""
@@ -68,12 +71,21 @@ class Border:
     def check(self) -> None:
         """Raise `UsageError` unless the node's own loop runs here, `ClosedError` if the node is closed."""
         if _get_running_loop() is not self.loop:
-            raise UsageError(
-                "a node and its peers and streams work only in the event loop that started the node; from another"
-                " thread use asyncio.run_coroutine_threadsafe"
-            )
+            raise self.foreign_error()
         if self.is_closed:
             raise ClosedError("the node is closed: start another one")
+
+    def foreign_error(self) -> UsageError:
+        """Make the error for a call from outside of the node's own loop."""
+        if os.getpid() != self._pid:
+            return UsageError(
+                "a node and its peers and streams stay behind in the process that started the node; a process made by"
+                " fork starts nodes of its own"
+            )
+        return UsageError(
+            "a node and its peers and streams work only in the event loop that started the node; from another"
+            " thread use asyncio.run_coroutine_threadsafe"
+        )
 
 
 class Link:

@@ -143,7 +143,7 @@ class Node:
         if self._border is None:
             return
         if _get_running_loop() is not self._border.loop:
-            raise UsageError("a node is closed in the event loop that started it")
+            raise self._border.foreign_error()
         if self._closing is None:
             self._closing = self._border.loop.create_task(self._close(self._border), name="qg.Node.close")
         await asyncio.shield(self._closing)
