@@ -161,8 +161,9 @@ class MessageWriter(Flow):
         if n <= _JOIN_MAX:
             self._put(head + message, n + len(head))
         else:
+            body = memoryview(message).cast("B")  # raises for what is not bytes before the head is out
             self._put(head, len(head))
-            self._put(message, n)
+            self._put(body, n)
 
     def on_data(self, data: bytes) -> None:
         self.abort(Reason.PROTOCOL)  # the accepting side sends nothing

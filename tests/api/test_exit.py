@@ -1,0 +1,162 @@
+# SPDX-License-Identifier: MIT
+"""A process ends by itself, whatever it did with its nodes; and importing qg costs next to nothing."""
+
+import os
+import subprocess
+import sys
+import textwrap
+
+import pytest
+
+LIMIT_S = 60
+PREPARED = """
+    import asyncio, gc, os, sys, threading, warnings
+    import qg
+    warnings.simplefilter("ignore", ResourceWarning)
+    def node_make():
+        return qg.Node(qg.Identity.generate(), listen=["tcp://127.0.0.1:0"])
+    async def pair_start():
+        near, far = node_make(), node_make()
+        await near.start()
+        await far.start()
+        peer = await far.connect(near.address)
+        return near, far, peer
+"""
+
+
+def run(code, *options):
+    script = textwrap.dedent(PREPARED) + textwrap.dedent(code)
+    done = subprocess.run([sys.executable, *options, "-c", script], capture_output=True, text=True, timeout=LIMIT_S)
+    assert done.returncode == 0, done.stderr
+    return done
+
+
+LOOPS = ["asyncio.run", "__import__('uvloop').run"]
+
+
+@pytest.mark.net
+@pytest.mark.parametrize("runner", LOOPS)
+@pytest.mark.parametrize(
+    "left",
+    [
+        pytest.param("", id="collected"),
+        pytest.param("global kept; kept =", id="kept to the end"),
+    ],
+)
+def test_nodes_that_are_never_closed_do_not_hang_or_crash_the_process(runner, left):
+    done = run(f"""
+        async def main():
+            {left or "_ ="} await pair_start()
+        {runner}(main())
+        gc.collect()
+        print("end")
+    """)
+    assert done.stdout == "end\n"
+    assert done.stderr == ""
+
+
+@pytest.mark.net
+def test_a_node_that_was_never_closed_is_warned_of():
+    done = run("""
+        warnings.simplefilter("always", ResourceWarning)
+        async def main():
+            await node_make().start()
+        asyncio.run(main())
+        gc.collect()
+    """)
+    assert "was never closed" in done.stderr
+    assert "async with" in done.stderr
+
+
+@pytest.mark.net
+def test_a_node_whose_loop_was_closed_first_says_so_and_ends():
+    done = run("""
+        near, far, peer = asyncio.run(pair_start())
+        async def late():
+            for call in (near.close, peer.close, peer.ping):
+                try:
+                    await call()
+                except qg.UsageError as error:
+                    print("event loop" in str(error))
+        asyncio.run(late())
+    """)
+    assert done.stdout.split() == ["True"] * 3
+
+
+@pytest.mark.net
+@pytest.mark.skipif(not os.path.exists("/proc/self/task"), reason="counts threads as Linux shows them")
+def test_an_exception_out_of_a_block_stops_the_node_s_threads():
+    done = run("""
+        async def main():
+            async with node_make():
+                print(len(os.listdir("/proc/self/task")) > 1)
+                raise ZeroDivisionError
+        try:
+            asyncio.run(main())
+        except ZeroDivisionError:
+            print(len(os.listdir("/proc/self/task")))
+    """)
+    assert done.stdout.split() == ["True", "1"]
+
+
+@pytest.mark.net
+def test_sys_exit_and_interrupts_end_a_running_node():
+    run("""
+        async def main():
+            near, far, peer = await pair_start()
+            threading.Timer(0.05, lambda: os.kill(os.getpid(), 2)).start()
+            await asyncio.Event().wait()
+        try:
+            asyncio.run(main())
+        except KeyboardInterrupt:
+            sys.exit(0)
+        sys.exit(1)
+    """)
+
+
+@pytest.mark.net
+def test_a_child_made_by_fork_ends_without_touching_the_parent_s_node():
+    done = run("""
+        async def main():
+            near, far, peer = await pair_start()
+            child = os.fork()
+            if child == 0:
+                try:
+                    far._border.runtime.ping(1)
+                except RuntimeError as error:
+                    print("fork" in str(error), flush=True)
+                sys.stdout.flush()
+                os._exit(0)
+            os.waitpid(child, 0)
+            print(await peer.ping() > 0)
+            await far.close()
+            await near.close()
+        asyncio.run(main())
+    """)
+    assert done.stdout.split() == ["True", "True"]
+
+
+def test_importing_qg_loads_nothing_of_it():
+    done = run("""
+        code = 'import sys; before = set(sys.modules); import qg; print(sorted(set(sys.modules) - before))'
+        sys.stdout.flush()
+        os.execv(sys.executable, [sys.executable, "-c", code])
+    """)
+    assert not {"asyncio", "msgspec", "logging", "qg.node", "qg._core.runtime"} & set(eval(done.stdout))
+
+
+def test_every_public_name_can_be_had_and_others_cannot():
+    done = run("""
+        for name in dir(qg):
+            getattr(qg, name)
+        print(sorted(name for name in dir(qg) if name[0].isupper()))
+        print(qg.__version__)
+        try:
+            qg.nothing
+        except AttributeError as error:
+            print(error)
+    """)
+    names, version, error = done.stdout.splitlines()
+    assert {"Node", "Peer", "Stream", "Extender", "Identity", "Config", "QGError", "Address"} <= set(eval(names))
+    assert version.count(".") == 2
+    assert error == "module 'qg' has no attribute 'nothing'"
