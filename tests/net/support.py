@@ -106,6 +106,15 @@ class Stranger:
         return b"".join(parts)
 
 
+async def dial(node):
+    """Connect a socket to a node."""
+    sock = socket.socket()
+    sock.setblocking(False)
+    await asyncio.get_running_loop().sock_connect(sock, ("127.0.0.1", node.address.port))
+    sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+    return sock
+
+
 class Target:
     """A node to be tried by strangers, and a friend that is connected to it."""
 
@@ -115,11 +124,7 @@ class Target:
         self._stack = stack
 
     async def dial(self):
-        sock = self._stack.enter_context(socket.socket())
-        sock.setblocking(False)
-        await asyncio.get_running_loop().sock_connect(sock, ("127.0.0.1", self.node.address.port))
-        sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-        return Stranger(sock)
+        return Stranger(self._stack.enter_context(await dial(self.node)))
 
     async def tell(self, *flights):
         """Let one stranger say each of these, and leave the connections open."""

@@ -7,11 +7,10 @@ import random
 import time
 
 import pytest
-from model import envelope, handshake
-from model.cert import Identity as ModelIdentity
-from model.envelope import KIND_COOKIE, KIND_M3, KIND_NK1, KIND_REPLY, KIND_XK1, KIND_XX1
-from model.handshake import CARRIER_TCP, Initiator, Party
+from model import handshake
+from model.envelope import KIND_COOKIE, KIND_M3, KIND_NK1, KIND_REPLY, KIND_XX1
 from model.payload import P3
+from net.flights import dialler, first_flight, party, resealed
 from net.proxy import DOWN, UP, Proxy, bit_flipper
 from net.support import MIB, config, core, faults, target, until
 
@@ -32,37 +31,6 @@ HELLOS = {
 rng = random.Random(7447)
 
 
-def party(until_s=10**6, **settings):
-    """A dialler of the independent implementation; its certificate ends in `until_s`."""
-    identity = ModelIdentity(rng.randbytes(32), rng.randbytes(32), int(time.time()) + until_s)
-    return Party(identity, **settings)
-
-
-def dialler(node, kind=KIND_XK1, **settings):
-    link_key = b"" if kind == KIND_XX1 else bytes(node.address.link_key)
-    return Initiator(party(**settings), CARRIER_TCP, kind, link_key)
-
-
-def flight(node, kind=KIND_XK1, **settings):
-    """A first flight as the node expects it, unless settings say otherwise."""
-    return dialler(node, kind, **settings).flight1()
-
-
-def resealed(node, monkeypatch, changes):
-    """A first flight whose head was changed before it was sealed: bytes by their offset."""
-    build = envelope.Head.build
-
-    def changed(head):
-        plain = bytearray(build(head))
-        for at, value in changes.items():
-            plain[at : at + len(value)] = value
-        return bytes(plain)
-
-    with monkeypatch.context() as patch:
-        patch.setattr(envelope.Head, "build", changed)
-        return flight(node)
-
-
 async def all_silent(to, strangers):
     """Nobody has got a byte or an end; and when the node goes, everybody gets FIN and nothing else."""
     assert [stranger.answer() for stranger in strangers] == [None] * len(strangers)
@@ -74,7 +42,7 @@ async def all_silent(to, strangers):
 async def test_a_flight_in_order_is_answered():
     """What all other tests of this file change."""
     async with target() as to:
-        (stranger,) = await to.tell(flight(to.node))
+        (stranger,) = await to.tell(first_flight(to.node))
         assert await stranger.receive()
         assert faults(to.node) == {}
 
@@ -110,7 +78,7 @@ async def test_too_little_to_judge_is_waited_on_in_silence():
 
 async def test_a_truncated_flight_is_waited_on_in_silence_and_answered_once_whole():
     async with target() as to:
-        whole = [flight(to.node) for _ in range(12)]
+        whole = [first_flight(to.node) for _ in range(12)]
         cuts = [1, 23, 24, 25, 79, 80, 81, 96, 1351, 1352, 1367, 0]
         cuts = [cut or len(one) - 1 for cut, one in zip(cuts, whole, strict=True)]
         strangers = await to.tell(*(one[:cut] for one, cut in zip(whole, cuts, strict=True)))
@@ -124,7 +92,7 @@ async def test_a_truncated_flight_is_waited_on_in_silence_and_answered_once_whol
 
 async def test_a_truncated_flight_ends_with_fin_and_not_a_byte():
     async with target() as to:
-        one = flight(to.node)
+        one = first_flight(to.node)
         strangers = await to.tell(*(one[:cut] for cut in (1, 24, 79, 80, 81, 1351, len(one) - 1)))
         for stranger in strangers:
             stranger.finish()
@@ -137,7 +105,7 @@ async def test_a_truncated_flight_ends_with_fin_and_not_a_byte():
 async def test_every_flipped_bit_of_a_flight_is_met_with_silence():
     """One bit of each part, and 100 of any: nonce, head, its tag, body, padding, its tag."""
     async with target() as to:
-        one = flight(to.node)
+        one = first_flight(to.node)
         bits = [0, 191, 192, 511, 512, 639, 640, 8 * 1352, len(one) * 8 - 128, len(one) * 8 - 1]
         bits += rng.sample(range(len(one) * 8), 100)
         flipped = []
@@ -152,7 +120,7 @@ async def test_every_flipped_bit_of_a_flight_is_met_with_silence():
 
 async def test_a_good_head_with_a_wrong_body_is_met_with_silence():
     async with target() as to:
-        one, other = flight(to.node), flight(to.node)
+        one, other = first_flight(to.node), first_flight(to.node)
         strangers = await to.tell(one[:80] + other[80:] + bytes(1024), one[:80] + rng.randbytes(4096))
         await to.heard(bad_envelope=2)
         await all_silent(to, strangers)
@@ -160,7 +128,7 @@ async def test_a_good_head_with_a_wrong_body_is_met_with_silence():
 
 async def test_a_replayed_flight_is_met_with_silence_while_and_after_the_first_lives():
     async with target() as to:
-        one = flight(to.node)
+        one = first_flight(to.node)
         (first,) = await to.tell(one)
         assert await first.receive()
         strangers = await to.tell(one)
@@ -208,17 +176,17 @@ async def test_a_field_that_must_not_be_used_off_udp_is_met_with_silence(monkeyp
 
 async def test_a_first_contact_is_met_with_silence_unless_it_is_allowed():
     async with target() as to:
-        strangers = await to.tell(flight(to.node, KIND_XX1))
+        strangers = await to.tell(first_flight(to.node, KIND_XX1))
         await to.heard(bad_envelope=1)
         await all_silent(to, strangers)
     async with target(allow_first_contact=True) as to:
-        (stranger,) = await to.tell(flight(to.node, KIND_XX1))
+        (stranger,) = await to.tell(first_flight(to.node, KIND_XX1))
         assert await stranger.receive()
 
 
 async def test_an_anonymous_dialler_on_tcp_is_met_with_silence():
     async with target() as to:
-        strangers = await to.tell(flight(to.node, KIND_NK1))
+        strangers = await to.tell(first_flight(to.node, KIND_NK1))
         await to.heard(bad_kind=1)
         await all_silent(to, strangers)
 
@@ -226,7 +194,7 @@ async def test_an_anonymous_dialler_on_tcp_is_met_with_silence():
 @pytest.mark.parametrize("skew_s", [-3600, -125, 125, 3600, 1 << 40])
 async def test_a_clock_that_is_wrong_is_met_with_silence(skew_s):
     async with target() as to:
-        strangers = await to.tell(flight(to.node, clock_s=lambda: int(time.time()) + skew_s))
+        strangers = await to.tell(first_flight(to.node, clock_s=lambda: int(time.time()) + skew_s))
         await to.heard(bad_clock=1)
         await all_silent(to, strangers)
 
@@ -234,7 +202,7 @@ async def test_a_clock_that_is_wrong_is_met_with_silence(skew_s):
 @pytest.mark.parametrize("skew_s", [-115, 115])
 async def test_a_clock_that_is_off_by_less_than_two_minutes_is_answered(skew_s):
     async with target() as to:
-        (stranger,) = await to.tell(flight(to.node, clock_s=lambda: int(time.time()) + skew_s))
+        (stranger,) = await to.tell(first_flight(to.node, clock_s=lambda: int(time.time()) + skew_s))
         assert await stranger.receive()
 
 
@@ -391,9 +359,9 @@ async def test_half_open_connections_are_bounded_and_the_oldest_becomes_a_sink()
         assert status["n_half_open"] + status["n_sinks"] == 14
         assert [stranger.answer() for stranger in strangers] == [None] * 14
         newest = strangers[-1]
-        await newest.send(flight(to.node))
+        await newest.send(first_flight(to.node))
         assert await newest.receive()
-        await strangers[0].send(flight(to.node))  # too late: nothing is read in a sink
+        await strangers[0].send(first_flight(to.node))  # too late: nothing is read in a sink
         await to.settled()
         assert strangers[0].answer() is None
 
@@ -427,8 +395,8 @@ async def test_strangers_leave_no_memory_behind():
         before = core(to.node)
         for _ in range(3):
             strangers = await to.tell(*(rng.randbytes(rng.randint(80, 4096)) for _ in range(20)))
-            strangers += await to.tell(*(flight(to.node)[: rng.randint(1, 1300)] for _ in range(10)))
-            strangers += await to.tell(*(flight(to.node) for _ in range(5)))
+            strangers += await to.tell(*(first_flight(to.node)[: rng.randint(1, 1300)] for _ in range(10)))
+            strangers += await to.tell(*(first_flight(to.node) for _ in range(5)))
             for stranger in strangers:
                 stranger.finish()
                 await stranger.receive_all()
