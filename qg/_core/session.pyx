@@ -727,11 +727,11 @@ cdef int on_notice(session_t *session, frame_t *frame) noexcept nogil:
 cdef int on_frame(session_t *session, frame_t *frame, uint64_t now_ns) noexcept nogil:
     cdef uint64_t type = frame.type
     cdef int rc
+    if not session.has_hello and type != FRAME_HELLO:
+        return E_STATE
     if type == FRAME_PADDING:
         return OK
     if session.is_last:
-        return E_STATE
-    if not session.has_hello and type != FRAME_HELLO:
         return E_STATE
     if type == FRAME_DATA or type == FRAME_DATA_FIN or type == FRAME_ACCEPT:
         return mux_frame(&session.mux, frame, now_ns)

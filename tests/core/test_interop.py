@@ -463,6 +463,7 @@ FIRST = [
     frames.Open(1, BYTES, 1, 0, UUID),
     frames.Cover(b""),
     frames.Skipped(64, b""),
+    frames.Padding(5),
 ]
 
 
