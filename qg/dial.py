@@ -71,7 +71,9 @@ def connect_error(hops: Sequence[Address], hop_idx: int, reason: Reason, status:
     where, what = _hop_text(hops, hop_idx), f"connecting to {_short(hops[-1])}"
     is_direct = len(hops) == 1
     if status == _E_IDENTITY and hops[hop_idx].peer_id is None:
-        return UsageError(f"{what} failed: {where} is this node itself")
+        return UsageError(
+            f"{what} failed: {where} is this node itself, or another one that runs with the same identity"
+        )
     if status == _E_IDENTITY:
         return HandshakeFailed(f"{what} failed: {where} has another identity than the address says; check ?id=", reason)
     if status == _E_CLOCK:
