@@ -22,5 +22,5 @@ async def test_two_nodes_of_one_identity_that_meet_say_so_in_both_logs(caplog):
             warned = [record for record in caplog.records if "identity_twice" in record.getMessage()]
             assert [record.levelname for record in warned] == ["WARNING", "WARNING"]
             assert all(str(first.id) in record.getMessage() for record in warned)
-            with pytest.raises(qg.UsageError, match="this node itself, or .* the same identity"):
+            with pytest.raises(qg.UsageError, match=r"this node itself, or .* the same identity"):
                 await second.connect(first.address)
