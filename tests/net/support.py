@@ -190,7 +190,7 @@ class Trial:
         """A node that relays for these nodes, to the ports of the addresses in `to`."""
         allow = [str(user.id) for user in users]
         relay = {"allow": allow, "targets": LOOPBACK, "ports": [address.port for address in to]}
-        return await self.node(relay=relay | tables.pop("relay", {}), limits=SOON, **tables)
+        return await self.node(relay=relay | tables.pop("relay", {}), **({"limits": SOON} | tables))
 
 
 @contextlib.asynccontextmanager

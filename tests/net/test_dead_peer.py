@@ -72,7 +72,7 @@ async def test_an_idle_circuit_is_kept_by_pings():
         b = await nodes.relay(a, to=[c.address], link=QUICK)
         async with Proxy(b.address) as proxy:
             peer = await a.connect(c.address, via=[proxy.address])
-            await proxy.passed(UP, len(proxy.chunks[UP]) + 20)  # link, layer and session each have pings of their own
+            await proxy.passed(UP, len(proxy.chunks[UP]) + 10)  # link, layer and session each have pings of their own
             assert peer.is_connected
             await peer.ping()
 
@@ -138,20 +138,3 @@ async def test_a_stopped_relay_is_noticed_at_both_ends():
             assert isinstance(error, qg.PeerTimeout | qg.Unreachable)
             await until(lambda: a.peers == c.peers == (), lambda: (a.peers, c.peers))
             c.services.held.release.set()
-
-
-async def test_a_target_that_does_not_answer_the_dial_ends_within_the_limit_of_the_relay():
-    """It takes the connection and says nothing, as a node with another network secret does."""
-
-    async def ignore(reader, writer):
-        await reader.read()
-        writer.close()
-
-    async with trial() as nodes, await asyncio.start_server(ignore, "127.0.0.1", 0) as silent:
-        a = await nodes.node()
-        port = silent.sockets[0].getsockname()[1]
-        target = qg.Address(qg.Identity.generate().link_key, "127.0.0.1", port)
-        b = await nodes.relay(a, to=[target])
-        async with asyncio.timeout(15):
-            with pytest.raises(qg.Unreachable, match=str(port)):
-                await a.connect(target, via=[b.address])

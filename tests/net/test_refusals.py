@@ -117,6 +117,21 @@ async def test_a_relay_does_not_connect_to_the_neighbour_that_asks():
         await fails(a, b2.address, [b2.address, c.address], qg.Refused, qg.Reason.REFUSED, "refused by policy")
 
 
+async def test_a_target_that_says_nothing_is_given_up_by_the_relay():
+    """It takes the connection and is silent, as a node of another network is."""
+
+    async def ignore(reader, writer):
+        await reader.read()
+        writer.close()
+
+    async with trial() as nodes, await asyncio.start_server(ignore, "127.0.0.1", 0) as silent:
+        a = await nodes.node()
+        port = silent.sockets[0].getsockname()[1]
+        target = qg.Address(qg.Identity.generate().link_key, "127.0.0.1", port)
+        b = await nodes.relay(a, to=[target], limits={"handshake_s": 30}, relay={"build_s": 1})
+        await fails(a, target, [b.address], qg.PeerTimeout, qg.Reason.TIMEOUT, f":{port}.*does not answer")
+
+
 async def test_a_relay_still_serves_after_all_that():
     async with trial() as nodes:
         a, c, wrong = await nodes.node(), await nodes.node(), nobody()
