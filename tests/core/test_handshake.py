@@ -513,6 +513,51 @@ def test_a_wrong_head_is_met_with_silence(pair, name):
     assert is_silent(made.other)
 
 
+def test_a_known_kind_under_the_key_of_xx_is_met_with_silence(pair):
+    made = pair(XX)
+    made.other.listen(1 << XK | 1 << XX)
+    flight = resealed(made.one.take(), Network().key_open(), putting(1, XK))
+    assert made.other.feed(flight) == status.E_KIND
+    assert is_silent(made.other)
+
+
+def turning(offset, mask):
+    def change(head):
+        head[offset] ^= mask
+
+    return change
+
+
+ECHOES = {
+    "an unknown kind": (turning(1, 0x0F), "E_KIND"),
+    "the kind of the other reply": (turning(1, REPLY ^ M3), "E_KIND"),
+    "another flight id": (turning(4, 1), "E_MISMATCH"),
+    "another time": (turning(15, 1), "E_MISMATCH"),
+}
+
+
+@pytest.mark.parametrize("name", ECHOES)
+def test_a_second_flight_that_repeats_the_first_wrongly_is_met_with_silence(pair, name):
+    change, code = ECHOES[name]
+    made = pair(XK)
+    key = Network().key_known(link_key_of(made.other.ring))
+    first = made.one.take()
+    made.other.feed(first)
+    message = xchacha20_poly1305_open(key.body, first[:24], first[24:HEAD_LEN], first[HEAD_LEN:])
+    assert made.one.feed(resealed(made.other.take(), key.reply(message), change)) == getattr(status, code)
+    assert is_silent(made.one)
+
+
+@pytest.mark.parametrize("name", ECHOES)
+def test_a_third_flight_that_repeats_the_first_wrongly_is_met_with_silence(pair, name):
+    change, code = ECHOES[name]
+    made = pair(XK)
+    key = Network().key_known(link_key_of(made.other.ring))
+    _, _, third = flights_of(made, XK)
+    assert made.other.feed(resealed(third, key, change)) == getattr(status, code)
+    assert is_silent(made.other)
+
+
 def test_padding_that_is_not_zero_is_met_with_silence(pair):
     made = pair(XK)
     key = Network().key_known(link_key_of(made.other.ring))
