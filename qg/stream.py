@@ -13,7 +13,8 @@ from qg.types import ExtenderId
 
 __all__ = ["IncompleteRead", "Priority", "Stream"]
 
-_CHUNK_MAX = 262_144  # bytes that `async for` gives at once
+_JOIN_MAX = 262_144  # what came in small pieces is given together up to here by `async for`
+_JOIN_BELOW = 65_536  # a piece from this size on is given as it is: joining would copy it
 # Bytes taken whose credit is held back to spare commands; 1,024 streams hold back less than a quarter of a session's
 # smallest window.
 _CREDIT_STEP = 256
@@ -90,7 +91,7 @@ class Stream(Flow):
     # Reading
 
     def __aiter__(self) -> Self:
-        """Give what comes, in chunks of up to 256 KiB, until the peer has finished."""
+        """Give what comes, in chunks of any size, until the peer has finished."""
         return self
 
     async def __anext__(self) -> bytes:
@@ -98,7 +99,10 @@ class Stream(Flow):
         while not self._chunks:
             if not await self._more():
                 raise StopAsyncIteration
-        return self._take(_CHUNK_MAX)
+        n = len(self._chunks[0]) - self._head_off
+        if n < _JOIN_BELOW and len(self._chunks) > 1:
+            n = min(_JOIN_MAX, self._n_buffered)
+        return self._take(n)
 
     async def read(self, n: int = -1) -> bytes:
         """Give up to n bytes as soon as there are any; without n, everything until the peer has finished.
@@ -157,16 +161,15 @@ class Stream(Flow):
     def _take(self, n: int) -> bytes:
         """Take up to n bytes from the front of the buffer and give their credit back."""
         n = min(n, self._n_buffered)
-        chunks, off = self._chunks, self._head_off
         if not n:
             return b""
-        if len(chunks[0]) - off > n:
+        chunks, off = self._chunks, self._head_off
+        n_first = len(chunks[0]) - off
+        if n < n_first:
             self._head_off = off + n
             data = chunks[0][off : off + n]
-        elif n == self._n_buffered:
-            chunks[0] = chunks[0][off:]
-            data = chunks[0] if len(chunks) == 1 else b"".join(chunks)
-            chunks.clear()
+        elif n == n_first:
+            data = chunks.popleft()[off:]  # no copy where nothing was read before
             self._head_off = 0
         else:
             data = self._take_several(n)
@@ -175,13 +178,15 @@ class Stream(Flow):
         return data
 
     def _take_several(self, n: int) -> bytes:
-        chunks, left = self._chunks, n
-        chunks[0] = chunks[0][self._head_off :]
-        parts = []
-        while left >= len(chunks[0]):
-            left -= len(chunks[0])
+        """Take n bytes that lie in more than one chunk."""
+        chunks = self._chunks
+        parts = [chunks.popleft()[self._head_off :]]
+        left = n - len(parts[0])
+        while left and left >= len(chunks[0]):
             parts.append(chunks.popleft())
-        parts.append(chunks[0][:left])
+            left -= len(parts[-1])
+        if left:
+            parts.append(chunks[0][:left])
         self._head_off = left
         return b"".join(parts)
 
