@@ -70,12 +70,13 @@ ctypedef struct state_t:        # what the hooks reach
     chain_t out                 # sealed bytes not yet taken
     uint64_t room_len           # bytes that `out` may hold
     table_t streams             # id -> seen_t
-    uint64_t n_wakes
+    uint32_t n_missed           # times that there was output without a wake since the last take
     uint32_t max_service
     uint32_t max_pipes
     uint32_t n_notes
     uint8_t peer_kinds
     uint8_t padding
+    uint8_t is_awake            # the session has woken its carrier, or has output left that there was no room for
     int refusal                 # reason for which new streams are refused, or 0
     note_t notes[8192]
 
@@ -133,7 +134,7 @@ cdef void commit(session_t *session, size_t len, uint64_t now_ns) noexcept nogil
 
 
 cdef void wake(session_t *session, uint64_t now_ns) noexcept nogil:
-    state_of(session).n_wakes += 1
+    state_of(session).is_awake = 1
 
 
 cdef carrier_t CARRIER
@@ -349,6 +350,7 @@ cdef class Endpoint:
             mem_give(&state.own, seen, sizeof(seen_t))
         table_clear(&state.streams)
         state.n_notes = 0
+        state.is_awake = 0
 
     cdef void begin(self) noexcept:
         self.forget()
@@ -411,8 +413,10 @@ cdef class Endpoint:
 
     def take(self):
         """Let the session send what there is room for; take all that it has sent."""
+        self.state.n_missed += session_has_output(&self.session) and not self.state.is_awake
         while session_has_output(&self.session) and session_pump(&self.session, self.now_ns) > 0:
             pass
+        self.state.is_awake = session_has_output(&self.session)
         self.sweep()
         return chain_take(&self.state.out)
 
@@ -479,25 +483,31 @@ cdef class Endpoint:
     def accept(self, uint64_t id, uint64_t credit):
         """Accept, with credit up to an absolute offset."""
         cdef seen_t *seen = self.seen(id)
-        return E_CLOSED if seen.stream is NULL else stream_accept(seen.stream, credit)
+        cdef int rc = E_CLOSED if seen.stream is NULL else stream_accept(seen.stream, credit)
+        session_wake(&self.session, self.now_ns)
+        return rc
 
     def write(self, uint64_t id, bytes data not None):
         """Queue payload."""
         cdef seen_t *seen = self.seen(id)
-        if seen.stream is NULL:
-            return E_CLOSED
-        return stream_copy(seen.stream, <const uint8_t *>PyBytes_AS_STRING(data), <size_t>PyBytes_GET_SIZE(data), self.now_ns)
+        cdef int rc = E_CLOSED
+        if seen.stream is not NULL:
+            rc = stream_copy(seen.stream, <const uint8_t *>PyBytes_AS_STRING(data), <size_t>PyBytes_GET_SIZE(data), self.now_ns)
+        session_wake(&self.session, self.now_ns)
+        return rc
 
     def finish(self, uint64_t id):
         """Send FIN after what is queued."""
         cdef seen_t *seen = self.seen(id)
         if seen.stream is not NULL:
             stream_finish(seen.stream, self.now_ns)
+        session_wake(&self.session, self.now_ns)
 
     def reset(self, uint64_t id, int reason):
         """Reset."""
         cdef seen_t *seen = self.seen(id)
         cdef int rc = E_CLOSED if seen.stream is NULL else stream_reset(seen.stream, reason, self.now_ns)
+        session_wake(&self.session, self.now_ns)
         self.sweep()
         return rc
 
@@ -506,12 +516,14 @@ cdef class Endpoint:
         cdef seen_t *seen = self.seen(id)
         if seen.stream is not NULL:
             stream_used(seen.stream, length, self.now_ns)
+        session_wake(&self.session, self.now_ns)
 
     def grant(self, uint64_t id, uint64_t offset):
         """Give credit up to an absolute offset."""
         cdef seen_t *seen = self.seen(id)
         if seen.stream is not NULL:
             stream_grant(seen.stream, offset)
+        session_wake(&self.session, self.now_ns)
 
     def received(self, uint64_t id):
         """Take the payload that has come."""
@@ -623,9 +635,9 @@ cdef class Endpoint:
         return self.session.deadline_ns
 
     @property
-    def n_wakes(self):
-        """How often the carrier was woken."""
-        return self.state.n_wakes
+    def n_missed_wakes(self):
+        """How often `take` found output for which the carrier had not been woken."""
+        return self.state.n_missed
 
     @property
     def failures(self):

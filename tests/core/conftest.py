@@ -40,6 +40,7 @@ def endpoint(rings):
     for each in made:
         each.clear()
         assert each.held == (0, 0, 0), "blocks, bytes and secret slots that were not given back"
+        assert each.n_missed_wakes == 0, "output that nobody would have fetched"
 
 
 @pytest.fixture

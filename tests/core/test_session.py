@@ -2,6 +2,7 @@
 """A session over any cut of its bytes: keys that change, records that were touched, silence, time, the end."""
 
 import json
+import os
 import random
 
 import pytest
@@ -660,3 +661,18 @@ def test_an_endpoint_may_be_used_again(endpoint):
         assert pair.other.received(number) == b"hello"
     pair.one.clear()
     assert pair.one.held == (0, 0, 0)
+
+
+def test_a_forked_child_cannot_speak_for_the_session(connect):
+    pair = connect()
+    number = pair.stream()
+    pair.one.write(number, b"the parent's words")
+    child = os.fork()
+    if child == 0:
+        try:
+            said, state, other = pair.one.take(), pair.one.state, pair.other.listen(1 << XK)
+        finally:
+            os._exit(0 if (said, state) == (b"", "closed") and other == status.E_MEMORY else 1)
+    assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 0
+    pair.pump()
+    assert pair.other.received(number) == b"the parent's words"
