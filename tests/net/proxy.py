@@ -77,13 +77,13 @@ class Proxy:
 
 
 def bit_flipper(direction, chunk_idx, bit):
-    """A `change` that flips one bit of one chunk."""
+    """A `change` that flips one bit of one chunk; counted modulo its length if it is short."""
 
     def change(passing, idx, data):
         if (passing, idx) != (direction, chunk_idx):
             return data
         raw = bytearray(data)
-        raw[bit // 8] ^= 1 << bit % 8
+        raw[bit // 8 % len(raw)] ^= 1 << bit % 8
         return bytes(raw)
 
     return change

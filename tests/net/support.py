@@ -186,6 +186,10 @@ class Trial:
         node.services = services
         return node
 
+    async def enter(self, context):
+        """Use a context until the test ends, before the nodes close."""
+        return await self._stack.enter_async_context(context)
+
     async def relay(self, *users, to=(), **tables):
         """A node that relays for these nodes, to the ports of the addresses in `to`."""
         allow = [str(user.id) for user in users]
