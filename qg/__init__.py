@@ -8,9 +8,7 @@
 Importing `qg` loads nothing else; each name below is loaded when it is first used.
 """
 
-from importlib import import_module
-from typing import TYPE_CHECKING
-
+TYPE_CHECKING = False  # that of `typing`, which costs several milliseconds to import
 if TYPE_CHECKING:
     from qg.address import Address as Address
     from qg.address import Endpoint as Endpoint
@@ -75,6 +73,8 @@ _HOMES = {name: module for module, names in _NAMES.items() for name in names.spl
 
 
 def __getattr__(name: str) -> object:
+    from importlib import import_module
+
     if name in _HOMES:
         value = getattr(import_module(f"qg.{_HOMES[name]}"), name)
     elif name == "__version__":

@@ -17,7 +17,8 @@ __all__ = ["Inbox", "MessageSource", "MessageWriter"]
 
 _log = logging.getLogger("qg.message")
 
-_JOIN_MAX = 16_384  # a message up to this long is copied behind its head, which is cheaper than two writes
+_SHORT_MAX = 16_384  # a message up to this long is copied behind its head, which is cheaper than two writes
+_COLLECTED_MAX = 16_384  # bytes of short messages that are handed over together
 
 
 @final
@@ -130,16 +131,23 @@ class MessageSource(Flow):
 
 @final
 class MessageWriter(Flow):
-    """Be the sending end of a message stream."""
+    """Be the sending end of a message stream.
 
-    __slots__ = ("_turn",)
+    The first short message of a turn of the event loop goes out at once; those behind it are collected until the turn
+    ends, or there are enough of them, for handing bytes to the core costs more than a short message.
+    """
+
+    __slots__ = ("_collected", "_is_collecting", "_n_collected", "_turn")
 
     def __init__(self, link: Link, flow: int) -> None:
         super().__init__(link, flow)
         self._turn: asyncio.Lock | None = None  # held by the task that waits for room; others wait in order behind it
+        self._is_collecting = False
+        self._collected: list[bytes] = []
+        self._n_collected = 0
 
-    async def send(self, message: bytes | bytearray | memoryview) -> None:
-        """Send a message, whole or, when the call is cancelled, not at all."""
+    def send_now(self, message: bytes | bytearray | memoryview) -> bool:
+        """Send a message; False when it has to wait for room, and nothing was done."""
         self._check_writable("sending a message")
         n = message.nbytes if isinstance(message, memoryview) else len(message)
         if n > self._border.message_max:
@@ -147,23 +155,54 @@ class MessageWriter(Flow):
                 f"a message of {n} bytes is longer than the {self._border.message_max} of limits.message_max_kib:"
                 " send it over a stream"
             )
-        if not self._is_full() and (self._turn is None or not self._turn.locked()):
-            self._message_put(message, n)
-            return
+        if self._is_full() or (self._turn is not None and self._turn.locked()):
+            return False
+        self._message_put(message, n)
+        return True
+
+    async def send(self, message: bytes | bytearray | memoryview) -> None:
+        """Send a message when it is its turn, whole or, when the call is cancelled, not at all."""
         self._turn = self._turn or asyncio.Lock()
         async with self._turn:
             self._check_writable("sending a message")
             await self._room_wait("sending a message")
-            self._message_put(message, n)
+            self._message_put(message, memoryview(message).nbytes)
 
     def _message_put(self, message: bytes | bytearray | memoryview, n: int) -> None:
         head = message_head(n)
-        if n <= _JOIN_MAX:
-            self._put(head + message, n + len(head))
-        else:
-            body = memoryview(message).cast("B")  # raises for what is not bytes before the head is out
-            self._put(head, len(head))
-            self._put(body, n)
+        if n <= _SHORT_MAX:
+            self._short_put(head + message)
+            return
+        body = memoryview(message).cast("B")  # raises for what is not bytes before the head is out
+        self._collected_put()
+        self._put(head, len(head))
+        self._put(body, n)
+
+    def _short_put(self, data: bytes) -> None:
+        n = len(data)
+        if not self._is_collecting:
+            self._is_collecting = True
+            self._border.loop.call_soon(self._turn_end)
+            self._put(data, n)
+            return
+        self._collected.append(data)
+        self._n_collected += n
+        self._n_queued += n
+        self._link.n_queued += n
+        if self._n_collected >= _COLLECTED_MAX:
+            self._collected_put()
+
+    def _turn_end(self) -> None:
+        self._is_collecting = False
+        if not self._border.is_closed:
+            self._collected_put()
+
+    def _collected_put(self) -> None:
+        """Hand over what was collected; it is counted as waiting to be sent already."""
+        if self._collected and not self._is_gone:
+            self._border.runtime.write(self._flow, b"".join(self._collected))
+        self._collected.clear()
+        self._n_collected = 0
 
     def on_data(self, data: bytes) -> None:
         self.abort(Reason.PROTOCOL)  # the accepting side sends nothing

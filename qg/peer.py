@@ -128,7 +128,8 @@ class Peer:
         if len(metadata) > _METADATA_MAX:
             raise InvalidValue(f"metadata of {len(metadata)} bytes is too long: at most {_METADATA_MAX} fit")
         key = _key(extender_id)
-        stream = Stream(link, self._border.flow_next(), extender_id, bytes(metadata), Priority(priority))
+        priority = _priority(priority)
+        stream = Stream(link, self._border.flow_next(), extender_id, bytes(metadata), priority)
         stream.open(KIND_BYTES, priority, key + metadata)
         await stream.accepted()
         return stream
@@ -147,19 +148,20 @@ class Peer:
         (it has no such extender, or its extender failed) is raised by the next call, and messages in between are lost;
         the call after that starts anew. A cancelled call has sent nothing.
         """
-        key = _key(extender_id), int(priority)
-        writer = self._writers.get(key) if self._writers else None
+        self._border.check()
+        key = _key(extender_id), priority
+        if self._writers is None:
+            self._writers = {}
+        writer = self._writers.get(key)
         if writer is None:
-            link = self._link("sending a message")
-            self._writers = self._writers or {}
+            link, priority = self._link("sending a message"), _priority(priority)
             writer = self._writers[key] = MessageWriter(link, self._border.flow_next())
-            writer.open(KIND_MESSAGES, key[1], key[0])
-        else:
-            self._border.check()
+            writer.open(KIND_MESSAGES, priority, key[0])
         try:
-            await writer.send(message)
+            if not writer.send_now(message):
+                await writer.send(message)
         except QGError:
-            if writer.is_gone and self._writers and self._writers.get(key) is writer:
+            if writer.is_gone and self._writers.get(key) is writer:
                 del self._writers[key]
             raise
 
@@ -282,3 +284,10 @@ def _key(extender_id: ExtenderId) -> bytes:
     if not isinstance(extender_id, ExtenderId):
         raise InvalidValue(f"{extender_id!r} is not a qg.ExtenderId")
     return bytes(extender_id)
+
+
+def _priority(value: int) -> Priority:
+    try:
+        return Priority(value)
+    except ValueError:
+        raise InvalidValue(f"{value!r} is not a qg.Priority: use EXPEDITED, NORMAL or DELAYED") from None

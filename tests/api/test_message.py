@@ -231,6 +231,10 @@ async def test_what_is_no_identifier_or_message_is_refused():
             await peer.send("6f1d6a52", b"x")
         with pytest.raises(qg.InvalidValue, match="ExtenderId"):
             await peer.open_stream(bytes(16))
+        with pytest.raises(qg.InvalidValue, match="Priority"):
+            await peer.send(UNKNOWN, b"x", priority=3)
+        with pytest.raises(qg.InvalidValue, match="Priority"):
+            await peer.open_stream(UNKNOWN, priority="high")
         for text in ("text", "long" * 10_000):
             with pytest.raises(TypeError):
                 await peer.send(UNKNOWN, text)
