@@ -256,15 +256,20 @@ STEPS = st.lists(
         st.tuples(st.sampled_from(["write", "epoch", "rekey", "ping"]), st.booleans(), st.integers(1, 20_000)),
         st.tuples(st.just("deliver"), st.booleans(), st.integers(1, 5000)),
         st.tuples(st.just("deliver"), st.booleans(), st.just(1 << 20)),
+        st.tuples(st.just("room"), st.booleans(), st.sampled_from([0, 128, 300, 1000, 2000, 17_000, 1 << 30])),
     ),
     max_size=60,
 )
 
 
 @settings(suppress_health_check=[HealthCheck.function_scoped_fixture], max_examples=150)
-@given(steps=STEPS)
-def test_whatever_crosses_on_the_wire_both_sides_stay_in_step(endpoint, steps):
-    pair = Pair(endpoint("initiator"), endpoint("responder"))
+@given(steps=STEPS, suite=st.sampled_from(SUITES), padding=st.tuples(st.integers(0, 3), st.integers(0, 3)))
+def test_whatever_crosses_on_the_wire_both_sides_stay_in_step(endpoint, steps, suite, padding):
+    suites = suites_with(suite)
+    pair = Pair(
+        endpoint("initiator", suites=suites, padding=padding[0]),
+        endpoint("responder", suites=suites, padding=padding[1]),
+    )
     pair.connect()
     number = pair.stream()
     wires = {True: bytearray(), False: bytearray()}
@@ -292,8 +297,11 @@ def test_whatever_crosses_on_the_wire_both_sides_stay_in_step(endpoint, steps):
             side.start_rekey()
         elif step == "ping":
             side.ping()
+        elif step == "room":
+            side.room = amount
         else:
             deliver(is_one, amount)
+    pair.one.room = pair.other.room = 1 << 30
     for _ in range(100):
         deliver(True, 1 << 20)
         deliver(False, 1 << 20)
