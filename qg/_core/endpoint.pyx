@@ -579,6 +579,11 @@ cdef class Endpoint:
         return self.session.reason
 
     @property
+    def is_remote(self):
+        """Whether the peer closed."""
+        return bool(self.session.is_remote)
+
+    @property
     def suite(self):
         """Of suite_t; 0 before the keys exist."""
         return self.session.tx.suite
