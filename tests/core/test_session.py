@@ -303,7 +303,7 @@ def test_whatever_frames_come_the_session_goes_on_or_says_close(endpoint, record
             pair.other.feed(pair.one.take())
             pair.other.tick(pair.other.now_ns + SECOND_NS // 10)
             pair.other.take()
-    assert pair.other.state in ("open", "closed")
+    assert pair.other.state in ("open", "closed", "discard")  # one that said EPOCH does not know that it did
     assert (pair.other.state == "open") == (pair.other.status == 0 and not pair.other.is_remote)
     pair.one.clear()
     pair.other.clear()
