@@ -4,6 +4,7 @@
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+
 from qg._core.memory import Chain, Pool
 
 CLASSES = (2048, 18432, 67584)  # bytes of a block by class, its header included

@@ -7,6 +7,7 @@ import pytest
 from core.crypto_help import status
 from hypothesis import given
 from hypothesis import strategies as st
+
 from qg._core.table import Table
 
 IDS = st.one_of(
