@@ -4,6 +4,7 @@
 Algorithm numbers are those of FIPS 203. Not constant time, which is fine for a model and for nothing else.
 """
 
+import functools
 import hashlib
 
 from .errors import AuthError
@@ -133,10 +134,12 @@ def _dot(left: list[Poly], right: list[Poly]) -> Poly:
     return total
 
 
+@functools.lru_cache(maxsize=K * K)
 def _matrix_entry(rho: bytes, row: int, column: int) -> Poly:
     return _sample_ntt(rho + bytes([column, row]))
 
 
+@functools.lru_cache(maxsize=1)  # an initiator makes its key again from the seed when it decapsulates
 def _pke_keypair(d: bytes) -> tuple[bytes, list[Poly]]:
     """Algorithm 13: the encoded encryption key and the secret vector in the NTT domain."""
     rho, sigma = _g(d + bytes([K]))

@@ -1,11 +1,12 @@
 # SPDX-License-Identifier: MIT
-"""A sans-IO peer: bytes in by `receive`, bytes out by `output`, frames listed in `received`.
+"""A sans-IO peer: bytes in by `receive`, bytes out by `output`, frames listed in `received` and by record in `records`.
 
 It has no timers: EPOCH, REKEY and PING are sent when the caller says so. What `end` says when the peer is done with its
 carrier: "fin" (finish or close it), "reset" (with `end_reason`, on pipes), "sink" (3.8: read and discard, say nothing)
 and "discard" (4.2: after a bad record, read and discard a while, then close).
 """
 
+import dataclasses
 from collections import deque
 from collections.abc import Callable
 
@@ -23,6 +24,14 @@ MIN_ROOM = 128
 NK_FORBIDDEN = (frames.Services, frames.Peers, frames.Observed)
 
 
+@dataclasses.dataclass
+class Record:
+    """A record that came: its inner length with all padding, and its frames."""
+
+    length: int
+    frames: list[object] = dataclasses.field(default_factory=list)
+
+
 class ModelPeer:
     def __init__(self, handshake: Initiator | Responder, hello: HelloValues, sizes: Sizes) -> None:
         self.handshake = handshake
@@ -35,7 +44,7 @@ class ModelPeer:
         self.end_reason = 0
         self.failure: Exception | None = None
         self.received: list[object] = []
-        self.n_records_received = 0
+        self.records: list[Record] = []
         self.streams: dict[int, Stream] = {}
         self.handlers: dict[int, Callable[[ModelPeer, Stream], None]] = {}
         self.session_sent = self.session_received = self.session_consumed = 0
@@ -77,7 +86,13 @@ class ModelPeer:
 
     def receive_eof(self) -> None:
         if self.end is None:
-            self.end = "fin"
+            self._finish("fin", 0)
+
+    def _finish(self, end: str, reason: int) -> None:
+        """Whatever ends a session ends what runs in its streams, and what they are spliced to."""
+        self.end, self.end_reason = end, reason
+        for stream in list(self.streams.values()):
+            stream.receiver.was_reset(REASON["unreachable"])
 
     def _handshake_failed(self, error: Exception) -> None:
         if isinstance(self.handshake, Responder):
@@ -87,8 +102,7 @@ class ModelPeer:
 
     def _fail(self, end_on_tcp: str, reason_on_pipe: int, error: Exception) -> None:
         self.failure = error
-        self.end = end_on_tcp if self.carrier == CARRIER_TCP else "reset"
-        self.end_reason = reason_on_pipe
+        self._finish(end_on_tcp if self.carrier == CARRIER_TCP else "reset", reason_on_pipe)
         self._flights.clear()
         self.control.clear()
 
@@ -125,16 +139,16 @@ class ModelPeer:
             return False
         inner = recv.open(bytes(self._buffer[2 : 2 + length]))
         del self._buffer[: 2 + length]
-        self.n_records_received += 1
-        if self.n_records_received == 1 and self.kind == KIND_NK1 and self.role == "responder":
+        record = Record(len(inner))
+        self.records.append(record)
+        if len(self.records) == 1 and self.kind == KIND_NK1 and self.role == "responder":
             self._hello_send()
-        held: set[type] = set()
         for frame in frames.frames_read(inner):
-            held.add(type(frame))
+            record.frames.append(frame)
             self._frame_read(frame)
             if self.end is not None:
                 return False
-        self._record_done(held)
+        self._record_done({type(frame) for frame in record.frames})
         return True
 
     def _record_done(self, held: set[type]) -> None:
@@ -166,7 +180,7 @@ class ModelPeer:
         self.frame_send(frames.Pong(frame.data))
 
     def _on_close(self, frame: Close) -> None:
-        self.end, self.end_reason = "fin", frames.reason_known(frame.reason)
+        self._finish("fin", frames.reason_known(frame.reason))
         self.control.clear()
 
     def _on_rekey1(self, frame: Rekey1) -> None:
@@ -198,7 +212,7 @@ class ModelPeer:
         """CLOSE, then the end of the carrier. What was queued before goes out first."""
         if self.keys is not None:
             self.frame_send(Close(reason, text))
-        self.end, self.end_reason = "fin", reason
+        self._finish("fin", reason)
 
     def output(self, room: int | None = None) -> list[bytes]:
         """Flights and records that the carrier takes whole; `room` is what it takes in bytes, None for no limit."""

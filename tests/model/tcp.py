@@ -22,6 +22,7 @@ class TcpLink:
         self.sock = sock
         self.peer = peer
         self.is_at_eof = False
+        self.read_len = self.write_len = READ_LEN  # most bytes that one system call moves
         self._unsent = bytearray()
         self._fin_sent = False
         sock.setblocking(False)
@@ -45,7 +46,7 @@ class TcpLink:
             return
         try:
             while self.has_unsent():
-                del self._unsent[: self.sock.send(self._unsent)]
+                del self._unsent[: self.sock.send(self._unsent[: self.write_len])]
         except BlockingIOError:
             return
         except OSError:  # the other end is gone
@@ -59,7 +60,7 @@ class TcpLink:
     def read(self) -> None:
         """A peer in the sink goes on reading and says nothing (3.8), which ModelPeer.receive does by itself."""
         try:
-            data = self.sock.recv(READ_LEN)
+            data = self.sock.recv(self.read_len)
         except BlockingIOError:
             return
         except ConnectionError:

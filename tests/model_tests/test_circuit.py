@@ -148,6 +148,14 @@ def test_closing_the_session_finishes_the_pipe_at_the_far_end(world, circuit):
     assert world.ab.end is None
 
 
+def test_the_end_of_a_layer_ends_what_is_spliced_to_it(world, circuit):
+    layer, session = circuit
+    layer.close()
+    world.run()
+    assert session.end == world.targets[0].end == "fin"
+    assert not world.bc.streams
+
+
 def test_a_bit_that_the_relay_flips_is_found_by_the_far_end_and_kills_the_circuit(world, circuit):
     _, session = circuit
     session.ping(b"12345678")
