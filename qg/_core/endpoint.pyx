@@ -27,7 +27,7 @@ from .table cimport table_clear, table_get, table_init, table_next, table_put, t
 from .wire cimport STREAM_BYTES, STREAM_MESSAGES, STREAM_PIPE, frame_t
 
 cdef enum:
-    N_NOTES = 8192              # events kept until `events` takes them
+    N_NOTES = 2048              # events kept until `events` takes them
     N_CERTS = 64
     SECRETS_MAX = 64
     STREAMS_MAX = 65536         # streams that one session may have seen
@@ -78,7 +78,7 @@ ctypedef struct state_t:        # what the hooks reach
     uint8_t padding
     uint8_t is_awake            # the session has woken its carrier, or has output left that there was no room for
     int refusal                 # reason for which new streams are refused, or 0
-    note_t notes[8192]
+    note_t notes[2048]
 
 
 cdef void draw_bytes(void *ctx, uint8_t *dst, size_t n) noexcept nogil:

@@ -1,6 +1,8 @@
 # SPDX-License-Identifier: MIT
 """Sessions over memory that must have given everything back at the end of a test."""
 
+import contextlib
+
 import pytest
 from core.endpoint_help import Pair, ring_of
 from hypothesis import settings
@@ -26,9 +28,16 @@ def rings():
     return get
 
 
+def end(endpoint):
+    """Clear a session: it must have given everything back, and never have waited in vain to be heard."""
+    endpoint.clear()
+    assert endpoint.held == (0, 0, 0), "blocks, bytes and secret slots that were not given back"
+    assert endpoint.n_missed_wakes == 0, "output that nobody would have fetched"
+
+
 @pytest.fixture
 def endpoint(rings):
-    """Make endpoints by the label of their identity; each must hold nothing once its session is cleared."""
+    """Make endpoints by the label of their identity."""
     made = []
 
     def make(label, *networks, **options):
@@ -38,9 +47,27 @@ def endpoint(rings):
 
     yield make
     for each in made:
-        each.clear()
-        assert each.held == (0, 0, 0), "blocks, bytes and secret slots that were not given back"
-        assert each.n_missed_wakes == 0, "output that nobody would have fetched"
+        end(each)
+
+
+@pytest.fixture(scope="session")
+def pairs(rings):
+    """Give a context with a connected pair of its own, for tests that need thousands."""
+
+    @contextlib.contextmanager
+    def make(*, rights=None, **options):
+        sides = [{name: value[idx] for name, value in options.items()} for idx in range(2)]
+        pair = Pair(
+            Endpoint(rings("initiator"), seed=b"i", **sides[0]), Endpoint(rings("responder"), seed=b"r", **sides[1])
+        )
+        if rights is not None:
+            pair.other.rights = rights
+        pair.connect()
+        yield pair
+        end(pair.one)
+        end(pair.other)
+
+    return make
 
 
 @pytest.fixture

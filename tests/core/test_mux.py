@@ -29,7 +29,7 @@ from core.endpoint_help import (
     WINDOW,
     Pair,
 )
-from hypothesis import HealthCheck, given, settings
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from qg._core import wire
@@ -696,6 +696,20 @@ class Network:
             if event[0] == "open":
                 target.accept(event[1], WINDOW)
 
+    def check(self):
+        """What must hold once everything has been delivered and read."""
+        one, other = self.pair.one, self.pair.other
+        assert (one.state, other.state) == ("open", "open")
+        for (number, direction), sent in self.sent.items():
+            got = self.got[number, direction]
+            assert sent.startswith(got)
+            assert got == sent or number in self.resets
+        for number in self.ids:
+            is_over = number in self.resets or {(number, True), (number, False)} <= self.finished
+            assert (one.offsets(number) is None) == is_over
+        for side, peer in ((one, other), (other, one)):
+            assert side.session_credit[:2] == peer.session_credit[2:]
+
     def settle(self):
         for _ in range(60):
             for direction in (True, False):
@@ -705,33 +719,19 @@ class Network:
                         self.read(direction, number)
 
 
-@settings(suppress_health_check=[HealthCheck.function_scoped_fixture], max_examples=150)
+@settings(max_examples=150)
 @given(actions=ACTIONS)
-def test_whatever_is_done_to_streams_what_arrives_is_what_was_sent(endpoint, actions):
-    pair = Pair(endpoint("initiator"), endpoint("responder"))
-    pair.connect()
-    network = Network(pair)
-    for action, is_one, idx, amount in actions:
-        if action == "open":
-            if len(network.ids) < MAX_STREAMS:
-                network.open(is_one, amount)
-        elif action == "deliver":
-            network.deliver(is_one, amount)
-        elif idx < len(network.ids) and network.knows(is_one, network.ids[idx]):
-            arguments = [is_one, network.ids[idx]] + ([amount] if action == "write" else [])
-            getattr(network, action)(*arguments)
-    network.settle()
-    assert (pair.one.state, pair.other.state) == ("open", "open")
-    for (number, direction), sent in network.sent.items():
-        got = network.got[number, direction]
-        assert sent.startswith(got)
-        assert got == sent or number in network.resets
-    for number in network.ids:
-        is_over = number in network.resets or {(number, True), (number, False)} <= network.finished
-        assert (pair.one.offsets(number) is None) == is_over
-    for side, peer in ((pair.one, pair.other), (pair.other, pair.one)):
-        assert side.session_credit[0] == peer.session_credit[2]
-        assert side.session_credit[1] == peer.session_credit[3]
-    pair.one.clear()
-    pair.other.clear()
-    assert pair.one.held == pair.other.held == (0, 0, 0)
+def test_whatever_is_done_to_streams_what_arrives_is_what_was_sent(pairs, actions):
+    with pairs() as pair:
+        network = Network(pair)
+        for action, is_one, idx, amount in actions:
+            if action == "open":
+                if len(network.ids) < MAX_STREAMS:
+                    network.open(is_one, amount)
+            elif action == "deliver":
+                network.deliver(is_one, amount)
+            elif idx < len(network.ids) and network.knows(is_one, network.ids[idx]):
+                arguments = [is_one, network.ids[idx]] + ([amount] if action == "write" else [])
+                getattr(network, action)(*arguments)
+        network.settle()
+        network.check()

@@ -6,7 +6,7 @@ import random
 import pytest
 from core.crypto_help import status
 from core.endpoint_help import AEGIS, CHACHA, GCM, PROTOCOL, REKEY, SECOND_NS, Pair, suites_with, was_refused
-from hypothesis import HealthCheck, given, settings
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 SUITES = [CHACHA, GCM, AEGIS]
@@ -262,54 +262,46 @@ STEPS = st.lists(
 )
 
 
-@settings(suppress_health_check=[HealthCheck.function_scoped_fixture], max_examples=150)
+@settings(max_examples=150)
 @given(steps=STEPS, suite=st.sampled_from(SUITES), padding=st.tuples(st.integers(0, 3), st.integers(0, 3)))
-def test_whatever_crosses_on_the_wire_both_sides_stay_in_step(endpoint, steps, suite, padding):
-    suites = suites_with(suite)
-    pair = Pair(
-        endpoint("initiator", suites=suites, padding=padding[0]),
-        endpoint("responder", suites=suites, padding=padding[1]),
-    )
-    pair.connect()
-    number = pair.stream()
-    wires = {True: bytearray(), False: bytearray()}
-    sent, seen = {True: b"", False: b""}, {True: b"", False: b""}
+def test_whatever_crosses_on_the_wire_both_sides_stay_in_step(pairs, steps, suite, padding):
+    with pairs(suites=[suites_with(suite)] * 2, padding=padding) as pair:
+        number = pair.stream()
+        wires = {True: bytearray(), False: bytearray()}
+        sent, seen = {True: b"", False: b""}, {True: b"", False: b""}
 
-    def deliver(is_one, length):
-        source, target = (pair.one, pair.other) if is_one else (pair.other, pair.one)
-        wires[is_one] += source.take()
-        target.feed(bytes(wires[is_one][:length]))
-        del wires[is_one][:length]
-        data = target.received(number)
-        target.used(number, len(data))
-        seen[is_one] += data
+        def deliver(is_one, length):
+            source, target = (pair.one, pair.other) if is_one else (pair.other, pair.one)
+            wires[is_one] += source.take()
+            target.feed(bytes(wires[is_one][:length]))
+            del wires[is_one][:length]
+            data = target.received(number)
+            target.used(number, len(data))
+            seen[is_one] += data
 
-    for step, is_one, amount in steps:
-        side = pair.one if is_one else pair.other
-        if step == "write":
-            data = amount.to_bytes(4, "big") * (amount // 4)
-            sent[is_one] += data
-            side.write(number, data)
-        elif step == "epoch":
-            side.end_epoch()
-        elif step == "rekey":
-            pair.tick(pair.one.now_ns + SECOND_NS // 4)
-            side.start_rekey()
-        elif step == "ping":
-            side.ping()
-        elif step == "room":
-            side.room = amount
-        else:
-            deliver(is_one, amount)
-    pair.one.room = pair.other.room = 1 << 30
-    for _ in range(100):
-        deliver(True, 1 << 20)
-        deliver(False, 1 << 20)
-    assert seen == sent
-    in_step(pair)
-    pair.one.clear()
-    pair.other.clear()
-    assert pair.one.held == pair.other.held == (0, 0, 0)
+        for step, is_one, amount in steps:
+            side = pair.one if is_one else pair.other
+            if step == "write":
+                data = amount.to_bytes(4, "big") * (amount // 4)
+                sent[is_one] += data
+                side.write(number, data)
+            elif step == "epoch":
+                side.end_epoch()
+            elif step == "rekey":
+                pair.tick(pair.one.now_ns + SECOND_NS // 4)
+                side.start_rekey()
+            elif step == "ping":
+                side.ping()
+            elif step == "room":
+                side.room = amount
+            else:
+                deliver(is_one, amount)
+        pair.one.room = pair.other.room = 1 << 30
+        for _ in range(100):
+            deliver(True, 1 << 20)
+            deliver(False, 1 << 20)
+        assert seen == sent
+        in_step(pair)
 
 
 def test_a_peer_may_not_make_us_exchange_keys_whenever_it_likes(connect):
