@@ -2,6 +2,7 @@
 """What commands share: values and options of the command line, keys, signals, descriptors."""
 
 import asyncio
+import os
 import resource
 import signal
 import socket
@@ -143,9 +144,14 @@ def passphrase_read(path: str) -> str:
 
 
 def _is_sealed(path: str) -> bool:
-    with suppress(OSError), open(path, "rb") as file:
+    with suppress(OSError), open(path, "rb", opener=_open_at_once) as file:
         return file.read(_KDF_AT + 1)[_KDF_AT:] == b"\x01"
     return False
+
+
+def _open_at_once(path: str, flags: int) -> int:
+    """Open a file as `open` does, but never wait for the other end of a pipe."""
+    return os.open(path, flags | os.O_NONBLOCK)
 
 
 def address_shown(address: Address) -> Address:
