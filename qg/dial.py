@@ -86,6 +86,8 @@ def connect_error(hops: Sequence[Address], hop_idx: int, reason: Reason, status:
         )
     if reason is Reason.PROTOCOL:
         return HandshakeFailed(f"{what} failed: {where} did not prove to be the one that was dialled", reason)
+    if hop_idx:  # which of the two refused cannot be seen from here
+        where += f", or on the way there from {_hop_text(hops, hop_idx - 1)}"
     return error_from_reason(reason, what, where)
 
 
