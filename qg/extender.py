@@ -7,7 +7,7 @@ from collections.abc import AsyncIterable, Coroutine, Iterable
 from functools import partial
 from typing import TYPE_CHECKING, Any, Protocol
 
-from qg.errors import InvalidValue, Reason, RemoteError
+from qg.errors import InvalidValue, QGError, Reason, RemoteError
 from qg.types import ExtenderId
 
 if TYPE_CHECKING:
@@ -126,10 +126,11 @@ class Registry:
         except asyncio.CancelledError:
             stream.reset(Reason.SHUTDOWN)
             raise
-        except RemoteError as error:
-            _log.info("stream_ended extender=%s peer=%s error=%s", type(extender).__name__, peer.id, error)
-            stream.reset(Reason.CANCELLED)
-        except Exception:
+        except Exception as error:
+            if isinstance(error, RemoteError) or peer.is_closed_here:
+                _log.info("stream_ended extender=%s peer=%s error=%s", type(extender).__name__, peer.id, error)
+                stream.reset(Reason.CANCELLED)
+                return
             _log.exception("on_stream_failed extender=%s peer=%s", type(extender).__name__, peer.id)
             stream.reset(Reason.INTERNAL)
 
@@ -149,8 +150,11 @@ class Registry:
         except asyncio.CancelledError:
             source.abort(Reason.SHUTDOWN)
             raise
-        except Exception:
-            _log.exception("on_message_failed extender=%s peer=%s", type(extender).__name__, peer.id)
+        except Exception as error:
+            if isinstance(error, QGError) and not peer.is_connected:
+                _log.info("messages_ended extender=%s peer=%s error=%s", type(extender).__name__, peer.id, error)
+            else:
+                _log.exception("on_message_failed extender=%s peer=%s", type(extender).__name__, peer.id)
             source.abort(Reason.INTERNAL)
 
     def peer_up(self, peer: "Peer") -> None:
