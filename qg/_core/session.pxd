@@ -138,7 +138,7 @@ ctypedef struct session_t:
     uint8_t padding             # padding_t in force
     uint8_t has_hello           # the peer's came
     uint8_t sent_hello
-    uint8_t is_last             # EPOCH or REKEY_DONE came: only PADDING may follow in this record
+    uint8_t is_last             # EPOCH or REKEY_DONE came: only PADDING may follow in this record; REKEY2: only REKEY_DONE
     uint8_t epoch_due
     uint8_t is_only             # the frame being read is the only one of its record, padding aside
     uint8_t is_final            # it is the last one

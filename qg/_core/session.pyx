@@ -630,9 +630,11 @@ cdef int on_rekey2(session_t *session, frame_t *frame, uint64_t now_ns) noexcept
         rc = is_zero_payload(payload)
     if rc >= 0:
         rc = rekey_derive(session)
-    if rc >= 0:
-        session.carrier.wake(session, now_ns)
-    return rc
+    if rc < 0:
+        return rc
+    session.is_last = FRAME_REKEY2
+    session.carrier.wake(session, now_ns)
+    return OK
 
 
 cdef int on_rekey_done(session_t *session, uint64_t now_ns) noexcept nogil:
@@ -731,7 +733,7 @@ cdef int on_frame(session_t *session, frame_t *frame, uint64_t now_ns) noexcept 
         return E_STATE
     if type == FRAME_PADDING:
         return OK
-    if session.is_last:
+    if session.is_last and not (session.is_last == FRAME_REKEY2 and type == FRAME_REKEY_DONE):
         return E_STATE
     if type == FRAME_DATA or type == FRAME_DATA_FIN or type == FRAME_ACCEPT:
         return mux_frame(&session.mux, frame, now_ns)
@@ -778,7 +780,9 @@ cdef void on_record(session_t *session, uint8_t *inner, size_t len, uint64_t now
         if rc < 0:
             fail(session, rc, now_ns)
             return
-    if session.is_last and session.state < SESSION_CLOSING:
+    if session.is_last == FRAME_REKEY2 and session.state < SESSION_CLOSING:
+        fail(session, E_STATE, now_ns)      # the answer is one record: REKEY2, REKEY_DONE
+    elif session.is_last and session.state < SESSION_CLOSING:
         enter_next(session, now_ns)
     if session.state < SESSION_CLOSING and mux_has_output(&session.mux):
         session.carrier.wake(session, now_ns)

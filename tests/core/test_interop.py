@@ -417,6 +417,20 @@ def test_data_flows_across_an_exchange(endpoint, role):
     assert link.core.sending[0] == 6
 
 
+@every_role
+@pytest.mark.parametrize("behind", [(), (frames.Ping(bytes(8)), frames.RekeyDone())], ids=["nothing", "another frame"])
+def test_an_answer_is_one_record_with_nothing_between(endpoint, role, behind):
+    link = Wire(endpoint, role=role)
+    link.core.start_rekey()
+    link.model.receive(link.core.take())
+    answer, _ = link.model.control.popleft()
+    link.model.control.append((answer, *behind))
+    link.core.feed(link.model.output_bytes())
+    assert link.core.status == status.E_STATE
+    assert link.core.take() != b""
+    assert link.core.state == "closed"
+
+
 # The end
 
 
