@@ -394,6 +394,31 @@ def test_an_unread_stream_stops_within_its_window_and_goes_on_when_read(connect)
     assert got == data
 
 
+def test_the_last_bytes_of_credit_wait_where_more_is_sure_to_come(connect):
+    """Else a record would carry a few bytes for each window (RFC 1122, 4.2.3.4)."""
+    pair = connect()
+    number = pair.stream()
+    full = QUANTUM - 4  # payload of the largest record
+    pair.one.write(number, bytes(20 * full))
+    pair.pump()
+    assert pair.one.offsets(number)[0] == 4 * full == WINDOW - 16
+    pair.one.room = RECORD_ROOM
+    while pair.one.offsets(number)[0] < 20 * full:
+        read(pair.other, number)
+        pair.one.feed(pair.other.take())
+        before = pair.one.offsets(number)[0]
+        pair.other.feed(pair.one.take())
+        assert pair.one.offsets(number)[0] - before == full
+
+
+def test_the_last_bytes_of_credit_are_used_for_what_is_the_last(connect):
+    pair = connect()
+    number = pair.stream()
+    pair.one.write(number, bytes(WINDOW))
+    pair.pump()
+    assert pair.one.offsets(number)[0] == WINDOW
+
+
 def test_credit_comes_when_half_a_window_is_unannounced(connect):
     pair = connect()
     number = pair.stream()
