@@ -79,6 +79,27 @@ async def test_messages_of_all_sizes_and_kinds_arrive(kind):
         assert got == sent
 
 
+async def test_short_and_long_messages_keep_their_order():
+    sent = [b"1", b"2", bytes(50_000), b"3", b"4", b"5", bytes(20_000), b"6"]
+    async with network(extenders=lambda: [Mailbox()]) as net:
+        for message in sent:
+            await net.peer(0, 1).send(Mailbox.id, message)
+        box, got = net.peer(1, 0).messages(Mailbox.id), []
+        while len(got) < len(sent):
+            got += await anext(box)
+        assert got == sent
+
+
+async def test_the_task_that_hands_over_messages_ends_with_their_stream():
+    recorder = Recorder()
+    async with network(extenders=lambda: [recorder]) as net:
+        await net.peer(0, 1).send(Recorder.id, b"x")
+        await recorder.seen.get()
+        (task,) = net.nodes[1]._registry._serving
+        await net.peer(0, 1).close()
+        await task
+
+
 async def test_a_message_longer_than_the_limit_is_not_sent():
     config = qg.Config(limits=qg.LimitsConfig(message_max_kib=64))
     async with network(extenders=lambda: [Mailbox()], config=config) as net:

@@ -295,13 +295,46 @@ async def test_a_cancelled_connect_leaves_nothing_behind():
         assert await peer.ping() > 0
 
 
+async def test_a_connect_cancelled_at_the_moment_of_success_leaves_nothing_behind():
+    class Canceller(qg.Extender):
+        id = UNKNOWN
+
+        async def on_peer_connected(self, peer):  # runs before the task that waits in `connect`
+            connecting.cancel()
+
+    async with conserved() as nodes, listener() as near, dialler(extenders=[Canceller()]) as far:
+        nodes += [near, far]
+        connecting = asyncio.create_task(far.connect(near.address))
+        with pytest.raises(asyncio.CancelledError):
+            await connecting
+        while far.peers or near.peers:
+            await asyncio.sleep(0)
+
+
+async def test_a_success_that_comes_after_the_cancel_is_undone():
+    async with conserved() as nodes, listener() as near, dialler() as far:
+        nodes += [near, far]
+        connecting = asyncio.create_task(far.connect(near.address))
+        await asyncio.sleep(0)
+        while not far._border.runtime.status()["n_links_up"]:  # nothing else runs meanwhile: its event waits unseen
+            pass
+        connecting.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await connecting
+        while not near.status().counters["handshakes"] or near.peers or far.peers:
+            await asyncio.sleep(0)
+
+
 async def test_a_timeout_ends_a_connect_to_someone_silent():
     with socket.create_server(("127.0.0.1", 0)) as silent:
-        async with conserved() as nodes, dialler() as node:
+        patient = qg.Config(limits=qg.LimitsConfig(handshake_s=3600))
+        async with conserved() as nodes, dialler(config=patient) as node:
             nodes.append(node)
             with pytest.raises(TimeoutError):
                 async with asyncio.timeout(0.05):
                     await node.connect(f"qg://{qg.Identity.generate().link_key}@127.0.0.1:{silent.getsockname()[1]}")
+            while node.remains()["n_sessions"]:
+                await asyncio.sleep(0)
 
 
 async def test_a_cancelled_connect_does_not_take_the_peer_from_others():
@@ -363,11 +396,14 @@ async def test_closing_a_peer_ends_its_streams_on_both_sides():
             await peer.open_stream(Held.id)
         with pytest.raises(qg.RemoteError):
             await served.read()
-        assert [(await guests.seen.get())[0] for _ in range(2)] == ["connected", "disconnected"]
+        seen = [await guests.seen.get() for _ in range(2)]
+        assert [event for event, _ in seen] == ["connected", "disconnected"]
         await peer.close()
         again = await far.connect(near.address)
         assert again is not peer
         assert await again.ping() > 0
+        _, guest = await guests.seen.get()
+        assert guest is not seen[0][1]
 
 
 async def test_closing_a_node_tells_its_peers_that_it_shuts_down():
@@ -421,6 +457,23 @@ async def test_closing_cancels_the_tasks_of_extenders_and_tells_of_peers_that_go
             await (await far.connect(near.address)).open_stream(UNKNOWN)
         assert cancelled.is_set()
         assert [guests.seen.get_nowait()[0] for _ in range(2)] == ["connected", "disconnected"]
+
+
+async def test_a_hook_that_does_not_end_is_cancelled():
+    cancelled = asyncio.Event()
+
+    class Endless(Guests):
+        async def on_peer_disconnected(self, peer):
+            try:
+                await asyncio.Event().wait()
+            finally:
+                cancelled.set()
+
+    async with conserved() as nodes, dialler() as far:
+        nodes.append(far)
+        async with listener(extenders=[Endless()]) as near:
+            await far.connect(near.address)
+        assert cancelled.is_set()
 
 
 async def test_an_extender_may_close_its_node():

@@ -358,6 +358,26 @@ async def test_closing_a_stream_on_which_the_peer_goes_on_sending_resets_it():
         await near.close()
 
 
+async def test_a_peer_that_begins_to_send_after_the_close_is_reset():
+    async with stream_pair() as (near, far):
+        closing = asyncio.create_task(near.close())
+        assert await far.read() == b""
+        await far.write(b"too late")
+        await closing
+        with pytest.raises(qg.StreamReset):
+            await far.close()
+
+
+async def test_the_core_forgets_streams_of_a_few_bytes_while_the_link_goes_on():
+    async with network(extenders=lambda: [Echo()]) as net:
+        for _ in range(20):
+            async with await net.peer(0, 1).open_stream(Echo.id) as stream:
+                await stream.write(b"tiny")
+                assert await stream.readexactly(4) == b"tiny"
+        while any(node.remains()["n_flows"] for node in net.nodes):
+            await asyncio.sleep(0)
+
+
 async def test_async_with_closes_and_an_error_in_the_block_resets():
     async with network(extenders=lambda: [Echo()]) as net:
         async with await net.peer(0, 1).open_stream(Echo.id) as stream:
