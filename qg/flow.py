@@ -161,6 +161,7 @@ class Flow:
 
     @property
     def link(self) -> Link:
+        """Give the session that the stream belongs to."""
         return self._link
 
     @property

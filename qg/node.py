@@ -336,17 +336,18 @@ class Node:
         if border is None or border.is_closed:
             return
         drain, flows, handlers = border.runtime.drain, border.flows, self._handlers
+        data_event, sent_event = core.EV_STREAM_DATA, core.EV_STREAM_SENT
         for _ in range(_ROUNDS_MAX):
             events = drain(_EVENTS_MAX)
             if not events:
                 return
             for event in events:
                 kind = event[0]
-                if kind == core.EV_STREAM_DATA:
+                if kind == data_event:
                     flow = flows.get(event[1])
                     if flow is not None:
                         flow.on_data(event[2])
-                elif kind == core.EV_STREAM_SENT:
+                elif kind == sent_event:
                     flow = flows.get(event[1])
                     if flow is not None:
                         flow.on_sent(event[2])

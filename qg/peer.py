@@ -104,6 +104,7 @@ class Peer:
 
     @property
     def links(self) -> tuple[Link, ...]:
+        """Give the sessions with the peer; new streams take the last one."""
         return tuple(self._links)
 
     @property

@@ -105,7 +105,7 @@ class Stream(Flow):
         return self._take(n)
 
     async def read(self, n: int = -1) -> bytes:
-        """Give up to n bytes as soon as there are any; without n, everything until the peer has finished.
+        """Give up to n bytes as soon as there are any; without n, everything until the peer has finished, however much.
 
         Gives b"" at the end of the stream. Raises `RemoteError` when the stream was reset. A cancelled read loses
         nothing.
