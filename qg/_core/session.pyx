@@ -321,10 +321,13 @@ cdef inline bint rekey_is_pending(const session_t *session) noexcept nogil:
 
 
 cdef size_t session_room(session_t *session) noexcept nogil:
+    cdef size_t most = session.large
     cdef size_t room = session.carrier.room(session)
     if room < LAYER_ROOM_MIN:
         return 0
-    return min(<size_t>session.large, room - RECORD_HEAD_LEN - session.tx.tag_len)
+    if session.kind == HANDSHAKE_NK and session.role == 1:
+        most = INNER_MAX        # a relay's layer passes on what a far end sized for fewer layers than its own records allow for
+    return min(most, room - RECORD_HEAD_LEN - session.tx.tag_len)
 
 
 cdef size_t session_padded(session_t *session, size_t len, size_t limit, int carries_pipe) noexcept nogil:
