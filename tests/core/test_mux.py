@@ -374,6 +374,22 @@ def test_the_acceptor_may_send_at_once(connect):
     assert len(pair.one.received(number)) == 10_000
 
 
+@pytest.mark.parametrize("credit", [1500, 5000, 10_000, 16_000, 30_000])
+def test_padding_behind_a_part_leaves_the_rest_as_it_was(connect, credit):
+    """What is sealed in its place borrows the bytes behind it for the padding."""
+    pair = connect()
+    number = pair.one.open_stream(BYTES, NORMAL, credit, UUID)
+    pair.pump()
+    data = bytes(1 + i % 251 for i in range(60_000))
+    pair.other.write(number, data)
+    pair.pump()
+    got = pair.one.received(number)
+    assert 0 < len(got) <= credit
+    pair.one.grant(number, 60_000)
+    pair.pump()
+    assert got + pair.one.received(number) == data
+
+
 def test_an_unread_stream_stops_within_its_window_and_goes_on_when_read(connect):
     pair = connect()
     number = pair.stream()
@@ -459,16 +475,18 @@ def test_a_reader_that_is_slow_keeps_its_window(connect):
     assert limit - got <= WINDOW
 
 
-def test_more_than_the_stream_may_is_answered_by_a_reset(connect):
+@pytest.mark.parametrize(("kind", "opening", "early"), [(BYTES, UUID, EARLY), (PIPE, b"\x08", EARLY_PIPE)])
+def test_more_than_the_stream_may_is_answered_by_a_reset(connect, kind, opening, early):
     pair = connect()
-    number = pair.one.open_stream(BYTES, NORMAL, WINDOW, UUID)
+    number = pair.one.open_stream(kind, NORMAL, WINDOW, opening)
     pair.pump()
-    assert send_raw(pair, wire.build_data(number, bytes(10_000))) == status.OK
-    assert send_raw(pair, wire.build_data(number, bytes(EARLY - 10_000))) == status.OK
+    assert send_raw(pair, wire.build_data(number, bytes(1000))) == status.OK
+    assert send_raw(pair, wire.build_data(number, bytes(early - 1000))) == status.OK
+    assert pair.other.offsets(number)[2:] == (early, early)
     assert send_raw(pair, wire.build_data(number, b"x")) == status.OK
     assert ("gone", number) in pair.other.events()
     assert pair.other.state == "open"
-    assert len(pair.other.received(number)) == EARLY
+    assert len(pair.other.received(number)) == early
     pair.pump()
     assert pair.one.events() == [("reset", number, PROTOCOL), ("gone", number)]
 
