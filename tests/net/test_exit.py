@@ -29,7 +29,9 @@ async def linked():
 def run(program):
     """Run a program to its end; its exit code and what it wrote."""
     environment = os.environ | {"PYTHONPATH": os.pathsep.join(filter(None, sys.path))}
-    command = [sys.executable, "-c", PROLOGUE + textwrap.dedent(program)]
+    # From 3.12 on Python warns of every fork of a process with threads; these programs fork on purpose.
+    quiet = ["-W", "ignore:This process:DeprecationWarning"]
+    command = [sys.executable, *quiet, "-c", PROLOGUE + textwrap.dedent(program)]
     done = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=30)
     return done.returncode, done.stdout, done.stderr
 
