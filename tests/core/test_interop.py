@@ -482,17 +482,7 @@ FIRST = [
 
 
 @every_role
-@pytest.mark.parametrize(
-    "first",
-    [
-        frames.Ping(bytes(8)),
-        frames.Epoch(),
-        frames.Open(1, BYTES, 1, 0, UUID),
-        frames.Cover(b""),
-        frames.Skipped(64, b""),
-    ],
-    ids=lambda frame: type(frame).__name__,
-)
+@pytest.mark.parametrize("first", FIRST, ids=lambda frame: type(frame).__name__)
 def test_hello_is_the_first_frame(endpoint, monkeypatch, role, first):
     monkeypatch.setattr(ModelPeer, "_hello_send", lambda self: self.frame_send(first))
     link = Wire(endpoint, role=role)
