@@ -245,9 +245,10 @@ class Stream(Flow):
     async def close(self) -> None:
         """Finish, and wait until the peer has finished too.
 
-        So after `close` without an error the peer's application has read all of it and ended the stream. What the
-        peer still sends is dropped, and the stream then reset. Raises `RemoteError` when the peer resets the stream
-        or the link ends. Cancelled, as by `asyncio.timeout`, it resets the stream. Closing twice does no harm.
+        So where this side finished first, `close` without an error says that the peer's application has read all of it
+        and ended the stream; where the peer had finished before, nothing is left to wait for. What the peer still
+        sends is dropped, and the stream then reset. Raises `RemoteError` when the peer resets the stream or the link
+        ends. Cancelled, as by `asyncio.timeout`, it resets the stream. Closing twice does no harm.
         """
         self._border.check()
         if not self._is_closed:

@@ -364,6 +364,8 @@ async def test_a_peer_that_begins_to_send_after_the_close_is_reset():
         assert await far.read() == b""
         await far.write(b"too late")
         await closing
+        while not far.is_gone:
+            await asyncio.sleep(0)
         with pytest.raises(qg.StreamReset):
             await far.close()
 
