@@ -4,6 +4,7 @@
 from collections.abc import Iterable
 from typing import Any, Literal
 
+from qg._core.runtime import own_networks
 from qg.address import Prefix
 from qg.config import Config
 from qg.errors import ConfigError
@@ -33,6 +34,7 @@ def runtime_options(config: Config, network_secret: NetworkSecret | None) -> dic
         "relay_allow": _allow_list(relay.allow),
         "relay_targets": _prefixes(relay.targets),
         "relay_ports": list(relay.ports),
+        "own_networks": own_networks() if relay.allow != "none" else [],
         "relay_memory_len": relay.memory_mib << 20,
         "relay_idle_s": relay.idle_s,
         "relay_build_s": relay.build_s,
@@ -56,7 +58,9 @@ def runtime_options(config: Config, network_secret: NetworkSecret | None) -> dic
         "stream_window_max": limits.stream_window_kib << 10,
         "session_window_max": limits.session_window_kib << 10,
         "send_queue_len": limits.send_queue_kib << 10,
+        "receive_credit_len": limits.receive_credit_mib << 20,
         "allow_unlocked": config.allow_unlocked,
+        "mark_path": config.replay_mark,
     }
 
 

@@ -136,6 +136,13 @@ class Config(Struct, frozen=True, kw_only=True):
     listen: tuple[Endpoint, ...] = ()
     # File with the secret of a closed network. None: the open network.
     network_secret: str | None = None
+    # File with the secret before this one: nodes that have not changed yet are answered too (2.4). Give it while a new
+    # secret spreads, and take it away when all have it.
+    network_secret_previous: str | None = None
+    # File that remembers up to which time handshakes were taken, so that a node that starts anew is not fooled by a
+    # recording of what it answered before (3.5). For one node alone. None: `qg run` and `qg receive` keep one beside
+    # the key file, nodes of other programs keep none.
+    replay_mark: str | None = None
     # Answer diallers that do not know our link key (XX). Off: it shows our identity to whoever asks (protocol 1.2, P9).
     allow_first_contact: bool = False
     # Who may have a session with this node: anyone that completes a handshake, members of the closed network, these
@@ -179,7 +186,7 @@ class Config(Struct, frozen=True, kw_only=True):
         if problems:
             raise ConfigError(*(f"{source}: {problem}" for problem in problems))
         folder = os.path.dirname(source)
-        paths = {name: getattr(config, name) for name in ("identity", "network_secret", "control_socket")}
+        paths = {name: getattr(config, name) for name in _PATHS}
         return msgspec.structs.replace(
             config,
             **{
@@ -189,6 +196,9 @@ class Config(Struct, frozen=True, kw_only=True):
 
 
 _Table = TypeVar("_Table", bound=Struct)
+
+# Settings that name files.
+_PATHS = ("identity", "network_secret", "network_secret_previous", "replay_mark", "control_socket")
 
 # How the types that are written as text are read.
 _TEXT_TYPES: dict[Any, Any] = {Endpoint: Endpoint.parse, Prefix: Prefix.parse, PeerId: PeerId}
@@ -213,6 +223,11 @@ def _rules_check(config: Config) -> list[str]:
             f" limits.session_window_kib ({limits.session_window_kib})"
         )
     if config.network_secret is None:
+        if config.network_secret_previous is not None:
+            problems.append(
+                f"network_secret_previous = {config.network_secret_previous!r}: must stand beside network_secret, the"
+                " secret that is used now"
+            )
         problems += [
             f'{key} = "members": only a closed network has members; set network_secret, or list PeerIDs'
             for key, allow in (("allow", config.allow), ("relay.allow", config.relay.allow))

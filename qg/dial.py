@@ -10,6 +10,7 @@ from qg.errors import (
     AddressError,
     HandshakeFailed,
     ListenError,
+    LocalError,
     PeerTimeout,
     QGError,
     Reason,
@@ -17,7 +18,7 @@ from qg.errors import (
     error_from_reason,
 )
 
-__all__ = ["connect_error", "hop_tuple", "hops_of", "listen_error"]
+__all__ = ["connect_error", "hop_tuple", "hops_of", "listen_error", "start_error"]
 
 _RELAYS_MAX = 7  # docs/protocol.md, section 6.5
 _E_IDENTITY = -20  # status codes of the core
@@ -113,6 +114,20 @@ def listen_error(endpoint: Endpoint, uv_error: int) -> ListenError:
     error = ListenError(f"{endpoint} cannot be listened on: {os.strerror(-uv_error)}; {advice}")
     error.errno = -uv_error
     return error
+
+
+def start_error(error: OSError | MemoryError) -> LocalError:
+    """Make the error for a node whose compiled half could not be started."""
+    if isinstance(error, BlockingIOError):
+        return LocalError(
+            f"another node keeps its replay mark in {error.filename}: stop it if it has the same identity, else name"
+            " another file by replay_mark"
+        )
+    if isinstance(error, OSError) and error.filename is not None:
+        return LocalError(
+            f"the replay mark {error.filename} cannot be kept: {error.strerror}; name another file by replay_mark"
+        )
+    return LocalError(f"the node cannot be started: {error}; close other programs or raise the limits")
 
 
 def _errno_name(number: int) -> str:

@@ -16,7 +16,7 @@ import warnings
 import weakref
 from asyncio.events import _get_running_loop
 from collections.abc import Callable, Iterable, Sequence
-from time import monotonic
+from time import monotonic, time
 from types import TracebackType
 from typing import Any, Generic, Self, TypeVar, final
 
@@ -25,8 +25,8 @@ from qg._core.runtime import Runtime
 from qg.access import runtime_options
 from qg.address import Address, Endpoint
 from qg.config import Config
-from qg.dial import connect_error, hop_tuple, hops_of, listen_error
-from qg.errors import ClosedError, InvalidValue, LocalError, QGError, Reason, UsageError
+from qg.dial import connect_error, hop_tuple, hops_of, listen_error, start_error
+from qg.errors import ClosedError, InvalidValue, QGError, Reason, UsageError
 from qg.extender import Extender, Registry
 from qg.flow import Border, Link, wake
 from qg.identity import Identity, NetworkSecret
@@ -99,21 +99,25 @@ class Node:
     async def start(self) -> None:
         """Start the native threads and listen.
 
-        Raises `ListenError` when an endpoint cannot be listened on, `KeyFileError` for the network secret's file,
-        `ConfigError` for settings that do not go together, `LocalError` when the machine refuses a thread or memory.
+        Raises `ListenError` when an endpoint cannot be listened on, `KeyFileError` for the network secrets' files,
+        `ConfigError` for settings that do not go together, `LocalError` when the machine refuses a thread or memory, or
+        another node keeps its `replay_mark` in the same file.
         """
         if self._border is not None:
             raise UsageError("the node has been started before: make a new one to start again")
         secret = self._network_secret
         if secret is None and self._config.network_secret is not None:
             secret = NetworkSecret.load(self._config.network_secret)
+        previous = self._config.network_secret_previous
         options = runtime_options(self._config, secret)
         loop = asyncio.get_running_loop()
         try:
-            runtime = Runtime(self._identity._ring, secret, None, options)
+            runtime = Runtime(
+                self._identity._ring, secret, None if previous is None else NetworkSecret.load(previous), options
+            )
             runtime.start()
         except (OSError, MemoryError) as error:
-            raise LocalError(f"the node cannot be started: {error}; close other programs or raise the limits") from None
+            raise start_error(error) from None
         limits = self._config.limits
         self._border = Border(
             runtime,
@@ -133,6 +137,10 @@ class Node:
             await self.close()
             raise
         _log.info("node_started peer=%s listen=%s", self.id, ",".join(map(str, self._bound)) or "-")
+        barred_s = runtime.status()["replay_floor_s"] - time()
+        if barred_s > -self._config.link.clock_window_s:
+            _log.info("replay_mark wait_s=%d: peers whose clock is behind that of the last one before are not answered "
+                      "yet", max(barred_s, 0))
 
     async def close(self) -> None:
         """Close all peers and stop.

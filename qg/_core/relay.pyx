@@ -286,7 +286,7 @@ cdef void relay_refuse(splice_t *splice, int reason, uint64_t due_ns) noexcept n
 cdef uint64_t relay_tick(relay_t *relay, uint64_t now_ns) noexcept nogil:
     cdef splice_t *splice = relay.splices
     cdef splice_t *following
-    cdef uint64_t next_ns = now_ns + SCAN_NS if splice is not NULL else NEVER
+    cdef uint64_t next_ns = now_ns + min(SCAN_NS, relay.idle_ns) if splice is not NULL else NEVER
     while splice is not NULL:
         following = splice.next
         if splice.state == SPLICE_JOINED:

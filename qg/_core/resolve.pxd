@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: MIT
-"""Host names to addresses, in libuv's threads; a bounded number at a time.
+"""Host names to addresses, in libuv's threads, a bounded number at a time; and the networks that this machine is in.
 
-Everything here belongs to the loop's thread. `resolve_t` may not move between `resolve_init` and the return of
+All but `interfaces_list` belongs to the loop's thread. `resolve_t` may not move between `resolve_init` and the return of
 a `loop_free` after `resolve_stop`.
 """
 from libc.stdint cimport uint8_t, uint32_t, uint64_t
@@ -13,6 +13,7 @@ from .wire cimport address_t
 cdef enum:
     RESOLVE_MAX = 32                # look-ups under way, cancelled ones whose thread still waits included
     RESOLVE_ADDRESSES_MAX = 8       # of one answer; further ones are dropped
+    INTERFACES_MAX = 256            # addresses of interfaces that are looked at
 
 cdef enum lookup_state_t:
     LOOKUP_FREE = 0
@@ -44,6 +45,13 @@ ctypedef struct resolve_t:
     uint64_t n_failed
     uint8_t is_stopped
 
+ctypedef struct interface_t:        # a network that this machine is in
+    uint8_t ip[16]                  # its address, zero behind n_bits
+    uint8_t ip_len                  # 4 or 16
+    uint8_t n_bits
+
+cdef int interfaces_list(interface_t *dst, size_t max) noexcept nogil
+    # networks of the interfaces that are up, one for each address; their number, at most max. Takes and frees memory of libuv
 cdef int resolve_init(resolve_t *resolve, loop_t *loop, resolved_t on_resolved, void *ctx) noexcept nogil
 cdef void resolve_stop(resolve_t *resolve) noexcept nogil       # cancels all, reports nothing
 cdef int resolve_start(resolve_t *resolve, const address_t *address, void *user) noexcept nogil

@@ -17,6 +17,7 @@ EV_STREAM_DONE: Final[int]
 EV_PONG: Final[int]
 EV_STOPPED: Final[int]
 
+def own_networks() -> list[tuple[bytes, int]]: ...
 @final
 class Runtime:
     def __init__(

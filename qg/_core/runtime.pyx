@@ -1,6 +1,10 @@
 # SPDX-License-Identifier: MIT
 """The border to Python: commands in, events out, one object per node."""
+import errno
+import fcntl
 import os
+import stat
+import time
 
 from cpython.buffer cimport PyBUF_SIMPLE, PyBuffer_Release, PyObject_GetBuffer
 from cpython.bytes cimport PyBytes_AS_STRING, PyBytes_FromStringAndSize
@@ -24,7 +28,8 @@ from .keyfile cimport KeyRing, NetworkSecret, ring_t
 from .loop cimport loop_cpu_ns, loop_thread_join, loop_wake
 from .memory cimport (
     block_class_for, block_len, block_start, block_t, block_take, chain_push, chain_t, pool_clear, pool_init, pool_t)
-from .replay cimport replay_init, replay_t
+from .replay cimport REPLAY_MARK_AHEAD_S, replay_init, replay_t
+from .resolve cimport INTERFACES_MAX, interface_t, interfaces_list
 from .secret cimport (
     SECRET_LOCK_PREFERRED, SECRET_LOCK_REQUIRED, secret_give, secret_pool_free, secret_pool_init, secret_pool_t, secret_take)
 from .session cimport SCRATCH_LEN
@@ -239,6 +244,16 @@ cdef class Runtime:
         self._check()
         if self.is_started:
             raise RuntimeError("the runtime runs already")
+        try:
+            self._start()
+        except BaseException:
+            self._descriptors_close()
+            raise
+        self.is_started = True
+
+    def _start(self):
+        if self.options.get("mark_path") is not None:
+            self._mark_open(self.options["mark_path"])
         if hasattr(os, "eventfd"):
             self.read_fd = self.write_fd = os.eventfd(0, os.EFD_NONBLOCK | os.EFD_CLOEXEC)
         else:
@@ -246,19 +261,28 @@ cdef class Runtime:
             os.set_blocking(self.read_fd, False)
             os.set_blocking(self.write_fd, False)
         self.worker.event_fd = self.write_fd
-        if self.options.get("mark_path") is not None:
-            self._mark_open(self.options["mark_path"])
         if worker_start(self.worker, <size_t>self.options.get("read_len", 0)) < 0:
             raise OSError("the machine refuses an event loop or a thread: too many open files or threads?")
-        self.is_started = True
 
     def _mark_open(self, path):
-        """Keep the replay filter's high-water mark at `path`; what an earlier run left there is the floor."""
+        """Keep the replay filter's high-water mark at `path`; what an earlier run left there is the floor.
+
+        The file is locked: a second node would lower the mark of the first. A mark from beyond what can be taken now (the clock
+        was set back since) and a damaged one count as the latest that can be: nobody gets in for minutes, and not for years.
+        """
         cdef bytes left
-        self.mark_fd = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW, 0o600)
-        left = os.pread(self.mark_fd, 8, 0)
-        if len(left) == 8:
-            self.replay.floor_s = int.from_bytes(left, "big")
+        cdef int flags = os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW | os.O_NONBLOCK
+        cdef uint64_t latest_s = int(time.time()) + self.worker.local.clock_window_s + REPLAY_MARK_AHEAD_S
+        self.mark_fd = os.open(path, flags, 0o600)
+        if not stat.S_ISREG(os.fstat(self.mark_fd).st_mode):
+            raise OSError(errno.EINVAL, "it is not a file", path)
+        try:
+            fcntl.flock(self.mark_fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError as error:
+            raise OSError(error.errno, error.strerror, path) from None
+        left = os.pread(self.mark_fd, 9, 0)
+        if left:
+            self.replay.floor_s = min(int.from_bytes(left, "big"), latest_s) if len(left) == 8 else latest_s
         self.replay.mark_ctx = <void *><size_t>self.mark_fd
         self.replay.mark = mark_write
 
@@ -267,7 +291,9 @@ cdef class Runtime:
         cdef uint64_t newest_s = max(self.replay.newest_s, self.replay.floor_s)
         if self.mark_fd >= 0:
             self.replay.mark = NULL
-            os.pwrite(self.mark_fd, (<object>newest_s).to_bytes(8, "big"), 0)
+            if newest_s:
+                os.pwrite(self.mark_fd, (<object>newest_s).to_bytes(8, "big"), 0)
+            fcntl.flock(self.mark_fd, fcntl.LOCK_UN)    # a forked child may still have the descriptor
             os.close(self.mark_fd)
             self.mark_fd = -1
 
@@ -480,6 +506,9 @@ cdef class Runtime:
             return
         with nogil:
             worker_stop(worker)
+        self._descriptors_close()
+
+    def _descriptors_close(self):
         self._mark_close()
         if self.read_fd >= 0:
             os.close(self.read_fd)
@@ -525,8 +554,17 @@ cdef class Runtime:
             "n_blocks": worker.pool.n_taken, "n_secret_slots": worker.secrets.n_taken, "is_locked": bool(worker.secrets.is_locked),
             "n_accepted": worker.tcp.n_accepted, "n_accept_errors": worker.tcp.n_accept_errors, "n_conns": worker.tcp.n_conns,
             "n_commands": worker.n_commands, "n_signals": worker.n_signals, "n_flows": engine.outbox.flows.len,
+            "replay_floor_s": self.replay.floor_s, "n_border_blocks": self.border.n_taken,
             "loop_cpu_ns": loop_cpu_ns(&worker.loop) if worker.is_loop_ready else 0,
         }
+
+
+def own_networks():
+    """List the networks that this machine's interfaces are in now: (address, leading bits), once each, the widest first."""
+    cdef interface_t[INTERFACES_MAX] found
+    cdef int i, n = interfaces_list(found, INTERFACES_MAX)
+    networks = {((<char *>found[i].ip)[:found[i].ip_len], found[i].n_bits) for i in range(n)}
+    return sorted(networks, key=lambda network: (network[1], network[0]))[:PREFIXES_MAX]
 
 
 cdef int clear_fd(int fd) except -1:

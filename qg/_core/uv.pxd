@@ -195,5 +195,13 @@ cdef extern from "uv.h" nogil:
     int uv_cancel(uv_req_t *req) noexcept
     int uv_inet_pton(int family, const char *src, void *dst) noexcept
 
+    ctypedef union uv_interface_ip "union { struct sockaddr_in address4; struct sockaddr_in6 address6; }":
+        sockaddr_in address4
+    ctypedef struct uv_interface_address_t:
+        uv_interface_ip address
+        uv_interface_ip netmask
+    int uv_interface_addresses(uv_interface_address_t **addresses, int *n_addresses) noexcept
+    void uv_free_interface_addresses(uv_interface_address_t *addresses, int n_addresses) noexcept
+
     int uv_thread_create(uv_thread_t *thread, uv_thread_cb entry, void *arg) noexcept
     int uv_thread_join(uv_thread_t *thread) noexcept

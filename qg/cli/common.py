@@ -86,6 +86,12 @@ via_option = click.option(
     metavar="RELAY",
     help="Address of a relay to go through; once for each relay, the nearest first.",
 )
+network_previous_option = click.option(
+    "--network-previous",
+    type=FILE,
+    metavar="FILE",
+    help="Secret before that of --network: who still has it is answered too, while the new one spreads.",
+)
 control_option = click.option(
     "--control",
     type=FILE,
@@ -108,9 +114,10 @@ def node_make(
     *,
     listen: "Sequence[Endpoint]" = (),
     extenders: "Sequence[qg.Extender]" = (),
+    replay_mark: str | None = None,
 ) -> "qg.Node":
     """Make a node of what the options say; nothing runs before it is entered."""
-    config = qg.Config(network_secret=network)
+    config = qg.Config(network_secret=network, replay_mark=replay_mark)
     return qg.Node(identity_open(identity, passphrase_file), listen=listen, extenders=extenders, config=config)
 
 
@@ -124,6 +131,11 @@ def identity_open(path: str | None, passphrase_file: str | None) -> "qg.Identity
     elif _is_sealed(path) and sys.stdin.isatty():
         passphrase = click.prompt(f"passphrase of {path}", hide_input=True, err=True)
     return qg.Identity.load(path, passphrase=passphrase)
+
+
+def replay_mark_default(key_file: str | None) -> str | None:
+    """Give the file beside the key file that `Config.replay_mark` names; a throw-away identity needs none."""
+    return None if key_file is None else f"{key_file}.mark"
 
 
 def identity_text(identity: "qg.Identity") -> str:

@@ -9,7 +9,16 @@ import click
 
 import qg
 from qg.address import Endpoint
-from qg.cli.common import ENDPOINT, FILE, PEER_ID, address_shown, async_run, node_make, node_options
+from qg.cli.common import (
+    ENDPOINT,
+    FILE,
+    PEER_ID,
+    address_shown,
+    async_run,
+    node_make,
+    node_options,
+    replay_mark_default,
+)
 from qg.cli.text import Progress, size_text
 from qg.extenders.files import FileReceiver, Received
 
@@ -60,7 +69,8 @@ def command(
         on_progress=progress.show,
         on_done=outcomes.put_nowait,
     )
-    node = node_make(**options, listen=listen, extenders=[receiver])
+    mark = replay_mark_default(options["identity"])
+    node = node_make(**options, listen=listen, extenders=[receiver], replay_mark=mark)
     if not async_run(_receive(node, outcomes, progress, keep)):
         sys.exit(1)
 

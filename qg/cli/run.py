@@ -20,7 +20,9 @@ from qg.cli.common import (
     identity_open,
     identity_option,
     network_option,
+    network_previous_option,
     passphrase_option,
+    replay_mark_default,
     signals_caught,
 )
 from qg.control import ControlServer, control_path_default, status_object
@@ -44,6 +46,7 @@ def _relay_user_parse(text: str) -> Any:
     help="Where to wait for peers, such as tcp://0.0.0.0:7447. May be given several times.",
 )
 @network_option
+@network_previous_option
 @click.option(
     "--relay",
     type=Parsed("none|members|PEERID", _relay_user_parse),
@@ -87,6 +90,8 @@ def command(
     key_file = identity or config.identity
     if key_file is None:
         _log.warning("no key file: a throw-away identity, new at every start; make one with `qg keygen`")
+    if config.replay_mark is None:
+        config = msgspec.structs.replace(config, replay_mark=replay_mark_default(key_file))
     control_path = Path(control or config.control_socket or control_path_default())
     asyncio.run(_node_run(identity_open(key_file, passphrase_file), config, control_path))
 
@@ -95,11 +100,16 @@ def _options_apply(
     config: "qg.Config",
     listen: "tuple[qg.Endpoint, ...]",
     network: str | None,
+    network_previous: str | None,
     relay: "tuple[str | qg.PeerId, ...]",
     log_level: str | None,
 ) -> "qg.Config":
     """Put what was given on the command line over the configuration."""
-    given: dict[str, Any] = {"listen": listen, "network_secret": network, "log_level": log_level}
+    given: dict[str, Any] = {"listen": listen, "log_level": log_level}
+    if network or network_previous:  # both secrets of the file go, or neither
+        if network is None and config.network_secret is None:
+            raise click.UsageError("--network-previous stands beside --network, the secret that is used now")
+        given |= {"network_secret": network or config.network_secret, "network_secret_previous": network_previous}
     if relay:
         words = [user for user in relay if isinstance(user, str)]
         if words and len(relay) > 1:

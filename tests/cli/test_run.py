@@ -8,6 +8,7 @@ import signal
 import socket
 import stat
 import subprocess
+import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -74,6 +75,32 @@ def test_the_configuration_file_is_read_and_options_win(qg_start: Start, qg_run:
     assert status["peer_id"] in key
     assert qg_run("stop", "--control", "own.sock").returncode == 0
     assert "control socket" in node.end()[2]
+
+
+def test_an_identity_of_a_file_keeps_a_replay_mark_beside_it_which_one_node_has(
+    qg_start: Start, qg_run: Run, folder: Path
+) -> None:
+    qg_run("keygen", "--no-passphrase", "node.key")
+    node = qg_start("run", *LOOPBACK, "--identity", "node.key")
+    address = node.line()
+    assert qg_run("ping", "--count", "1", address).returncode == 0
+    assert int.from_bytes((folder / "node.key.mark").read_bytes()) > time.time()
+    second = qg_run("run", *LOOPBACK, "--identity", "node.key", "--control", "second.sock")
+    assert "node.key.mark" in one_error(second, 1)
+    assert "node.key.mark" in one_error(qg_run("receive", *LOOPBACK, "--identity", "node.key"), 1)
+    assert qg_run("stop").returncode == 0
+    assert node.end()[0] == 0
+    assert int.from_bytes((folder / "node.key.mark").read_bytes()) <= time.time()
+
+
+def test_the_previous_secret_of_a_network_is_taken_too(qg_start: Start, qg_run: Run, folder: Path) -> None:
+    for name in ("old", "new"):
+        assert qg_run("keygen", "--network", f"{name}.net").returncode == 0
+    node = qg_start("run", *LOOPBACK, "--network", "new.net", "--network-previous", "old.net")
+    address = node.line()
+    for name in ("old", "new"):
+        assert qg_run("ping", "--count", "1", "--network", f"{name}.net", address).returncode == 0
+    assert "--network" in one_error(qg_run("run", *LOOPBACK, "--network-previous", "old.net"), 2)
 
 
 def test_every_fault_of_a_configuration_is_told_at_once(qg_run: Run, folder: Path) -> None:

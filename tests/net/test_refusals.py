@@ -4,9 +4,10 @@
 import asyncio
 
 import pytest
-from net.support import Echo, core, nobody, trial, until
+from net.support import Echo, Held, config, core, nobody, trial, until
 
 import qg
+from qg.access import runtime_options
 
 pytestmark = [pytest.mark.anyio, pytest.mark.net]
 
@@ -146,6 +147,26 @@ async def test_a_target_that_says_nothing_is_given_up_by_the_relay():
         target = qg.Address(qg.Identity.generate().link_key, "127.0.0.1", port)
         b = await nodes.relay(a, to=[target], limits={"handshake_s": 30}, relay={"build_s": 1})
         await fails(a, target, [b.address], qg.PeerTimeout, qg.Reason.TIMEOUT, f":{port}.*does not answer")
+
+
+async def test_a_circuit_without_a_byte_ends_and_the_link_stays():
+    async with trial() as nodes:
+        a, c = await nodes.node(), await nodes.node()
+        b = await nodes.relay(a, to=[c.address], relay={"idle_s": 1, "build_s": 1})
+        await a.connect(b.address)
+        peer = await a.connect(c.address, via=[b.address])
+        stream = await peer.open_stream(Held.id)
+        async with asyncio.timeout(15):
+            with pytest.raises(qg.RemoteError):
+                await stream.read(1)
+        assert [peer.id for peer in a.peers] == [b.id]
+
+
+async def test_a_relay_knows_the_networks_that_its_machine_is_in():
+    options = runtime_options(config(relay={"allow": [str(qg.Identity.generate().peer_id)]}), None)
+    assert (bytes([127, 0, 0, 0]), 8) in options["own_networks"]
+    assert len(set(options["own_networks"])) == len(options["own_networks"]) <= 64
+    assert runtime_options(config(), None)["own_networks"] == []
 
 
 async def test_a_relay_still_serves_after_all_that():

@@ -1,0 +1,165 @@
+# SPDX-License-Identifier: MIT
+"""A node that starts anew is not fooled by what was recorded before, and one secret follows another."""
+
+import asyncio
+import contextlib
+import os
+import signal
+import socket
+import subprocess
+import sys
+import time
+
+import pytest
+from net.flights import first_flight
+from net.support import LISTEN, Stranger, config, core, dial, faults, until
+
+import qg
+from qg.testing import conserved
+
+pytestmark = [pytest.mark.anyio, pytest.mark.net]
+
+
+@contextlib.asynccontextmanager
+async def run(identity, mark=None, secret=None, **tables):
+    """A node of an identity that is to be run more than once."""
+    tables |= {} if mark is None else {"replay_mark": str(mark)}
+    node = qg.Node(identity, listen=LISTEN, config=config(**tables), network_secret=secret)
+    async with conserved() as nodes, node:
+        nodes.append(node)
+        yield node
+
+
+async def is_answered(node, flight):
+    """Tell whether a stranger that says this hears something; wait until it is counted when not."""
+    n_faults = sum(faults(node).values())
+    with await dial(node) as sock:
+        await Stranger(sock).send(flight)
+        receiving = asyncio.create_task(Stranger(sock).receive())
+        counted = asyncio.create_task(until(lambda: sum(faults(node).values()) > n_faults, lambda: faults(node)))
+        await asyncio.wait([receiving, counted], return_when=asyncio.FIRST_COMPLETED)
+        counted.cancel()
+        receiving.cancel()
+        await asyncio.wait([receiving, counted])
+        return not receiving.cancelled() and receiving.result() != b""
+
+
+async def test_a_recorded_flight_is_refused_after_a_clean_stop(tmp_path):
+    identity, mark = qg.Identity.generate(), tmp_path / "mark"
+    async with run(identity, mark) as node:
+        flight = first_flight(node)
+        assert await is_answered(node, flight)
+    async with run(identity, mark) as node:
+        assert not await is_answered(node, flight)
+        assert faults(node)["refused_replay"] == 1
+    async with run(identity) as node:  # it is the mark that refused it
+        assert await is_answered(node, flight)
+
+
+CHILD = """
+import asyncio, sys, qg
+async def main():
+    node = qg.Node(qg.Identity.load(sys.argv[1]), listen=["tcp://127.0.0.1:0"],
+                   config=qg.Config.from_dict({"replay_mark": sys.argv[2]}))
+    async with node:
+        print(node.address.port, flush=True)
+        await asyncio.Event().wait()
+asyncio.run(main())
+"""
+
+
+async def test_a_recorded_flight_is_refused_after_a_kill(tmp_path):
+    identity, key, mark = qg.Identity.generate(), tmp_path / "key", tmp_path / "mark"
+    identity.create(key)
+    command = [sys.executable, "-c", CHILD, str(key), str(mark)]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as child:
+        try:
+            port = int(await asyncio.to_thread(child.stdout.readline))
+            async with run(identity) as node:  # for its link key
+                flight = first_flight(node)
+            with contextlib.closing(await _dial_port(port)) as sock:
+                await Stranger(sock).send(flight)
+                assert await Stranger(sock).receive()
+        finally:
+            child.send_signal(signal.SIGKILL)
+    async with run(identity, mark) as node:
+        assert core(node)["replay_floor_s"] > time.time()  # the mark lies ahead of what was taken
+        assert not await is_answered(node, flight)
+        assert not await is_answered(node, first_flight(node))
+
+
+async def _dial_port(port):
+    sock = socket.socket()
+    sock.setblocking(False)
+    await asyncio.get_running_loop().sock_connect(sock, ("127.0.0.1", port))
+    return sock
+
+
+async def test_two_nodes_do_not_share_a_mark(tmp_path):
+    mark = tmp_path / "mark"
+    async with run(qg.Identity.generate(), mark):
+        with pytest.raises(qg.LocalError, match=r"another node .*mark: .*replay_mark"):
+            await qg.Node(qg.Identity.generate(), config=config(replay_mark=str(mark))).start()
+    async with run(qg.Identity.generate(), mark):  # free again
+        pass
+
+
+@pytest.mark.parametrize("spoil", ["folder", "link", "pipe", "missing"])
+async def test_a_mark_that_cannot_be_kept_is_said_and_leaves_nothing_open(tmp_path, spoil):
+    mark = tmp_path / "mark"
+    if spoil == "folder":
+        mark.mkdir()
+    elif spoil == "link":
+        mark.symlink_to(tmp_path / "elsewhere")
+    elif spoil == "pipe":
+        os.mkfifo(mark)
+    else:
+        mark = tmp_path / "missing" / "mark"
+    async with conserved():
+        with pytest.raises(qg.LocalError, match=f"replay mark {mark} cannot be kept"):
+            await qg.Node(qg.Identity.generate(), config=config(replay_mark=str(mark))).start()
+    assert not (tmp_path / "elsewhere").exists()
+
+
+@pytest.mark.parametrize("content", [b"short", bytes(9), (2**63).to_bytes(8)])
+async def test_a_mark_that_cannot_be_right_bars_everybody_for_minutes_only(tmp_path, content):
+    """A damaged one, and one of a clock that was years ahead."""
+    mark = tmp_path / "mark"
+    mark.write_bytes(content)
+    async with run(qg.Identity.generate(), mark) as node:
+        assert not await is_answered(node, first_flight(node))
+        assert 120 < core(node)["replay_floor_s"] - time.time() <= 135
+
+
+async def test_nobody_is_barred_by_a_mark_that_is_new(tmp_path):
+    identity, mark = qg.Identity.generate(), tmp_path / "mark"
+    for _ in range(2):
+        async with run(identity, mark) as node:
+            assert core(node)["replay_floor_s"] == 0
+            assert mark.stat().st_mode & 0o777 == 0o600
+    async with run(identity, mark) as node:
+        assert await is_answered(node, first_flight(node))
+
+
+# Rotation of the network secret (protocol.md 2.4)
+
+
+async def test_who_still_has_the_previous_secret_is_answered_for_as_long_as_it_is_given(tmp_path):
+    old, new = qg.NetworkSecret.generate(), qg.NetworkSecret.generate()
+    new.create(tmp_path / "new")
+    old.create(tmp_path / "old")
+    rotating = {"network_secret": str(tmp_path / "new"), "network_secret_previous": str(tmp_path / "old")}
+    async with run(qg.Identity.generate(), **rotating) as changed:
+        for secret in (old, new):
+            async with qg.Node(qg.Identity.generate(), network_secret=secret) as node:
+                await (await node.connect(changed.address)).ping()
+        async with run(qg.Identity.generate(), secret=old) as late:  # it does not know the new one yet
+            connecting = asyncio.create_task(changed.connect(late.address))
+            await until(lambda: faults(late) == {"bad_envelope": 1}, lambda: faults(late))
+            connecting.cancel()
+            await asyncio.wait([connecting])
+
+
+async def test_a_previous_secret_does_not_stand_alone(tmp_path):
+    with pytest.raises(qg.ConfigError, match=r"network_secret_previous.*beside network_secret"):
+        qg.Config.from_dict({"network_secret_previous": "old"})
