@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: MIT
-"""Connect, shake hands, close: 16 in flight, from one process to another."""
+"""Connect, shake hands, close: 16 in flight, from one process to another. qg shows a fresh identity each time, made before."""
 
 from typing import Any
 
@@ -10,6 +10,7 @@ N_WARM_UP, N_HANDSHAKES, N_IN_FLIGHT = 200, 2_000, 16
 
 def handshake_measure(module: str, *options: str) -> Figures:
     with pair(module, "idle", *options) as (server, client):
+        client.ask("prepare", n=N_WARM_UP + N_HANDSHAKES)
         client.ask("handshakes", n=N_WARM_UP, n_in_flight=N_IN_FLIGHT)
         server.ask("closed", total=N_WARM_UP)
         interval = Interval(client=client, server=server)

@@ -138,6 +138,9 @@ class Client:
             samples_ns.append(time.perf_counter_ns() - started_ns)
         return percentiles(samples_ns)
 
+    async def prepare(self, n: int) -> None:
+        """Make nothing: a TLS client shows no identity."""
+
     async def _handshake(self) -> None:
         _, writer = await self._connect()
         writer.close()
@@ -158,6 +161,7 @@ async def client_main(server_hello: str) -> None:
     commands: Commands = {
         "send": client.send,
         "ping": client.ping,
+        "prepare": client.prepare,
         "handshakes": client.handshakes,
         "hold": client.hold,
     }

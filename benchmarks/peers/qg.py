@@ -111,6 +111,7 @@ class Client:
         self._node, self._address = node, address
         self._via: list[str] = []
         self._idle: list[qg.Peer] = []
+        self._identities: list[qg.Identity] = []
         self._stream: qg.Stream | None = None
 
     async def _opened(self, service: qg.ExtenderId) -> qg.Stream:
@@ -140,18 +141,19 @@ class Client:
             samples_ns.append(time.perf_counter_ns() - started_ns)
         return percentiles(samples_ns)
 
-    async def _connect_fresh(self) -> qg.Peer:
-        return await self._node.connect(self._address, identity=qg.Identity.generate())
+    async def prepare(self, n: int) -> None:
+        """Make the identities of n handshakes: what is measured is the handshake."""
+        self._identities += [qg.Identity.generate() for _ in range(n)]
 
     async def _handshake(self) -> None:
-        peer = await self._connect_fresh()
+        peer = await self._node.connect(self._address, identity=self._identities.pop())
         await peer.close()
 
     async def handshakes(self, n: int, n_in_flight: int) -> None:
         await times_at_once(n, n_in_flight, self._handshake)
 
     async def _hold(self) -> None:
-        self._idle.append(await self._connect_fresh())
+        self._idle.append(await self._node.connect(self._address, identity=qg.Identity.generate()))
 
     async def hold(self, n: int, n_in_flight: int) -> None:
         await times_at_once(n, n_in_flight, self._hold)
@@ -165,6 +167,7 @@ async def client_main(server_hello: str, suite: str) -> None:
             "route": client.route,
             "send": client.send,
             "ping": client.ping,
+            "prepare": client.prepare,
             "handshakes": client.handshakes,
             "hold": client.hold,
         }

@@ -86,6 +86,15 @@ cdef int hkdf_expand(uint8_t *dst, size_t dst_len, const uint8_t *prk32, const u
                      size_t info_len) noexcept nogil            # E_ARGUMENT above 8,160 bytes
 cdef int hkdf_label(uint8_t *dst32, const uint8_t *prk32, const char *label, const uint8_t *fields,
                     size_t fields_len) noexcept nogil           # Expand(prk, label || fields, 32); dst may be prk
+
+# Several keys of one prk: half the work of as many calls of hkdf_label, since the prk is hashed once.
+ctypedef struct hkdf_prk_t:     # secret; to be wiped
+    uint64_t[26] keyed          # libsodium's HMAC state after the prk
+cdef void hkdf_prk_set(hkdf_prk_t *prk, const uint8_t *prk32) noexcept nogil
+cdef int hkdf_prk_expand(uint8_t *dst, size_t dst_len, const hkdf_prk_t *prk, const uint8_t *info,
+                         size_t info_len) noexcept nogil        # E_ARGUMENT above 8,160 bytes
+cdef int hkdf_prk_label(uint8_t *dst32, const hkdf_prk_t *prk, const char *label, const uint8_t *fields,
+                        size_t fields_len) noexcept nogil
 cdef uint64_t keyed_hash(const uint8_t *key16, const void *src, size_t src_len) noexcept nogil     # SipHash-2-4
 
 cdef int x25519_public(uint8_t *public32, const uint8_t *secret32) noexcept nogil
@@ -95,11 +104,15 @@ cdef int ed25519_sign(uint8_t *signature64, const uint8_t *src, size_t src_len, 
 cdef int ed25519_verify(const uint8_t *signature64, const uint8_t *src, size_t src_len,
                         const uint8_t *public32) noexcept nogil     # OK, E_SIGNATURE
 
-# ML-KEM-768. The secret key is never kept: it is rebuilt from its 64-byte seed (d || z) on the stack and wiped.
-cdef int mlkem768_public(uint8_t *public1184, const uint8_t *seed64) noexcept nogil
+# ML-KEM-768. A decapsulation key is kept without the public key in its middle, so that it fits a secret slot.
+ctypedef struct mlkem768_secret_t:      # 1,216 bytes; secret
+    uint8_t vector[1152]        # FIPS 203: dk of K-PKE
+    uint8_t tail[64]            # hash of the public key, z
+cdef int mlkem768_keypair(uint8_t *public1184, mlkem768_secret_t *secret, const uint8_t *seed64) noexcept nogil     # seed: d || z
 cdef int mlkem768_encaps(uint8_t *ciphertext1088, uint8_t *shared32, const uint8_t *public1184,
                          const uint8_t *random32) noexcept nogil    # E_KEM: FIPS 203 7.2 input check
-cdef int mlkem768_decaps(uint8_t *shared32, const uint8_t *ciphertext1088, const uint8_t *seed64) noexcept nogil
+cdef int mlkem768_decaps(uint8_t *shared32, const uint8_t *ciphertext1088, const mlkem768_secret_t *secret,
+                         const uint8_t *public1184) noexcept nogil     # public: of the same pair
 
 # For owner classes: value if it has n bytes, else ValueError.
 cdef bytes exactly(bytes value, Py_ssize_t n, str what)

@@ -14,7 +14,7 @@ from .sodium cimport (
     crypto_aead_xchacha20poly1305_ietf_decrypt, crypto_aead_xchacha20poly1305_ietf_encrypt,
     crypto_auth_hmacsha256_final, crypto_auth_hmacsha256_init, crypto_auth_hmacsha256_state,
     crypto_auth_hmacsha256_update, crypto_hash_sha256, crypto_hash_sha256_final, crypto_hash_sha256_init,
-    crypto_hash_sha256_state, crypto_hash_sha256_update, crypto_kdf_hkdf_sha256_expand, crypto_kdf_hkdf_sha256_extract,
+    crypto_hash_sha256_state, crypto_hash_sha256_update, crypto_kdf_hkdf_sha256_extract,
     crypto_kem_mlkem768_dec, crypto_kem_mlkem768_enc_deterministic, crypto_kem_mlkem768_seed_keypair,
     crypto_scalarmult_curve25519, crypto_scalarmult_curve25519_base,
     crypto_shorthash_siphash24, crypto_sign_ed25519_detached, crypto_sign_ed25519_seed_keypair,
@@ -23,8 +23,14 @@ from .sodium cimport (
 from .status cimport (
     E_ARGUMENT, E_DH, E_IO, E_KEM, E_LONG, E_SHORT, E_SIGNATURE, E_SUITE, E_TAG, OK)
 
+cdef extern from *:
+    """
+    _Static_assert(sizeof(crypto_auth_hmacsha256_state) == 26 * sizeof(uint64_t), "hkdf_prk_t holds libsodium's HMAC state");
+    """
+
 cdef enum:
     SRC_MAX = INT_MAX - 64      # lengths are returned as int, tag included
+    HKDF_MAX = 8160             # 255 blocks
 
 cdef uint16_t usable_suites = 0
 
@@ -194,15 +200,58 @@ cdef int hkdf_extract(uint8_t *prk32, const uint8_t *salt, size_t salt_len, cons
     return OK
 
 
+cdef void hkdf_prk_set(hkdf_prk_t *prk, const uint8_t *prk32) noexcept nogil:
+    crypto_auth_hmacsha256_init(<crypto_auth_hmacsha256_state *>prk.keyed, prk32, 32)
+
+
+cdef int hkdf_prk_expand(uint8_t *dst, size_t dst_len, const hkdf_prk_t *prk, const uint8_t *info,
+                         size_t info_len) noexcept nogil:
+    """RFC 5869, 2.3; block n is HMAC(prk, block n - 1 || info || n)."""
+    cdef crypto_auth_hmacsha256_state state
+    cdef uint8_t[32] block
+    cdef uint8_t n = 0
+    cdef size_t len
+    if dst_len > HKDF_MAX:
+        return E_ARGUMENT
+    while dst_len:
+        memcpy(&state, prk.keyed, sizeof(state))
+        if n:
+            crypto_auth_hmacsha256_update(&state, block, 32)
+        n += 1
+        crypto_auth_hmacsha256_update(&state, info, info_len)
+        crypto_auth_hmacsha256_update(&state, &n, 1)
+        crypto_auth_hmacsha256_final(&state, block)
+        len = min(dst_len, <size_t>32)
+        memcpy(dst, block, len)
+        dst += len
+        dst_len -= len
+    sodium_memzero(&state, sizeof(state))
+    sodium_memzero(block, 32)
+    return OK
+
+
 cdef int hkdf_expand(uint8_t *dst, size_t dst_len, const uint8_t *prk32, const uint8_t *info,
                      size_t info_len) noexcept nogil:
-    if crypto_kdf_hkdf_sha256_expand(dst, dst_len, <const char *>info, info_len, prk32) != 0:
-        return E_ARGUMENT
-    return OK
+    cdef hkdf_prk_t prk
+    cdef int rc
+    hkdf_prk_set(&prk, prk32)
+    rc = hkdf_prk_expand(dst, dst_len, &prk, info, info_len)
+    sodium_memzero(&prk, sizeof(prk))
+    return rc
 
 
 cdef int hkdf_label(uint8_t *dst32, const uint8_t *prk32, const char *label, const uint8_t *fields,
                     size_t fields_len) noexcept nogil:
+    cdef hkdf_prk_t prk
+    cdef int rc
+    hkdf_prk_set(&prk, prk32)
+    rc = hkdf_prk_label(dst32, &prk, label, fields, fields_len)
+    sodium_memzero(&prk, sizeof(prk))
+    return rc
+
+
+cdef int hkdf_prk_label(uint8_t *dst32, const hkdf_prk_t *prk, const char *label, const uint8_t *fields,
+                        size_t fields_len) noexcept nogil:
     cdef uint8_t[HKDF_LABEL_MAX] info
     cdef size_t label_len = strlen(label)
     if label_len + fields_len > HKDF_LABEL_MAX:
@@ -210,7 +259,7 @@ cdef int hkdf_label(uint8_t *dst32, const uint8_t *prk32, const char *label, con
     memcpy(&info[0], label, label_len)
     if fields_len:
         memcpy(&info[label_len], fields, fields_len)
-    return hkdf_expand(dst32, 32, prk32, &info[0], label_len + fields_len)
+    return hkdf_prk_expand(dst32, 32, prk, &info[0], label_len + fields_len)
 
 
 cdef uint64_t keyed_hash(const uint8_t *key16, const void *src, size_t src_len) noexcept nogil:
@@ -249,10 +298,12 @@ cdef int ed25519_verify(const uint8_t *signature64, const uint8_t *src, size_t s
     return OK if crypto_sign_ed25519_verify_detached(signature64, src, src_len, public32) == 0 else E_SIGNATURE
 
 
-cdef int mlkem768_public(uint8_t *public1184, const uint8_t *seed64) noexcept nogil:
-    cdef uint8_t[MLKEM768_SECRET_LEN] secret
-    crypto_kem_mlkem768_seed_keypair(public1184, &secret[0], seed64)
-    sodium_memzero(&secret[0], sizeof(secret))
+cdef int mlkem768_keypair(uint8_t *public1184, mlkem768_secret_t *secret, const uint8_t *seed64) noexcept nogil:
+    cdef uint8_t[MLKEM768_SECRET_LEN] whole
+    crypto_kem_mlkem768_seed_keypair(public1184, &whole[0], seed64)
+    memcpy(secret.vector, whole, sizeof(secret.vector))
+    memcpy(secret.tail, whole + sizeof(secret.vector) + MLKEM768_PUBLIC_LEN, sizeof(secret.tail))
+    sodium_memzero(&whole[0], sizeof(whole))
     return OK
 
 
@@ -263,13 +314,15 @@ cdef int mlkem768_encaps(uint8_t *ciphertext1088, uint8_t *shared32, const uint8
     return OK
 
 
-cdef int mlkem768_decaps(uint8_t *shared32, const uint8_t *ciphertext1088, const uint8_t *seed64) noexcept nogil:
-    cdef uint8_t[MLKEM768_PUBLIC_LEN] public
-    cdef uint8_t[MLKEM768_SECRET_LEN] secret
+cdef int mlkem768_decaps(uint8_t *shared32, const uint8_t *ciphertext1088, const mlkem768_secret_t *secret,
+                         const uint8_t *public1184) noexcept nogil:
+    cdef uint8_t[MLKEM768_SECRET_LEN] whole
     cdef int rc
-    crypto_kem_mlkem768_seed_keypair(&public[0], &secret[0], seed64)
-    rc = crypto_kem_mlkem768_dec(shared32, ciphertext1088, &secret[0])
-    sodium_memzero(&secret[0], sizeof(secret))
+    memcpy(whole, secret.vector, sizeof(secret.vector))
+    memcpy(whole + sizeof(secret.vector), public1184, MLKEM768_PUBLIC_LEN)
+    memcpy(whole + sizeof(secret.vector) + MLKEM768_PUBLIC_LEN, secret.tail, sizeof(secret.tail))
+    rc = crypto_kem_mlkem768_dec(shared32, ciphertext1088, &whole[0])
+    sodium_memzero(&whole[0], sizeof(whole))
     return OK if rc == 0 else E_KEM
 
 
@@ -424,7 +477,9 @@ def ed25519_check(bytes public, bytes src not None, bytes signature):
 def mlkem768_public_key(bytes seed):
     """Return the encapsulation key of the seed d || z."""
     cdef bytes dst = PyBytes_FromStringAndSize(NULL, MLKEM768_PUBLIC_LEN)
-    mlkem768_public(<uint8_t *>PyBytes_AS_STRING(dst), exactly(seed, MLKEM768_SEED_LEN, "a seed"))
+    cdef mlkem768_secret_t secret
+    mlkem768_keypair(<uint8_t *>PyBytes_AS_STRING(dst), &secret, exactly(seed, MLKEM768_SEED_LEN, "a seed"))
+    sodium_memzero(&secret, sizeof(secret))
     return dst
 
 
@@ -440,9 +495,13 @@ def mlkem768_encapsulation(bytes public, bytes random):
 
 def mlkem768_decapsulation(bytes seed, bytes ciphertext):
     """Return the shared secret; a forged ciphertext gives an unrelated one (implicit rejection)."""
+    cdef uint8_t[MLKEM768_PUBLIC_LEN] public
+    cdef mlkem768_secret_t secret
     cdef uint8_t[32] shared
-    cdef int rc = mlkem768_decaps(&shared[0], exactly(ciphertext, MLKEM768_CIPHERTEXT_LEN, "a ciphertext"),
-                                  exactly(seed, MLKEM768_SEED_LEN, "a seed"))
+    cdef int rc
+    mlkem768_keypair(public, &secret, exactly(seed, MLKEM768_SEED_LEN, "a seed"))
+    rc = mlkem768_decaps(&shared[0], exactly(ciphertext, MLKEM768_CIPHERTEXT_LEN, "a ciphertext"), &secret, public)
+    sodium_memzero(&secret, sizeof(secret))
     return PyBytes_FromStringAndSize(<char *>&shared[0], 32) if rc == OK else rc
 
 

@@ -49,8 +49,6 @@ ctypedef struct envelope_keys_t:    # secret
     uint8_t key[32]                 # K, the parent: reply keys derive from it
     uint8_t head[32]
     uint8_t body[32]
-    uint8_t cookie[32]
-    uint8_t cid[32]
 
 ctypedef struct envelope_head_t:
     uint8_t kind                    # envelope_kind_t

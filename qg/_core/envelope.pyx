@@ -7,7 +7,8 @@ from libc.stdint cimport uint8_t, uint16_t, uint32_t, uint64_t
 from libc.string cimport memcmp, memcpy, memset, strlen
 
 from .crypto cimport (
-    SUITE_CHACHA20_POLY1305, exactly, hkdf_extract, hkdf_label, random_fn, wipe, xchacha_open, xchacha_seal)
+    SUITE_CHACHA20_POLY1305, exactly, hkdf_extract, hkdf_label, hkdf_prk_label, hkdf_prk_set,
+    hkdf_prk_t, random_fn, wipe, xchacha_open, xchacha_seal)
 from .status cimport (
     E_CLOCK, E_IDENTITY, E_KEM, E_KIND, E_LENGTH, E_LONG, E_MISMATCH, E_NONZERO, E_SHORT, E_SUITE, E_TAG, E_VERSION, OK)
 from .sys cimport load_be16, load_be32, load_be64, store_be16, store_be32, store_be64
@@ -44,10 +45,12 @@ cdef int network_derive(network_t *network, const uint8_t *secret32) noexcept no
 
 
 cdef int keys_expand(envelope_keys_t *keys) noexcept nogil:
-    hkdf_label(&keys.head[0], &keys.key[0], "head", NULL, 0)
-    hkdf_label(&keys.body[0], &keys.key[0], "body", NULL, 0)
-    hkdf_label(&keys.cookie[0], &keys.key[0], "cookie", NULL, 0)
-    return hkdf_label(&keys.cid[0], &keys.key[0], "cid", NULL, 0)
+    cdef hkdf_prk_t prk
+    hkdf_prk_set(&prk, keys.key)
+    hkdf_prk_label(keys.head, &prk, "head", NULL, 0)
+    hkdf_prk_label(keys.body, &prk, "body", NULL, 0)
+    wipe(&prk, sizeof(prk))
+    return OK
 
 
 cdef int envelope_keys_known(envelope_keys_t *keys, const network_t *network,
@@ -334,10 +337,10 @@ cdef class EnvelopeKeys:
         return made
 
     def export_keys(self):
-        """Return (K, head, body, cookie, cid); for known answers."""
+        """Return (K, head, body); for known answers."""
         cdef const char *p = <const char *>&self.keys
         raw = PyBytes_FromStringAndSize(p, sizeof(envelope_keys_t))
-        return tuple(raw[32 * i:32 * i + 32] for i in range(5))
+        return tuple(raw[32 * i:32 * i + 32] for i in range(3))
 
     def seal(self, bytes nonce not None, int kind, uint32_t flight_id, uint64_t time_s, bytes body not None,
              uint16_t pad_len=0, *, uint8_t frag_idx=0, uint8_t frag_n=1, bytes cookie not None=bytes(16)):

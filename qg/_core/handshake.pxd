@@ -8,7 +8,7 @@ the caller writes, waits and times out. A failed handshake is good for `handshak
 from libc.stdint cimport uint8_t, uint16_t, uint32_t, uint64_t
 
 from .cert cimport cert_cache_t
-from .crypto cimport random_fn
+from .crypto cimport mlkem768_secret_t, random_fn
 from .envelope cimport envelope_head_t, envelope_keys_t, network_t
 from .noise cimport noise_pattern_t, noise_secret_t, noise_t
 from .secret cimport secret_pool_t
@@ -69,6 +69,7 @@ ctypedef struct handshake_t:
     party_t *party              # borrowed
     const local_t *local        # who we are in this handshake: the party's, or a throw-away identity; borrowed
     handshake_secret_t *secret  # owned slot
+    mlkem768_secret_t *kem      # initiator: owned slot for the key sent in M1
     noise_t noise
     int stage
     uint8_t role                # 0 initiator, 1 responder

@@ -4,7 +4,8 @@ from libc.stdint cimport uint8_t, uint16_t, uint32_t, uint64_t
 from libc.string cimport memcpy, memset
 
 from .cert cimport cert_t, cert_verify
-from .crypto cimport SUITE_AEGIS_256, SUITE_AES_256_GCM, SUITE_CHACHA20_POLY1305, ct_equal, sha256, wipe
+from .crypto cimport (
+    SUITE_AEGIS_256, SUITE_AES_256_GCM, SUITE_CHACHA20_POLY1305, ct_equal, mlkem768_secret_t, sha256, wipe)
 from .envelope cimport (
     ENVELOPE_HEAD_LEN, ENVELOPE_M3, ENVELOPE_NK1, ENVELOPE_NONCE_LEN, ENVELOPE_REPLY, ENVELOPE_XK1, ENVELOPE_XX1, KEM_MLKEM768,
     P1_LEN, P2_LEN, P3_LEN, PIPE_FLIGHT_LEN, PROLOGUE_LEN, WIRE_VERSION, envelope_check_clock, envelope_check_echo,
@@ -13,7 +14,7 @@ from .envelope cimport (
     p2_parse, p2_put, p2_t, p3_parse, p3_put, p3_t, prologue_put)
 from .noise cimport (
     NOISE_INITIATOR, NOISE_NK, NOISE_NN, NOISE_RESPONDER, NOISE_XK, NOISE_XX, noise_init, noise_message_len,
-    noise_pattern_wire, noise_read, noise_remote_static, noise_set_psk, noise_set_remote_static, noise_set_static, noise_split,
+    noise_pattern_wire, noise_read, noise_remote_static, noise_set_kem, noise_set_psk, noise_set_remote_static, noise_set_static, noise_split,
     noise_wipe, noise_write)
 from .secret cimport secret_give, secret_take
 from .status cimport E_IDENTITY, E_KIND, E_LENGTH, E_MEMORY, E_STATE, E_SUITE, E_TAG, NEED_ADMIT, NEED_MORE, OK
@@ -61,6 +62,7 @@ cdef int begin_noise(handshake_t *hs, const uint8_t *remote_key) noexcept nogil:
     if rc >= 0 and remote_key is not NULL:
         rc = noise_set_remote_static(&hs.noise, remote_key)
     if rc >= 0:
+        noise_set_kem(&hs.noise, hs.kem)
         rc = noise_set_psk(&hs.noise, hs.local.networks[hs.network_idx].psk)
     return rc
 
@@ -68,8 +70,9 @@ cdef int begin_noise(handshake_t *hs, const uint8_t *remote_key) noexcept nogil:
 cdef int handshake_connect(handshake_t *hs, party_t *party, const local_t *local, int kind, int is_pipe, const uint8_t *link_key,
                            const uint8_t *peer_id, uint64_t unix_s) noexcept nogil:
     cdef int rc = prepare(hs, party, 0, is_pipe)
-    if rc < 0:
-        return rc
+    hs.kem = <mlkem768_secret_t *>secret_take(party.secrets)
+    if rc < 0 or hs.kem is NULL:
+        return E_MEMORY
     if local is not NULL:
         hs.local = local
     hs.kind = <uint8_t>kind
@@ -101,6 +104,9 @@ cdef void handshake_clear(handshake_t *hs) noexcept nogil:
         noise_wipe(&hs.noise)
         secret_give(hs.party.secrets, hs.secret)
         hs.secret = NULL
+    if hs.kem is not NULL:
+        secret_give(hs.party.secrets, hs.kem)
+        hs.kem = NULL
     hs.stage = STAGE_FAILED
 
 

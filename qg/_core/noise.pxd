@@ -9,7 +9,7 @@ E_STATE, E_LONG or E_ARGUMENT and changes nothing.
 """
 from libc.stdint cimport uint8_t, uint16_t, uint32_t, uint64_t
 
-from .crypto cimport MLKEM768_PUBLIC_LEN, MLKEM768_SEED_LEN, aead_key_t, random_fn
+from .crypto cimport MLKEM768_PUBLIC_LEN, MLKEM768_SEED_LEN, aead_key_t, mlkem768_secret_t, random_fn
 
 cdef enum:
     NOISE_TAG_LEN = 16
@@ -44,13 +44,13 @@ ctypedef struct noise_pattern_t:    # read-only once parsed; may be shared by al
     uint16_t suite              # suite_t
     uint8_t name_hash[32]       # initial h and ck
 
-ctypedef struct noise_secret_t: # 360 bytes; belongs in a secret slot
+ctypedef struct noise_secret_t: # 304 bytes; belongs in a secret slot
     uint64_t mark               # not 0 while in use; a forked child reads 0 and gets E_FORK
     uint8_t ck[32]
     uint8_t k[32]
     uint8_t static_secret[32]
     uint8_t ephemeral_secret[32]
-    uint8_t kem_seed[64]        # of the ML-KEM key pair sent with e1
+    mlkem768_secret_t *kem      # borrowed: place for the key sent with e1, in another slot; only who sends one needs it
     uint8_t psk[5][32]
 
 ctypedef struct noise_t:        # about 1.4 KB; public values only
@@ -70,7 +70,7 @@ ctypedef struct noise_t:        # about 1.4 KB; public values only
     uint8_t ephemeral_public[32]
     uint8_t remote_static[32]
     uint8_t remote_ephemeral[32]
-    uint8_t kem_public[1184]    # the peer's, from e1 to ekem1
+    uint8_t kem_public[1184]    # of e1, from e1 to ekem1
 
 cdef int noise_pattern_parse(noise_pattern_t *pattern, const char *name, size_t name_len) noexcept nogil
     # full protocol name; E_ARGUMENT for one that this engine does not run
@@ -82,6 +82,9 @@ cdef int noise_init(noise_t *hs, noise_secret_t *secret, const noise_pattern_t *
 cdef int noise_set_static(noise_t *hs, const uint8_t *secret32, const uint8_t *public32) noexcept nogil    # copies
 cdef int noise_set_remote_static(noise_t *hs, const uint8_t *public32) noexcept nogil
 cdef int noise_set_psk(noise_t *hs, const uint8_t *psk32) noexcept nogil   # copies; once per psk token, in their order
+
+cdef void noise_set_kem(noise_t *hs, mlkem768_secret_t *kem) noexcept nogil
+    # place for a KEM key until ekem1 is read; wiped by noise_wipe. Without one the initiator of an hfs pattern gets E_ARGUMENT
 
 cdef int noise_message_len(const noise_t *hs, size_t payload_len) noexcept nogil
     # bytes of the next message, written or read, that carries so much payload; E_STATE after the last one, E_LONG

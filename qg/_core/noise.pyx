@@ -8,7 +8,8 @@ from libc.string cimport memcmp, memcpy, memset, strlen
 
 from .crypto cimport (
     MLKEM768_CIPHERTEXT_LEN, SUITE_AES_256_GCM, SUITE_CHACHA20_POLY1305, aead_init, aead_open, aead_seal, crypto_random,
-    crypto_suites, hkdf_expand, hkdf_extract, mlkem768_decaps, mlkem768_encaps, mlkem768_public, random_fn, sha256,
+    crypto_suites, hkdf_expand, hkdf_extract, mlkem768_decaps, mlkem768_encaps, mlkem768_keypair, mlkem768_secret_t, random_fn,
+    sha256,
     sha256_pair, wipe, x25519_dh, x25519_public)
 from .status cimport E_ARGUMENT, E_FORK, E_LONG, E_SHORT, E_STATE, E_SUITE, OK
 from .sys cimport store_be64
@@ -362,6 +363,10 @@ cdef int noise_set_psk(noise_t *hs, const uint8_t *psk32) noexcept nogil:
     return OK
 
 
+cdef void noise_set_kem(noise_t *hs, mlkem768_secret_t *kem) noexcept nogil:
+    hs.secret.kem = kem
+
+
 cdef int noise_message_len(const noise_t *hs, size_t payload_len) noexcept nogil:
     cdef const uint8_t *token
     cdef size_t n = payload_len
@@ -446,9 +451,12 @@ cdef int write_ephemeral(noise_t *hs, uint8_t *dst, random_fn rnd, void *rnd_ctx
 
 
 cdef int write_kem_public(noise_t *hs, uint8_t *dst, random_fn rnd, void *rnd_ctx) noexcept nogil:
-    rnd(rnd_ctx, &hs.secret.kem_seed[0], MLKEM768_SEED_LEN)
-    # Our own key needs no keeping: kem_public serves as scratch on this side, which never reads an e1.
-    mlkem768_public(&hs.kem_public[0], &hs.secret.kem_seed[0])
+    cdef uint8_t[MLKEM768_SEED_LEN] seed
+    if hs.secret.kem is NULL:
+        return E_ARGUMENT
+    rnd(rnd_ctx, seed, MLKEM768_SEED_LEN)
+    mlkem768_keypair(&hs.kem_public[0], hs.secret.kem, seed)
+    wipe(seed, MLKEM768_SEED_LEN)
     return encrypt_and_hash(hs, dst, &hs.kem_public[0], MLKEM768_PUBLIC_LEN)
 
 
@@ -505,7 +513,7 @@ cdef int read_kem_ciphertext(noise_t *hs, const uint8_t *src, int n) noexcept no
     cdef int rc = decrypt_and_hash(hs, &ciphertext[0], src, n)
     if rc < 0:
         return rc
-    rc = mlkem768_decaps(&shared[0], &ciphertext[0], &hs.secret.kem_seed[0])
+    rc = mlkem768_decaps(&shared[0], &ciphertext[0], hs.secret.kem, &hs.kem_public[0])
     if rc == OK:
         mix_key(hs, &shared[0], sizeof(shared))
     wipe(&shared[0], sizeof(shared))
@@ -617,6 +625,8 @@ cdef int noise_split(noise_t *hs, uint8_t *k1, uint8_t *k2, uint8_t *h32) noexce
 
 cdef void noise_wipe(noise_t *hs) noexcept nogil:
     if hs.secret is not NULL:
+        if hs.secret.kem is not NULL:
+            wipe(hs.secret.kem, sizeof(mlkem768_secret_t))
         wipe(hs.secret, sizeof(noise_secret_t))
     hs.secret = NULL
     hs.state = NOISE_ENDED
@@ -668,6 +678,15 @@ cdef int noise_cipher_rekey(noise_cipher_t *cipher) noexcept nogil:
 
 
 # Owners, for tests, third-party vectors and live peers.
+
+cdef bint is_zero(const void *src, size_t n) noexcept nogil:
+    cdef const uint8_t *p = <const uint8_t *>src
+    cdef size_t i
+    for i in range(n):
+        if p[i]:
+            return False
+    return True
+
 
 ctypedef struct script_t:       # bytes to hand out as randomness
     const uint8_t *at
@@ -743,6 +762,7 @@ cdef class NoiseHandshake:
     """
     cdef noise_pattern_t pattern
     cdef noise_secret_t secret
+    cdef mlkem768_secret_t kem
     cdef noise_t hs
     cdef script_t script
     cdef bytes randomness
@@ -758,6 +778,7 @@ cdef class NoiseHandshake:
         if noise_init(&self.hs, &self.secret, &self.pattern,
                       NOISE_INITIATOR if role == "initiator" else NOISE_RESPONDER, prologue, len(prologue)) != OK:
             raise ValueError(f"{name} needs AES instructions that this CPU lacks")
+        noise_set_kem(&self.hs, &self.kem)
         for key in (static, remote_static, *psks):
             if key is not None and len(key) != 32:
                 raise ValueError("keys have 32 bytes")
@@ -851,9 +872,4 @@ cdef class NoiseHandshake:
     @property
     def is_wiped(self):
         """Whether every secret byte of this side is zero."""
-        cdef const uint8_t *p = <const uint8_t *>&self.secret
-        cdef size_t i
-        for i in range(sizeof(noise_secret_t)):
-            if p[i]:
-                return False
-        return True
+        return is_zero(&self.secret, sizeof(noise_secret_t)) and is_zero(&self.kem, sizeof(mlkem768_secret_t))

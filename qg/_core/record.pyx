@@ -5,8 +5,8 @@ from libc.stdint cimport uint8_t, uint16_t, uint32_t, uint64_t
 from libc.string cimport memcpy, memset
 
 from .crypto cimport (
-    aead_init, aead_nonce_len, aead_open, aead_seal, aead_tag_len, chacha20_keystream, exactly, hkdf_expand, hkdf_extract,
-    hkdf_label, wipe)
+    aead_init, aead_nonce_len, aead_open, aead_seal, aead_tag_len, chacha20_keystream, exactly, hkdf_extract, hkdf_label,
+    hkdf_prk_expand, hkdf_prk_label, hkdf_prk_set, hkdf_prk_t, wipe)
 from .status cimport E_LENGTH, E_SUITE, OK, RECORD_LEN_MAX
 from .sys cimport load_be64, store_be16, store_be64
 
@@ -32,17 +32,20 @@ cdef int record_exporter(uint8_t *exporter32, const uint8_t *x32) noexcept nogil
 cdef int epoch_derive(record_dir_t *direction) noexcept nogil:
     """Make key, iv and length key of the epoch from its secret."""
     cdef record_keys_t *keys = direction.keys
+    cdef hkdf_prk_t prk
     cdef uint8_t[32] key
     cdef uint8_t[8] info
     cdef uint8_t[2] suite
     cdef int rc
     store_be16(suite, direction.suite)
-    hkdf_label(key, keys.secret, b"qg1 key", suite, 2)
+    hkdf_prk_set(&prk, keys.secret)
+    hkdf_prk_label(key, &prk, b"qg1 key", suite, 2)
     memcpy(info, b"qg1 iv", 6)
     memcpy(info + 6, suite, 2)
     memset(keys.iv, 0, 32)
-    hkdf_expand(keys.iv, aead_nonce_len(direction.suite), keys.secret, info, 8)
-    hkdf_label(keys.len_key, keys.secret, b"qg1 len", NULL, 0)
+    hkdf_prk_expand(keys.iv, aead_nonce_len(direction.suite), &prk, info, 8)
+    hkdf_prk_label(keys.len_key, &prk, b"qg1 len", NULL, 0)
+    wipe(&prk, sizeof(prk))
     rc = aead_init(&keys.key, direction.suite, key)
     wipe(key, 32)
     return rc

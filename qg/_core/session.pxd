@@ -10,6 +10,7 @@ another session reserves in turn, so the innermost record is built once, in its 
 """
 from libc.stdint cimport int64_t, uint8_t, uint16_t, uint32_t, uint64_t
 
+from .crypto cimport mlkem768_secret_t
 from .handshake cimport handshake_t, local_t, party_t
 from .memory cimport block_t, pool_t
 from .mux cimport mux_hooks_t, mux_t, plan_t, stream_t
@@ -79,8 +80,12 @@ ctypedef struct session_keys_t:         # a secret slot
     uint8_t exporter[32]
     uint8_t next_x[32]          # of the generation that one direction has not entered yet
 
+ctypedef struct rekey_secret_t:         # a secret slot
+    noise_secret_t noise
+    mlkem768_secret_t kem       # of REKEY1
+
 ctypedef struct rekey_t:
-    noise_secret_t *secret      # owned slot
+    rekey_secret_t *secret      # owned slot
     noise_t noise
     uint64_t asked_ns           # REKEY1 made; 0 when REKEY2 is not awaited
     uint8_t has_next            # keys.next_x is valid

@@ -15,7 +15,7 @@ from .mux cimport (
     PLAN_BULK, PLAN_COPY, PLAN_NONE, PLAN_PULL, mux_clear, mux_commit, mux_control, mux_end, mux_frame, mux_has_output, mux_init, mux_plan,
     mux_set_peer, mux_t, plan_t, stream_is_direct, stream_sent, stream_t)
 from .noise cimport (
-    NOISE_INITIATOR, NOISE_NN, NOISE_RESPONDER, noise_init, noise_read, noise_secret_t, noise_set_psk, noise_split, noise_t,
+    NOISE_INITIATOR, NOISE_NN, NOISE_RESPONDER, noise_init, noise_read, noise_set_kem, noise_set_psk, noise_split, noise_t,
     noise_wipe, noise_write)
 from .record cimport (
     DIRECTION_I2R, DIRECTION_R2I, record_begin, record_dir_t, record_end_epoch, record_exporter, record_extract, record_len,
@@ -535,7 +535,7 @@ cdef int rekey_begin(session_t *session, int role) noexcept nogil:
         session.rekey = <rekey_t *>mem_take(session.ctx.pool, sizeof(rekey_t))
         if session.rekey is NULL:
             return E_MEMORY
-        session.rekey.secret = <noise_secret_t *>secret_take(session.ctx.party.secrets)
+        session.rekey.secret = <rekey_secret_t *>secret_take(session.ctx.party.secrets)
         if session.rekey.secret is NULL:
             mem_give(session.ctx.pool, session.rekey, sizeof(rekey_t))
             session.rekey = NULL
@@ -543,8 +543,9 @@ cdef int rekey_begin(session_t *session, int role) noexcept nogil:
     rekey = session.rekey
     noise_wipe(&rekey.noise)
     prologue_put_rekey(prologue, session.tx.generation + 1, session.generation_h, 0 if by_initiator else 1)
-    rc = noise_init(&rekey.noise, rekey.secret, &session.ctx.party.patterns[<int>NOISE_NN], role, prologue, REKEY_PROLOGUE_LEN)
+    rc = noise_init(&rekey.noise, &rekey.secret.noise, &session.ctx.party.patterns[<int>NOISE_NN], role, prologue, REKEY_PROLOGUE_LEN)
     if rc >= 0:
+        noise_set_kem(&rekey.noise, &rekey.secret.kem)
         rc = noise_set_psk(&rekey.noise, session.keys.psk)
     return rc
 

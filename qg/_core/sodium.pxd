@@ -71,8 +71,6 @@ cdef extern from "<sodium.h>" nogil:
     int crypto_auth_hmacsha256_final(crypto_auth_hmacsha256_state *state, unsigned char *out) noexcept
     int crypto_kdf_hkdf_sha256_extract(unsigned char *prk, const unsigned char *salt, size_t salt_len,
                                        const unsigned char *ikm, size_t ikm_len) noexcept
-    int crypto_kdf_hkdf_sha256_expand(unsigned char *out, size_t out_len, const char *info, size_t info_len,
-                                      const unsigned char *prk) noexcept
     int crypto_shorthash_siphash24(unsigned char *out, const unsigned char *src, unsigned long long n,
                                    const unsigned char *key) noexcept
 

@@ -265,6 +265,7 @@ cdef void do_connect(worker_t *worker, command_t *command, uint64_t now_ns) noex
             path_free(&worker.engine, path)
             return
         memcpy(path.identity, worker.local, sizeof(local_t))
+        path.identity.n_networks = 0            # it never listens
         local_fill(path.identity, command.ring)
     path.request = command.id
     path.is_new = <uint8_t>command.reason

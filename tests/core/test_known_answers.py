@@ -47,7 +47,7 @@ def test_network_and_envelope_keys(network):
     assert [key.hex() for key in envelope.network_keys(secret)] == [network["nx"], network["psk"]]
     known = EnvelopeKeys.known(bytes.fromhex(network["link_public"]), secret)
     for made, expected in ((known, network["known"]), (EnvelopeKeys.open_mode(secret), network["open"])):
-        assert [key.hex() for key in made.export_keys()] == list(expected.values())
+        assert [key.hex() for key in made.export_keys()] == list(expected.values())[:3]  # the others are for UDP
 
 
 @pytest.mark.parametrize("identity", IDENTITIES)
