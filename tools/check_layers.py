@@ -24,7 +24,7 @@ CORE = {
     "L2": ("crypto", "secret"),
     "L3": ("wire",),
     "L4": ("noise", "envelope", "cert", "replay", "record", "keyfile", "message"),
-    "L5": ("handshake", "mux", "cover"),
+    "L5": ("handshake", "rekey", "mux", "cover"),
     "L6": ("session",),
     "L7": ("layer", "relay", "guard", "flow"),
     "L8": ("channel", "circuit", "engine", "endpoint"),  # endpoint: owns a session for the tests

@@ -275,9 +275,9 @@ cdef class Endpoint:
         self.times.ping_max_ns = 30 * SECOND_NS
         self.times.dead_peer_ns = 60 * SECOND_NS
         self.times.record_ns = 20 * SECOND_NS
-        self.times.epoch_ns = 120 * SECOND_NS
-        self.times.rekey_ns = 600 * SECOND_NS
-        self.times.rekey_answer_ns = 60 * SECOND_NS
+        self.times.keys.epoch_ns = 120 * SECOND_NS
+        self.times.keys.rekey_ns = 600 * SECOND_NS
+        self.times.keys.answer_ns = 60 * SECOND_NS
         self.times.close_ns = 2 * SECOND_NS
 
     cdef void make_draws(self, bytes seed) noexcept:
@@ -432,12 +432,12 @@ cdef class Endpoint:
 
     def start_rekey(self):
         """Start an exchange as if its time had come."""
-        self.session.rekey_due_ns = self.now_ns
+        self.session.rekey.due_ns = self.now_ns
         session_tick(&self.session, self.now_ns)
 
     def end_epoch(self):
         """End the sending epoch as if its time had come."""
-        self.session.epoch_due = 1
+        self.session.rekey.epoch_due = 1
         session_wake(&self.session, self.now_ns)
 
     def inject(self, bytes frames not None):
@@ -621,7 +621,7 @@ cdef class Endpoint:
     @property
     def is_rekeying(self):
         """Whether an exchange runs."""
-        return self.session.rekey is not NULL
+        return self.session.rekey.exchange is not NULL
 
     @property
     def session_credit(self):

@@ -212,9 +212,9 @@ cdef class Runtime:
         config.times.ping_min_ns = config.times.dead_peer_ns // 4
         config.times.ping_max_ns = config.times.dead_peer_ns // 2
         config.times.record_ns = 20 * second
-        config.times.epoch_ns = <uint64_t>(float(options.get("epoch_s", 120)) * 1e9)
-        config.times.rekey_ns = <uint64_t>(float(options.get("rekey_s", 600)) * 1e9)
-        config.times.rekey_answer_ns = 60 * second
+        config.times.keys.epoch_ns = <uint64_t>(float(options.get("epoch_s", 120)) * 1e9)
+        config.times.keys.rekey_ns = <uint64_t>(float(options.get("rekey_s", 600)) * 1e9)
+        config.times.keys.answer_ns = 60 * second
         config.times.close_ns = 2 * second
         config.window_max = options.get("stream_window_max", WINDOW_MAX)
         config.session_window_max = options.get("session_window_max", SESSION_WINDOW_MAX)

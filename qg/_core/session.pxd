@@ -10,12 +10,11 @@ another session reserves in turn, so the innermost record is built once, in its 
 """
 from libc.stdint cimport int64_t, uint8_t, uint16_t, uint32_t, uint64_t
 
-from .crypto cimport mlkem768_secret_t
 from .handshake cimport handshake_t, local_t, party_t
 from .memory cimport block_t, pool_t
 from .mux cimport mux_hooks_t, mux_t, plan_t, stream_t
-from .noise cimport noise_secret_t, noise_t
 from .record cimport record_dir_t, record_keys_t
+from .rekey cimport rekey_secret_t, rekey_t, rekey_times_t
 from .wire cimport hello_t
 
 cdef enum session_state_t:
@@ -68,31 +67,14 @@ ctypedef struct session_times_t:        # all in ns; one per node
     uint64_t ping_max_ns
     uint64_t dead_peer_ns       # silence that ends the session
     uint64_t record_ns          # a record begun must be whole by then
-    uint64_t epoch_ns
-    uint64_t rekey_ns           # +- 20 %
-    uint64_t rekey_answer_ns
     uint64_t close_ns           # the CLOSE must have left by then
+    rekey_times_t keys
 
 ctypedef struct session_keys_t:         # a secret slot
     record_keys_t tx
     record_keys_t rx
-    uint8_t psk[32]             # RK, for the next re-key
+    rekey_secret_t rekey
     uint8_t exporter[32]
-    uint8_t next_x[32]          # of the generation that one direction has not entered yet
-
-ctypedef struct rekey_secret_t:         # a secret slot
-    noise_secret_t noise
-    mlkem768_secret_t kem       # of REKEY1
-
-ctypedef struct rekey_t:
-    rekey_secret_t *secret      # owned slot
-    noise_t noise
-    uint64_t asked_ns           # REKEY1 made; 0 when REKEY2 is not awaited
-    uint8_t has_next            # keys.next_x is valid
-    uint8_t pending             # frame to be sent in a record of its own: FRAME_REKEY1, REKEY2 (with REKEY_DONE), REKEY_DONE; 0
-    uint8_t tx_waits            # our REKEY_DONE is to be sent
-    uint8_t rx_waits            # the peer's REKEY_DONE is to come
-    uint8_t message[1272]       # REKEY1 or REKEY2 that is pending
 
 ctypedef struct session_t:
     context_t *ctx
@@ -107,7 +89,7 @@ ctypedef struct session_t:
     session_keys_t *keys        # owned slot; NULL before the keys exist
     handshake_t *handshake      # owned; NULL once done
     const local_t *local        # a throw-away identity, set before session_connect; borrowed; NULL: the party's
-    rekey_t *rekey              # owned; NULL unless an exchange runs
+    rekey_t rekey               # zeros before the keys exist
     block_t *stash              # an incomplete record; NULL when there is none
     block_t *donor              # the block that the record being read lies in, for a sink that takes it over; else NULL
     uint8_t *begun              # between reserve and commit: where the record starts
@@ -120,13 +102,11 @@ ctypedef struct session_t:
     uint64_t ping_sent_ns
     uint64_t ping_token
     uint64_t ping_rtt_ns
-    uint64_t rekey_due_ns
     uint64_t close_due_ns
     uint64_t discard_left       # bytes until a bad session closes
     uint64_t second_ns          # start of the control frame count
     uint64_t out_mark           # n_bytes_out when the count before this one began: credit comes after what it is for
     uint64_t out_next           # n_bytes_out when the count began
-    uint64_t renewed_ns         # last generation complete
     uint64_t n_bytes_in         # carrier bytes
     uint64_t n_bytes_out
     uint32_t n_control          # frames of the limited kinds in this second
@@ -143,8 +123,6 @@ ctypedef struct session_t:
     uint8_t padding             # padding_t in force
     uint8_t has_hello           # the peer's came
     uint8_t sent_hello
-    uint8_t is_last             # EPOCH or REKEY_DONE came: only PADDING may follow in this record; REKEY2: only REKEY_DONE
-    uint8_t epoch_due
     uint8_t is_only             # the frame being read is the only one of its record, padding aside
     uint8_t is_final            # it is the last one
     uint8_t wants_block         # a sink copied a large payload: open the next record into a block of its own
@@ -152,8 +130,6 @@ ctypedef struct session_t:
     size_t left                 # after NEED_ADMIT: bytes of the input not taken yet
     int status                  # why it failed
     uint8_t channel_binding[32] # h of generation 0
-    uint8_t generation_h[32]    # h of the current generation
-    uint8_t next_h[32]
     uint8_t peer_id[32]
     uint8_t peer_link_key[32]
     hello_t hello               # ours, to be sent

@@ -4,7 +4,6 @@ from libc.stdint cimport int64_t, uint8_t, uint16_t, uint32_t, uint64_t
 from libc.string cimport memcpy, memset
 
 from .crypto cimport wipe
-from .envelope cimport REKEY_PROLOGUE_LEN, prologue_put_rekey
 from .handshake cimport (
     FLIGHT_MAX, HANDSHAKE_NK, HANDSHAKE_XK, HANDSHAKE_XX, STAGE_DONE, STAGE_READ_M1, STAGE_WRITE_M1, STAGE_WRITE_M2, STAGE_WRITE_M3,
     handshake_admit, handshake_clear,
@@ -14,12 +13,13 @@ from .memory cimport (
 from .mux cimport (
     PLAN_BULK, PLAN_COPY, PLAN_NONE, PLAN_PULL, mux_clear, mux_commit, mux_control, mux_end, mux_frame, mux_has_output, mux_init, mux_plan,
     mux_set_peer, mux_t, plan_t, stream_is_direct, stream_sent, stream_t)
-from .noise cimport (
-    NOISE_INITIATOR, NOISE_NN, NOISE_RESPONDER, noise_init, noise_read, noise_set_kem, noise_set_psk, noise_split, noise_t,
-    noise_wipe, noise_write)
+from .noise cimport NOISE_NN
 from .record cimport (
-    DIRECTION_I2R, DIRECTION_R2I, record_begin, record_dir_t, record_end_epoch, record_exporter, record_extract, record_len,
-    record_open, record_peek, record_rekey_psk, record_renew, record_seal)
+    DIRECTION_I2R, DIRECTION_R2I, record_begin, record_exporter, record_extract, record_len, record_open, record_peek,
+    record_rekey_psk, record_seal)
+from .rekey cimport (
+    EPOCH_LEN, rekey_clear, rekey_deadline_ns, rekey_frame, rekey_init, rekey_is_pending, rekey_may_follow, rekey_put,
+    rekey_record_end, rekey_sent, rekey_t, rekey_tick)
 from .secret cimport secret_give, secret_take
 from .status cimport (
     E_CLOSED, E_FRAME, E_FULL, E_KIND, E_MEMORY, E_RATE, E_STATE, E_TAG, INNER_MAX, INNER_SMALL, LAYERS_MAX, LAYER_OVERHEAD,
@@ -28,7 +28,7 @@ from .status cimport (
 from .wire cimport (
     CLOSE_TEXT_MAX, DATA_HEAD_MAX, FRAME_ACCEPT, FRAME_CLOSE, FRAME_COVER, FRAME_CREDIT, FRAME_DATA, FRAME_DATA_FIN, FRAME_EPOCH,
     FRAME_GREASE, FRAME_HELLO, FRAME_OBSERVED, FRAME_OPEN, FRAME_PADDING, FRAME_PEERS, FRAME_PING, FRAME_PONG, FRAME_REKEY1,
-    FRAME_REKEY2, FRAME_REKEY_DONE, FRAME_RESET, FRAME_SERVICES, FRAME_SESSION_CREDIT, REKEY1_LEN, REKEY2_LEN, frame_parse,
+    FRAME_REKEY2, FRAME_REKEY_DONE, FRAME_RESET, FRAME_SERVICES, FRAME_SESSION_CREDIT, frame_parse,
     frame_put_close, frame_put_data_head, frame_put_empty_hello, frame_put_hello, frame_put_ping, frame_t, hello_defaults,
     hello_parse, hello_t, padded_len)
 
@@ -38,16 +38,11 @@ cdef enum:
     CONTROL_PER_SECOND = 1000
     REKEY_WEIGHT = 100              # control frames that one REKEY1 counts for: it costs 0.3 ms
     CREDIT_BYTES = 8192             # a CREDIT more per so many bytes sent
-    EPOCH_LEN = 1 << 30             # bytes after which the sender ends the epoch
     DISCARD_MIN = 16416             # bytes read and dropped after a bad record
 
 cdef uint64_t NEVER = <uint64_t>0xFFFFFFFFFFFFFFFF
 cdef uint64_t SECOND_NS = 1000000000
 cdef uint64_t DISCARD_NS = <uint64_t>10 * 1000000000
-cdef uint64_t REKEY_REJECT_NS = <uint64_t>3600 * 1000000000
-cdef uint64_t REKEY_RECORDS = <uint64_t>1 << 32
-cdef uint64_t REKEY_LEN = <uint64_t>64 << 30
-cdef uint64_t RECORDS_MAX = <uint64_t>1 << 40
 
 
 cdef inline uint64_t unix_s(const session_t *session, uint64_t now_ns) noexcept nogil:
@@ -132,14 +127,6 @@ cdef void drop_handshake(session_t *session) noexcept nogil:
         session.handshake = NULL
 
 
-cdef void drop_rekey(session_t *session) noexcept nogil:
-    if session.rekey is not NULL:
-        noise_wipe(&session.rekey.noise)
-        secret_give(session.ctx.party.secrets, session.rekey.secret)
-        mem_give(session.ctx.pool, session.rekey, sizeof(rekey_t))
-        session.rekey = NULL
-
-
 cdef void drop_stash(session_t *session) noexcept nogil:
     if session.stash is not NULL:
         block_give(session.stash)
@@ -148,7 +135,7 @@ cdef void drop_stash(session_t *session) noexcept nogil:
 
 cdef void drop_secrets(session_t *session) noexcept nogil:
     drop_handshake(session)
-    drop_rekey(session)
+    rekey_clear(&session.rekey)
     drop_stash(session)
     if session.keys is not NULL:
         secret_give(session.ctx.party.secrets, session.keys)
@@ -239,6 +226,22 @@ cdef void queue_hello(session_t *session) noexcept nogil:
     mux_control(&session.mux, frame, n)
 
 
+cdef void prepare_rekey(session_t *session, uint64_t now_ns) noexcept nogil:
+    cdef rekey_t *rekey = &session.rekey
+    rekey.tx = &session.tx
+    rekey.rx = &session.rx
+    rekey.keys = &session.keys.rekey
+    rekey.times = &session.times.keys
+    rekey.pattern = &session.ctx.party.patterns[<int>NOISE_NN]
+    rekey.pool = session.ctx.pool
+    rekey.secrets = session.ctx.party.secrets
+    rekey.random = session.ctx.party.random
+    rekey.random_ctx = session.ctx.party.random_ctx
+    rekey.role = session.role
+    rekey_init(rekey, session.channel_binding, now_ns)
+    sooner(session, rekey_deadline_ns(rekey))
+
+
 cdef int keyed(session_t *session, uint64_t now_ns) noexcept nogil:
     """The handshake is done: make the record keys and forget the handshake."""
     cdef handshake_t *hs = session.handshake
@@ -255,7 +258,7 @@ cdef int keyed(session_t *session, uint64_t now_ns) noexcept nogil:
         rc = record_begin(&session.tx, &session.keys.tx, x, DIRECTION_I2R if session.role == 0 else DIRECTION_R2I, hs.suite, now_ns)
     if rc >= 0:
         rc = record_begin(&session.rx, &session.keys.rx, x, DIRECTION_R2I if session.role == 0 else DIRECTION_I2R, hs.suite, now_ns)
-        record_rekey_psk(session.keys.psk, x)
+        record_rekey_psk(session.keys.rekey.psk, x)
         record_exporter(session.keys.exporter, x)
     wipe(k1, 32)
     wipe(k2, 32)
@@ -263,18 +266,15 @@ cdef int keyed(session_t *session, uint64_t now_ns) noexcept nogil:
     if rc < 0:
         return rc
     session.kind = hs.kind
-    memcpy(session.generation_h, session.channel_binding, 32)
     memcpy(session.peer_id, hs.peer_id, 32)
     memcpy(session.peer_link_key, hs.peer_link_key, 32)
     session.state = SESSION_KEYED
     session.is_mute = session.kind == HANDSHAKE_NK and session.role == 1
     session.padding = max(session.hello.padding, session.peer_hello.padding)    # the defaults hold until HELLO is read
-    session.renewed_ns = now_ns
     session.received_ns = now_ns
-    session.rekey_due_ns = now_ns + draw(session, session.times.rekey_ns * 4 // 5, session.times.rekey_ns * 6 // 5)
+    prepare_rekey(session, now_ns)
     session.ping_ns = now_ns + draw(session, session.times.ping_min_ns, session.times.ping_max_ns)
     sooner(session, session.ping_ns)
-    sooner(session, session.rekey_due_ns)
     queue_hello(session)
     session.hooks.on_event(session, SESSION_ON_KEYED, now_ns)
     return OK
@@ -308,16 +308,12 @@ cdef bint session_has_output(const session_t *session) noexcept nogil:
         return session.handshake is not NULL and flight_is_due(session.handshake)
     if session.state >= SESSION_DISCARD or session.is_mute:
         return False
-    return mux_has_output(&session.mux) or session.epoch_due != 0 or rekey_is_pending(session)
+    return mux_has_output(&session.mux) or rekey_is_pending(&session.rekey)
 
 
 cdef void session_wake(session_t *session, uint64_t now_ns) noexcept nogil:
     if session_has_output(session):
         session.carrier.wake(session, now_ns)
-
-
-cdef inline bint rekey_is_pending(const session_t *session) noexcept nogil:
-    return session.rekey is not NULL and session.rekey.pending != 0
 
 
 cdef size_t session_room(session_t *session) noexcept nogil:
@@ -359,9 +355,9 @@ cdef int session_end(session_t *session, const uint8_t *inner, size_t len, uint6
         return n
     session.n_bytes_out += n
     if session.tx.epoch_len >= EPOCH_LEN:
-        session.epoch_due = 1
+        session.rekey.epoch_due = 1
     elif session.tx.epoch_records == 1:
-        sooner(session, now_ns + session.times.epoch_ns)
+        sooner(session, now_ns + session.times.keys.epoch_ns)
     session.carrier.commit(session, n, now_ns)
     return n
 
@@ -393,7 +389,7 @@ cdef int session_send_data(session_t *session, stream_t *stream, uint8_t *payloa
     cdef int n
     if session.state != SESSION_OPEN and session.state != SESSION_KEYED or session.is_mute:
         return 0
-    if rekey_is_pending(session):
+    if rekey_is_pending(&session.rekey):
         return 0
     n = frame_put_data_head(head, stream.id, len, FRAME_DATA)
     total = n + len
@@ -434,40 +430,16 @@ cdef inline bint flight_is_due(const handshake_t *hs) noexcept nogil:
     return hs.stage == STAGE_WRITE_M1 or hs.stage == STAGE_WRITE_M2 or hs.stage == STAGE_WRITE_M3
 
 
-cdef int pump_epoch(session_t *session, size_t room, uint64_t now_ns) noexcept nogil:
-    cdef uint8_t *scratch = session.ctx.scratch
-    cdef int n
-    scratch[0] = FRAME_EPOCH
-    n = seal(session, scratch, 1, session_padded(session, 1, room, 0), SCRATCH_LEN - 1, now_ns)
-    if n > 0:
-        record_end_epoch(&session.tx)
-        session.epoch_due = 0
-    return n
-
-
 cdef int pump_rekey(session_t *session, size_t room, uint64_t now_ns) noexcept nogil:
-    """Send the pending message of an exchange in a record of its own; one with REKEY_DONE is the last of its generation."""
-    cdef rekey_t *rekey = session.rekey
+    """Send what changes the keys in a record of its own."""
     cdef uint8_t *scratch = session.ctx.scratch
-    cdef size_t len = 0
-    cdef int n, pending = rekey.pending
-    if pending != FRAME_REKEY_DONE:
-        scratch[0] = <uint8_t>pending
-        len = REKEY1_LEN if pending == FRAME_REKEY1 else REKEY2_LEN
-        memcpy(scratch + 1, rekey.message, len)
-        len += 1
-    if pending != FRAME_REKEY1:
-        scratch[len] = FRAME_REKEY_DONE
-        len += 1
-    if len > room:
-        return 0
-    n = seal(session, scratch, len, session_padded(session, len, room, 0), SCRATCH_LEN - len, now_ns)
+    cdef int len = rekey_put(&session.rekey, scratch, room)
+    cdef int n = 0
+    if len > 0:
+        n = seal(session, scratch, len, session_padded(session, len, room, 0), SCRATCH_LEN - len, now_ns)
     if n > 0:
-        rekey.pending = 0
-        if pending != FRAME_REKEY1:
-            rekey.tx_waits = 0
-            record_renew(&session.tx, session.keys.next_x, DIRECTION_I2R if session.role == 0 else DIRECTION_R2I, now_ns)
-            rekey_finish(session, now_ns)
+        rekey_sent(&session.rekey, now_ns)
+        sooner(session, rekey_deadline_ns(&session.rekey))
     return n
 
 
@@ -508,10 +480,8 @@ cdef int session_pump(session_t *session, uint64_t now_ns) noexcept nogil:
         room = session_room(session)
         if room == 0:
             return 0
-        if rekey_is_pending(session):
+        if rekey_is_pending(&session.rekey):
             n = pump_rekey(session, room, now_ns)
-        elif session.epoch_due:
-            n = pump_epoch(session, room, now_ns)
         else:
             n = pump_record(session, room, now_ns)
     if n < 0:
@@ -521,156 +491,6 @@ cdef int session_pump(session_t *session, uint64_t now_ns) noexcept nogil:
     if session.state == SESSION_CLOSING and not mux_has_output(&session.mux):
         end(session, SESSION_ON_CLOSED, now_ns)
     return n
-
-
-# Re-keying (protocol.md 4.5)
-
-cdef int rekey_begin(session_t *session, int role) noexcept nogil:
-    """Start the Noise side of an exchange; `role` is ours in it."""
-    cdef uint8_t[REKEY_PROLOGUE_LEN] prologue
-    cdef rekey_t *rekey
-    cdef bint by_initiator = (role == NOISE_INITIATOR) == (session.role == 0)
-    cdef int rc
-    if session.rekey is NULL:
-        session.rekey = <rekey_t *>mem_take(session.ctx.pool, sizeof(rekey_t))
-        if session.rekey is NULL:
-            return E_MEMORY
-        session.rekey.secret = <rekey_secret_t *>secret_take(session.ctx.party.secrets)
-        if session.rekey.secret is NULL:
-            mem_give(session.ctx.pool, session.rekey, sizeof(rekey_t))
-            session.rekey = NULL
-            return E_MEMORY
-    rekey = session.rekey
-    noise_wipe(&rekey.noise)
-    prologue_put_rekey(prologue, session.tx.generation + 1, session.generation_h, 0 if by_initiator else 1)
-    rc = noise_init(&rekey.noise, &rekey.secret.noise, &session.ctx.party.patterns[<int>NOISE_NN], role, prologue, REKEY_PROLOGUE_LEN)
-    if rc >= 0:
-        noise_set_kem(&rekey.noise, &rekey.secret.kem)
-        rc = noise_set_psk(&rekey.noise, session.keys.psk)
-    return rc
-
-
-cdef int rekey_start(session_t *session, uint64_t now_ns) noexcept nogil:
-    cdef uint8_t[24] payload
-    cdef int rc
-    if session.rekey is not NULL:
-        return OK
-    rc = rekey_begin(session, NOISE_INITIATOR)
-    if rc < 0:
-        return rc
-    memset(payload, 0, 24)
-    rc = noise_write(&session.rekey.noise, session.rekey.message, REKEY1_LEN, payload, 24, session.ctx.party.random,
-                     session.ctx.party.random_ctx)
-    if rc < 0:
-        return rc
-    session.rekey.pending = FRAME_REKEY1
-    session.rekey.asked_ns = now_ns
-    sooner(session, now_ns + session.times.rekey_answer_ns)
-    session.carrier.wake(session, now_ns)
-    return OK
-
-
-cdef int rekey_derive(session_t *session) noexcept nogil:
-    """Both Noise messages passed: X of the next generation waits in the slot until each direction enters it."""
-    cdef uint8_t[32] k1
-    cdef uint8_t[32] k2
-    cdef uint8_t[32] h
-    cdef int rc = noise_split(&session.rekey.noise, k1, k2, h)
-    if rc >= 0:
-        record_extract(session.keys.next_x, k1, k2, h)
-        memcpy(session.next_h, h, 32)
-        session.rekey.has_next = 1
-        session.rekey.tx_waits = 1
-        session.rekey.rx_waits = 1
-        session.rekey.asked_ns = 0
-        session.rekey.pending = FRAME_REKEY_DONE
-    wipe(k1, 32)
-    wipe(k2, 32)
-    return rc
-
-
-cdef int is_zero_payload(const uint8_t *payload) noexcept nogil:
-    cdef int i
-    for i in range(24):
-        if payload[i]:
-            return E_FRAME
-    return OK
-
-
-cdef int on_rekey1(session_t *session, frame_t *frame, uint64_t now_ns) noexcept nogil:
-    cdef uint8_t[24] payload
-    cdef int rc
-    if session.rekey is not NULL:
-        if session.rekey.has_next:
-            return E_STATE
-        if session.role == 0:
-            return OK                       # ours is on its way: the peer drops its own
-    rc = rekey_begin(session, NOISE_RESPONDER)
-    if rc >= 0:
-        rc = noise_read(&session.rekey.noise, payload, 24, frame.data, frame.len)
-    if rc >= 0:
-        rc = is_zero_payload(payload)
-    if rc < 0:
-        return rc
-    memset(payload, 0, 24)
-    rc = noise_write(&session.rekey.noise, session.rekey.message, REKEY2_LEN, payload, 24, session.ctx.party.random,
-                     session.ctx.party.random_ctx)
-    if rc >= 0:
-        rc = rekey_derive(session)
-    if rc < 0:
-        return rc
-    session.rekey.pending = FRAME_REKEY2
-    session.carrier.wake(session, now_ns)
-    return OK
-
-
-cdef int on_rekey2(session_t *session, frame_t *frame, uint64_t now_ns) noexcept nogil:
-    cdef uint8_t[24] payload
-    cdef int rc
-    if session.rekey is NULL or session.rekey.asked_ns == 0:
-        return E_STATE
-    rc = noise_read(&session.rekey.noise, payload, 24, frame.data, frame.len)
-    if rc >= 0:
-        rc = is_zero_payload(payload)
-    if rc >= 0:
-        rc = rekey_derive(session)
-    if rc < 0:
-        return rc
-    session.is_last = FRAME_REKEY2
-    session.carrier.wake(session, now_ns)
-    return OK
-
-
-cdef int on_rekey_done(session_t *session, uint64_t now_ns) noexcept nogil:
-    """The peer's last record of the old generation; the switch itself waits for the end of the record."""
-    if session.rekey is NULL or not session.rekey.rx_waits:
-        return E_STATE
-    session.is_last = FRAME_REKEY_DONE
-    return OK
-
-
-cdef void rekey_finish(session_t *session, uint64_t now_ns) noexcept nogil:
-    """Once both directions are in the new generation, the old secrets go and the next exchange is planned."""
-    if session.rekey.tx_waits or session.rekey.rx_waits:
-        return
-    record_rekey_psk(session.keys.psk, session.keys.next_x)
-    wipe(session.keys.next_x, 32)
-    memcpy(session.generation_h, session.next_h, 32)
-    drop_rekey(session)
-    session.renewed_ns = now_ns
-    session.rekey_due_ns = now_ns + draw(session, session.times.rekey_ns * 4 // 5, session.times.rekey_ns * 6 // 5)
-    sooner(session, session.rekey_due_ns)
-
-
-cdef void enter_next(session_t *session, uint64_t now_ns) noexcept nogil:
-    """Behind a record that held EPOCH or REKEY_DONE."""
-    if session.is_last == FRAME_EPOCH:
-        record_end_epoch(&session.rx)
-    else:
-        record_renew(&session.rx, session.keys.next_x, DIRECTION_R2I if session.role == 0 else DIRECTION_I2R, now_ns)
-        session.rekey.rx_waits = 0
-        rekey_finish(session, now_ns)
-    session.is_last = 0
 
 
 # Input
@@ -730,6 +550,12 @@ cdef int on_notice(session_t *session, frame_t *frame) noexcept nogil:
     return E_KIND if session.kind == HANDSHAKE_NK else OK
 
 
+cdef int on_rekey(session_t *session, frame_t *frame, uint64_t now_ns) noexcept nogil:
+    cdef int rc = rekey_frame(&session.rekey, frame.type, frame.data, frame.len, now_ns)
+    sooner(session, rekey_deadline_ns(&session.rekey))
+    return rc
+
+
 cdef int on_frame(session_t *session, frame_t *frame, uint64_t now_ns) noexcept nogil:
     cdef uint64_t type = frame.type
     cdef int rc
@@ -737,7 +563,7 @@ cdef int on_frame(session_t *session, frame_t *frame, uint64_t now_ns) noexcept 
         return E_STATE
     if type == FRAME_PADDING:
         return OK
-    if session.is_last and not (session.is_last == FRAME_REKEY2 and type == FRAME_REKEY_DONE):
+    if not rekey_may_follow(&session.rekey, type):
         return E_STATE
     if type == FRAME_DATA or type == FRAME_DATA_FIN or type == FRAME_ACCEPT:
         return mux_frame(&session.mux, frame, now_ns)
@@ -748,13 +574,8 @@ cdef int on_frame(session_t *session, frame_t *frame, uint64_t now_ns) noexcept 
         session.is_remote = 1
         end(session, SESSION_ON_CLOSED, now_ns)
         return OK
-    if type == FRAME_EPOCH:
-        session.is_last = FRAME_EPOCH
-        return OK
-    if type == FRAME_REKEY2:
-        return on_rekey2(session, frame, now_ns)
-    if type == FRAME_REKEY_DONE:
-        return on_rekey_done(session, now_ns)
+    if type == FRAME_EPOCH or type == FRAME_REKEY2 or type == FRAME_REKEY_DONE:
+        return on_rekey(session, frame, now_ns)
     if type == FRAME_COVER or type >= FRAME_GREASE:
         return OK
     rc = count_rate(session, type, now_ns)
@@ -763,7 +584,7 @@ cdef int on_frame(session_t *session, frame_t *frame, uint64_t now_ns) noexcept 
     if type == FRAME_PING or type == FRAME_PONG:
         return on_ping(session, frame, now_ns)
     if type == FRAME_REKEY1:
-        return on_rekey1(session, frame, now_ns)
+        return on_rekey(session, frame, now_ns)
     if type == FRAME_OPEN or type == FRAME_CREDIT or type == FRAME_SESSION_CREDIT or type == FRAME_RESET:
         return mux_frame(&session.mux, frame, now_ns)
     return on_notice(session, frame)
@@ -784,12 +605,15 @@ cdef void on_record(session_t *session, uint8_t *inner, size_t len, uint64_t now
         if rc < 0:
             fail(session, rc, now_ns)
             return
-    if session.is_last == FRAME_REKEY2 and session.state < SESSION_CLOSING:
-        fail(session, E_STATE, now_ns)      # the answer is one record: REKEY2, REKEY_DONE
-    elif session.is_last and session.state < SESSION_CLOSING:
-        enter_next(session, now_ns)
-    if session.state < SESSION_CLOSING and mux_has_output(&session.mux):
-        session.carrier.wake(session, now_ns)
+    if session.state >= SESSION_CLOSING:
+        return
+    if session.rekey.last:
+        rc = rekey_record_end(&session.rekey, now_ns)
+        if rc < 0:
+            fail(session, rc, now_ns)
+            return
+        sooner(session, rekey_deadline_ns(&session.rekey))
+    session_wake(session, now_ns)
 
 
 cdef int feed_stash(session_t *session, uint8_t *data, size_t len, uint64_t now_ns) noexcept nogil:
@@ -945,29 +769,13 @@ cdef void tick_alive(session_t *session, uint64_t now_ns) noexcept nogil:
 
 
 cdef void tick_keys(session_t *session, uint64_t now_ns) noexcept nogil:
-    if session.tx.epoch_records:
-        if now_ns >= session.tx.epoch_start_ns + session.times.epoch_ns:
-            session.epoch_due = 1
-            session.carrier.wake(session, now_ns)
-        else:
-            sooner(session, session.tx.epoch_start_ns + session.times.epoch_ns)
-    if session.rekey is not NULL:
-        if session.rekey.asked_ns:
-            if now_ns >= session.rekey.asked_ns + session.times.rekey_answer_ns:
-                session_close(session, REASON_REKEY, now_ns)
-                return
-            sooner(session, session.rekey.asked_ns + session.times.rekey_answer_ns)
-    elif now_ns >= session.rekey_due_ns or session.tx.seq >= REKEY_RECORDS or session.tx.generation_len >= REKEY_LEN:
-        if session.tx.seq + session.rx.seq > 0 and session.state == SESSION_OPEN:
-            if rekey_start(session, now_ns) < 0:
-                session_close(session, REASON_MEMORY, now_ns)
-                return
-        session.rekey_due_ns = now_ns + session.times.rekey_ns
-    else:
-        sooner(session, session.rekey_due_ns)
-    if session.tx.seq >= RECORDS_MAX or (now_ns - session.renewed_ns >= REKEY_REJECT_NS + session.times.rekey_ns * 2
-                                         and session.tx.epoch_records):
-        session_close(session, REASON_REKEY, now_ns)
+    cdef int rc = rekey_tick(&session.rekey, now_ns)
+    if rc < 0:
+        session_close(session, REASON_MEMORY if rc == E_MEMORY else REASON_REKEY, now_ns)
+        return
+    sooner(session, rekey_deadline_ns(&session.rekey))
+    if rekey_is_pending(&session.rekey):
+        session.carrier.wake(session, now_ns)
 
 
 cdef void session_tick(session_t *session, uint64_t now_ns) noexcept nogil:
