@@ -30,7 +30,7 @@ _OUTCOMES = {
 _GUARD = (
     "accepted", "refused_accept_rate", "refused_score", "refused_half_open", "handshakes", "refused_replay",
     "refused_address_rate", "refused_network_rate", "refused_node_rate", "replay_full", "sinks_full", "sessions_full",
-    "peers_denied", "relays_denied", "targets_denied", "targets_rate",
+    "peers_denied", "relays_denied", "targets_denied", "targets_rate", "pipes_rate",
 )  # fmt: skip
 
 
@@ -55,7 +55,7 @@ def status_make(
         memory_bytes=core["pool_taken_len"] + core["plain_len"],
         locked_bytes=core["n_secret_slots"] * _SECRET_SLOT_LEN,
         is_locked=core["is_locked"],
-        clock_skew_s=None,
+        clock_skew_s=core["clock_skew_s"],
     )
 
 

@@ -5,7 +5,7 @@ A channel is a link (over a connection of the transport) or a layer (in a stream
 their carriers, timers, birth and end; what a session's events mean is decided above, by the functions in `engine_t.session_hooks`,
 `mux_hooks` and `admit`. An ended channel keeps its memory until `channels_sweep`.
 """
-from libc.stdint cimport uint8_t, uint16_t, uint32_t, uint64_t
+from libc.stdint cimport int64_t, uint8_t, uint16_t, uint32_t, uint64_t
 
 from .flow cimport flow_t, outbox_t
 from .guard cimport bucket_t, guard_t
@@ -21,6 +21,7 @@ from .wire cimport address_t
 cdef enum:
     HOPS_MAX = 8                # relays and target of a circuit
     LINK_OUT_MAX = 262144       # sealed bytes of a link that may wait for the kernel
+    SKEWS_KEPT = 16             # what the last peers dialled said of our clock
 
 cdef enum channel_kind_t:
     CHANNEL_LINK = 0            # over a transport connection
@@ -97,6 +98,9 @@ ctypedef struct engine_config_t:
     uint32_t max_streams        # that a peer may open per session
     uint32_t max_pipes
     uint32_t max_sessions
+    uint32_t control_frames     # that a peer may send per second
+    uint64_t sink_min_ns        # a sink shuts after a time drawn between the two
+    uint64_t sink_max_ns
     uint64_t max_message
     uint64_t relay_memory_len
     uint8_t padding
@@ -130,6 +134,8 @@ ctypedef struct engine_t:
     uint64_t n_links_up         # sessions that became ready
     uint64_t n_bytes_in
     uint64_t n_bytes_out
+    int64_t skews_s[16]         # SKEWS_KEPT, newest over oldest
+    uint32_t n_skews            # ever noted
     uint8_t is_stopping
     uint8_t is_stopped
 
@@ -148,7 +154,8 @@ cdef void channel_feed(channel_t *channel, uint8_t *data, size_t len, uint64_t n
 cdef void channel_flush(channel_t *channel, uint64_t now_ns) noexcept nogil            # a link's output to the transport
 cdef void channel_mark(channel_t *channel) noexcept nogil       # has output
 cdef void channel_arm(channel_t *channel) noexcept nogil        # its deadline into the timers
-cdef void channel_close(channel_t *channel, uint64_t now_ns) noexcept nogil            # its carrier: what is sealed goes out, then FIN
+cdef void channel_close(channel_t *channel, uint64_t now_ns) noexcept nogil
+    # its carrier: what is sealed goes out, then FIN; one that was dialled and never answered is dropped
 cdef void channel_end(channel_t *channel, uint64_t now_ns) noexcept nogil              # off all lists; its carrier is closed or lost
 cdef void channel_forget(channel_t *channel) noexcept nogil     # out of the table of links
 cdef void channel_admitted(channel_t *channel) noexcept nogil   # no longer half open

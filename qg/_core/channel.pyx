@@ -132,6 +132,7 @@ cdef channel_t *channel_create(engine_t *engine, int kind, const carrier_t *carr
     channel.session.hello.max_service_streams = engine.config.max_streams
     channel.session.hello.max_message = engine.config.max_message
     memcpy(channel.session.hello.instance, engine.config.instance, 8)
+    channel.session.rate_limit = engine.config.control_frames
     if kind == CHANNEL_LINK:
         channel.session.hello.max_pipes = engine.config.max_pipes
     channel.next = engine.all
@@ -193,9 +194,12 @@ cdef void channel_close(channel_t *channel, uint64_t now_ns) noexcept nogil:
     cdef uint32_t n_own = 0
     if conn is not NULL:
         channel.conn = NULL
-        if channel.out.len:
-            engine.transport.write(engine.transport.ctx, conn, &channel.out)
-        engine.transport.close(engine.transport.ctx, conn)
+        if channel.session.role == 0 and channel.session.n_bytes_in == 0:
+            engine.transport.abort(engine.transport.ctx, conn)  # it has not said a word: no FIN of it to wait for
+        else:
+            if channel.out.len:
+                engine.transport.write(engine.transport.ctx, conn, &channel.out)
+            engine.transport.close(engine.transport.ctx, conn)
     if stream is not NULL:
         channel.stream = NULL
         channel.session.carrier_ctx = NULL
@@ -372,7 +376,7 @@ cdef channel_t *channel_accept(engine_t *engine, void *conn, const address_t *re
     channel.conn = conn
     channel.remote = remote[0]
     channel.accept_ns = now_ns
-    channel.sink_ns = now_ns + draw(engine, 30000, 90000) * 1000000
+    channel.sink_ns = now_ns + draw(engine, engine.config.sink_min_ns, engine.config.sink_max_ns)
     if engine.config.accepts_xx:
         kinds |= 1 << HANDSHAKE_XX
     if session_listen(&channel.session, &engine.ctx, kinds, LAYER_NONE, now_ns) < 0:

@@ -10,10 +10,6 @@ from .channel cimport channel_t, engine_t, path_t
 from .mux cimport stream_t
 from .wire cimport frame_t
 
-cdef enum:
-    PIPES_PER_S = 50            # pipes and relay streams that one link may open
-    PIPES_BURST = 200
-
 cdef void report_peer(channel_t *channel, uint64_t request) noexcept nogil     # PEER_UP
 
 # The relay's side

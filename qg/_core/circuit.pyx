@@ -7,7 +7,7 @@ from .channel cimport (
     CHANNEL_LAYER, CHANNEL_LINK, HOPS_MAX, channel_arm, channel_dial, channel_layer, channel_t, draw, engine_t, find_dialling,
     find_link, has_id, hop_t, is_own_key, path_t, stream_drain)
 from .flow cimport EVENT_CONNECT_FAILED, EVENT_PEER_UP, event_t, outbox_put
-from .guard cimport bucket_take, guard_allows_relay, guard_allows_target, guard_target_take
+from .guard cimport guard_allows_relay, guard_allows_target, guard_pipe_take, guard_target_take
 from .handshake cimport HANDSHAKE_NK, HANDSHAKE_XK
 from .heap cimport heap_set
 from .memory cimport mem_give, mem_take
@@ -16,7 +16,7 @@ from .relay cimport SPLICE_WAITS, relay_join, relay_open, relay_refuse, splice_t
 from .secret cimport secret_give
 from .session cimport LAYER_SOURCE, SESSION_OPEN, session_close, session_connect, session_drop
 from .status cimport (
-    E_IDENTITY, LAYER_OVERHEAD, OK, REASON_BUSY, REASON_CANCELLED, REASON_HOPS, REASON_LIMIT, REASON_MEMORY, REASON_PROTOCOL,
+    E_IDENTITY, LAYER_OVERHEAD, OK, REASON_BUSY, REASON_CANCELLED, REASON_HOPS, REASON_LIMIT, REASON_MEMORY,
     REASON_REFUSED, REASON_SHUTDOWN, REASON_UNREACHABLE, WINDOW_MIN)
 from .wire cimport PRIORITY_NORMAL, STREAM_PIPE, STREAM_RELAY, address_t, frame_t, open_relay_parse, open_relay_put, open_relay_t
 
@@ -76,8 +76,7 @@ cdef int circuit_extend(channel_t *layer, stream_t *stream, const frame_t *frame
     cdef channel_t *link
     cdef splice_t *splice
     cdef int reason = OK
-    if open_relay_parse(&target, frame.data, frame.len) < 0:
-        return -REASON_PROTOCOL
+    open_relay_parse(&target, frame.data, frame.len)        # the frame was checked when it was read
     if layer.parent is NULL or layer.stream is NULL:
         return -REASON_UNREACHABLE
     splice = relay_open(&engine.relay, stream, now_ns)
@@ -87,7 +86,7 @@ cdef int circuit_extend(channel_t *layer, stream_t *stream, const frame_t *frame
     memcpy(splice.peer_id, target.peer_id, 32)
     splice.hops_left = <uint8_t>onward_hops(engine, layer.stream.hops_left)
     circuits_arm(engine, splice.due_ns)
-    if bucket_take(&layer.parent.pipes, PIPES_PER_S, PIPES_BURST, now_ns) < 0:
+    if guard_pipe_take(engine.guard, &layer.parent.pipes, now_ns) < 0:
         reason = REASON_LIMIT
     elif not engine.config.relays or not guard_allows_relay(engine.guard, layer.parent.session.peer_id):
         reason = REASON_REFUSED

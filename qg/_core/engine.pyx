@@ -4,18 +4,18 @@ from libc.stdint cimport int64_t, uint8_t, uint64_t
 from libc.string cimport memcmp, memcpy, memset
 
 from .channel cimport (
-    CHANNEL_DIALLING, CHANNEL_ENDED, CHANNEL_LINK, CHANNEL_LIVE, CHANNEL_SINK, CHANNEL_SINK_SHUT, channel_accept, channel_admitted,
+    CHANNEL_DIALLING, CHANNEL_ENDED, CHANNEL_LINK, CHANNEL_LIVE, CHANNEL_SINK, CHANNEL_SINK_SHUT, SKEWS_KEPT, channel_accept, channel_admitted,
     channel_arm, channel_close, channel_end, channel_feed, channel_flush, channel_forget, channel_layer, channel_mark, channel_t,
     channels_sweep, draw, engine_config_t, engine_t, find_link, has_id, stream_drain)
 from .circuit cimport (
-    PIPES_BURST, PIPES_PER_S, circuit_extend, circuits_arm, circuits_join, circuits_refuse, path_free, paths_continue,
+    circuit_extend, circuits_arm, circuits_join, circuits_refuse, path_free, paths_continue,
     paths_failed, paths_request, report_peer)
 from .flow cimport (
     FLOWS_WAITING_MAX, EVENT_PEER_DOWN, EVENT_PONG, EVENT_STOPPED, EVENT_STREAM_RESET, event_t, flow_announce, flow_bind, flow_create, flow_open,
     flow_t, outbox_clear, outbox_init, outbox_put, outbox_put_late, outbox_t)
 from .guard cimport (
-    PENALTY_ENVELOPE, PENALTY_HANDSHAKE, PENALTY_LIMIT, PENALTY_REPLAY, PENALTY_VIOLATION, bucket_take, guard_accept, guard_allows,
-    guard_half_open_begin, guard_handshake, guard_penalise, guard_session_begin, guard_sink_begin, guard_t)
+    PENALTY_ENVELOPE, PENALTY_HANDSHAKE, PENALTY_LIMIT, PENALTY_REPLAY, PENALTY_VIOLATION, guard_accept, guard_allows,
+    guard_half_open_begin, guard_handshake, guard_penalise, guard_pipe_take, guard_session_begin, guard_sink_begin, guard_t)
 from .handshake cimport HANDSHAKE_NK, HANDSHAKE_XK, STAGE_ADMIT_M1, handshake_t, party_init
 from .heap cimport heap_clear, heap_drop, heap_first, heap_init, heap_node_t
 from .memory cimport pool_t
@@ -80,7 +80,7 @@ cdef int open_pipe(channel_t *channel, stream_t *stream, uint64_t now_ns) noexce
     cdef channel_t *layer
     if stream.hops_left < 1 or stream.hops_left > 8:
         return -REASON_HOPS
-    if bucket_take(&channel.pipes, PIPES_PER_S, PIPES_BURST, now_ns) < 0:
+    if guard_pipe_take(channel.engine.guard, &channel.pipes, now_ns) < 0:
         return -REASON_LIMIT
     layer = channel_layer(channel, stream)
     if layer is NULL:
@@ -216,9 +216,16 @@ cdef void know_link(channel_t *channel, uint64_t now_ns) noexcept nogil:
         channel.is_known = 1
 
 
+cdef inline void note_skew(engine_t *engine, int64_t skew_s) noexcept nogil:
+    engine.skews_s[engine.n_skews % SKEWS_KEPT] = skew_s
+    engine.n_skews += 1
+
+
 cdef void on_ready(channel_t *channel, uint64_t now_ns) noexcept nogil:
     channel_admitted(channel)
     channel.engine.n_links_up += 1
+    if channel.session.role == 0:
+        note_skew(channel.engine, channel.session.clock_skew_s)
     if channel.session.kind == HANDSHAKE_NK:
         paths_continue(channel, now_ns)
         return

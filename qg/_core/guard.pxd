@@ -53,7 +53,8 @@ cdef enum:                      # outcomes: index of guard_t.counts
     GUARD_RELAY_DENIED = 13
     GUARD_TARGET_DENIED = 14
     GUARD_TARGET_RATE = 15
-    N_GUARD_COUNTS = 16
+    GUARD_PIPE_RATE = 16        # pipes and relay streams of one link
+    N_GUARD_COUNTS = 17
 
 ctypedef struct guard_limits_t: # named as in the configuration's [limits]
     uint32_t accepts_per_s              # per address
@@ -67,7 +68,7 @@ ctypedef struct guard_limits_t: # named as in the configuration's [limits]
     uint32_t sinks
     uint32_t sessions
     uint32_t network_sessions           # per network
-    uint32_t pipes_per_s                # per link; the engine's bucket
+    uint32_t pipes_per_s                # pipes and relay streams that one link may open
     uint32_t pipes_burst
     uint32_t targets_per_s              # new relay targets per neighbour
     uint32_t targets_burst
@@ -130,7 +131,7 @@ ctypedef struct guard_t:
     uint64_t n_half_open        # atomic, written by the worker
     uint64_t n_sinks            # atomic, written by the worker
     uint64_t n_sessions         # atomic, written by the worker
-    uint64_t counts[16]         # by outcome, atomic, written by the worker
+    uint64_t counts[17]         # by outcome, atomic, written by the worker
     uint64_t penalties[5]       # by penalty, atomic, written by the worker
 
 cdef int bucket_take(bucket_t *bucket, uint32_t rate_per_s, uint32_t burst, uint64_t now_ns) noexcept nogil
@@ -179,3 +180,5 @@ cdef bint guard_allows_relay(guard_t *guard, const uint8_t *peer_id32) noexcept 
 cdef bint guard_allows_target(guard_t *guard, const address_t *target) noexcept nogil   # address and port
 cdef int guard_target_take(guard_t *guard, const uint8_t *peer_id32, uint64_t now_ns) noexcept nogil
     # before a new target is dialled for this neighbour: OK, E_RATE, E_MEMORY
+cdef int guard_pipe_take(guard_t *guard, bucket_t *link, uint64_t now_ns) noexcept nogil
+    # a pipe or relay stream that a peer opens; `link`: the bucket of its link. OK, E_RATE

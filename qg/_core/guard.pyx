@@ -576,12 +576,18 @@ cdef int guard_target_take(guard_t *guard, const uint8_t *peer_id32, uint64_t no
     return OK
 
 
+cdef int guard_pipe_take(guard_t *guard, bucket_t *link, uint64_t now_ns) noexcept nogil:
+    if bucket_take(link, guard.limits.pipes_per_s, guard.limits.pipes_burst, now_ns) < 0:
+        return answer(guard, GUARD_PIPE_RATE, E_RATE)
+    return OK
+
+
 # --- owner ---
 
 COUNT_NAMES = (
     "accepted", "accept_rate", "refused", "half_open_full", "admitted", "replay", "address_rate", "network_rate",
     "node_rate", "replay_full", "sinks_full", "sessions_full", "peer_denied", "relay_denied", "target_denied",
-    "target_rate",
+    "target_rate", "pipe_rate",
 )
 
 

@@ -13,7 +13,7 @@ from libc.stdlib cimport calloc, free, malloc
 from libc.string cimport memcpy, memset
 
 from .cert cimport cert_cache_init, cert_entry_t
-from .channel cimport HOPS_MAX, engine_config_t, engine_t, hop_t
+from .channel cimport HOPS_MAX, SKEWS_KEPT, engine_config_t, engine_t, hop_t
 from .crypto cimport SUITE_CHACHA20_POLY1305, crypto_init, crypto_random, crypto_suites
 from .engine cimport engine_init
 from .envelope cimport network_derive
@@ -21,7 +21,7 @@ from .flow cimport (
     EVENT_CONNECT_FAILED, EVENT_LISTENING, EVENT_PEER_DOWN, EVENT_PEER_UP, EVENT_PONG, EVENT_STOPPED, EVENT_STREAM_ACCEPTED,
     EVENT_STREAM_DATA, EVENT_STREAM_DONE, EVENT_STREAM_FIN, EVENT_STREAM_OPEN, EVENT_STREAM_RESET, EVENT_STREAM_SENT, event_t)
 from .guard cimport (
-    ACCESS_ANYONE, ACCESS_LISTED, ACCESS_NONE, PORTS_MAX, PREFIXES_MAX, access_t, guard_access_build, guard_access_free,
+    ACCESS_ANYONE, ACCESS_LISTED, ACCESS_NONE, N_GUARD_COUNTS, PORTS_MAX, PREFIXES_MAX, access_t, guard_access_build, guard_access_free,
     guard_access_swap, guard_init, guard_limits_t, guard_ports_set, guard_t, prefix_list_add)
 from .handshake cimport local_t
 from .keyfile cimport KeyRing, NetworkSecret, ring_t
@@ -196,7 +196,11 @@ cdef class Runtime:
         limits.accepts_per_s = options.get("accepts_per_s", limits.accepts_per_s)
         limits.accepts_burst = options.get("accepts_burst", limits.accepts_burst)
         limits.handshakes_per_s = options.get("address_handshakes_per_s", limits.handshakes_per_s)
+        limits.handshakes_burst = options.get("address_handshakes_burst", limits.handshakes_burst)
         limits.network_handshakes_per_s = options.get("network_handshakes_per_s", limits.network_handshakes_per_s)
+        limits.network_handshakes_burst = options.get("network_handshakes_burst", limits.network_handshakes_burst)
+        limits.pipes_per_s = options.get("pipes_per_s", limits.pipes_per_s)
+        limits.pipes_burst = options.get("pipes_burst", limits.pipes_burst)
         limits.node_handshakes_per_s = options.get("handshakes_per_s", limits.node_handshakes_per_s)
 
     def _make_engine(self, dict options):
@@ -205,17 +209,20 @@ cdef class Runtime:
         cdef uint64_t second = SECOND_NS, mix
         crypto_random(NULL, <uint8_t *>&mix, 8)
         memset(&config, 0, sizeof(config))
-        config.times.handshake_ns = <uint64_t>(float(options.get("handshake_s", 30)) * 1e9)
-        config.times.first_head_ns = 10 * second
-        config.times.first_flight_ns = 15 * second
-        config.times.dead_peer_ns = <uint64_t>(float(options.get("dead_peer_s", 60)) * 1e9)
+        config.times.handshake_ns = ns_option(options, "handshake_s", 30)
+        config.times.first_head_ns = ns_option(options, "head_s", 10)
+        config.times.first_flight_ns = ns_option(options, "flight_s", 15)
+        config.times.dead_peer_ns = ns_option(options, "dead_peer_s", 60)
         config.times.ping_min_ns = config.times.dead_peer_ns // 4
         config.times.ping_max_ns = config.times.dead_peer_ns // 2
-        config.times.record_ns = 20 * second
-        config.times.keys.epoch_ns = <uint64_t>(float(options.get("epoch_s", 120)) * 1e9)
-        config.times.keys.rekey_ns = <uint64_t>(float(options.get("rekey_s", 600)) * 1e9)
+        config.times.record_ns = ns_option(options, "slow_record_s", 20)
+        config.times.keys.epoch_ns = ns_option(options, "epoch_s", 120)
+        config.times.keys.rekey_ns = ns_option(options, "rekey_s", 600)
         config.times.keys.answer_ns = 60 * second
         config.times.close_ns = 2 * second
+        config.sink_min_ns = ns_option(options, "sink_min_s", 30)
+        config.sink_max_ns = ns_option(options, "sink_max_s", 90)
+        config.control_frames = options.get("control_frames_per_s", 1000)
         config.window_max = options.get("stream_window_max", WINDOW_MAX)
         config.session_window_max = options.get("session_window_max", SESSION_WINDOW_MAX)
         config.max_streams = options.get("max_streams", 1024)
@@ -230,9 +237,9 @@ cdef class Runtime:
         crypto_random(NULL, config.instance, 8)
         if engine_init(&worker.engine, &worker.pool, &worker.guard, &config, mix) < 0:
             raise MemoryError
-        worker.engine.relay.idle_ns = <uint64_t>(float(options.get("relay_idle_s", 300)) * 1e9)
-        worker.engine.relay.build_ns = <uint64_t>(float(options.get("relay_build_s", 15)) * 1e9)
-        worker.engine.relay.life_ns = <uint64_t>(float(options.get("relay_life_s", 86400)) * 1e9)
+        worker.engine.relay.idle_ns = ns_option(options, "relay_idle_s", 300)
+        worker.engine.relay.build_ns = ns_option(options, "relay_build_s", 15)
+        worker.engine.relay.life_ns = ns_option(options, "relay_life_s", 86400)
         worker.engine.ctx.party.secrets = &worker.secrets
         worker.engine.ctx.party.local = worker.local
         worker.engine.ctx.party.certs = &worker.certs
@@ -538,6 +545,7 @@ cdef class Runtime:
         cdef worker_t *worker = self.worker
         cdef engine_t *engine = &worker.engine
         cdef dict by_status = {}
+        cdef list skews = sorted([engine.skews_s[i] for i in range(min(engine.n_skews, <uint32_t>SKEWS_KEPT))])
         cdef int i
         for i in range(64):
             if engine.ctx.n_status[i]:
@@ -549,12 +557,13 @@ cdef class Runtime:
             "stream_out_len": engine.outbox.n_bytes_out, "relayed_len": engine.relay.n_bytes, "relay_held_len": engine.relay.held,
             "n_relay_direct": engine.relay.n_direct, "n_relay_held": engine.relay.n_held,
             "n_relay_memory_resets": engine.relay.n_memory_resets,
-            "by_status": by_status, "guard_counts": [worker.guard.counts[i] for i in range(16)],
+            "by_status": by_status, "guard_counts": [worker.guard.counts[i] for i in range(N_GUARD_COUNTS)],
             "pool_taken_len": worker.pool.taken_len, "pool_held_len": worker.pool.held_len, "plain_len": worker.pool.plain_len,
             "n_blocks": worker.pool.n_taken, "n_secret_slots": worker.secrets.n_taken, "is_locked": bool(worker.secrets.is_locked),
             "n_accepted": worker.tcp.n_accepted, "n_accept_errors": worker.tcp.n_accept_errors, "n_conns": worker.tcp.n_conns,
             "n_commands": worker.n_commands, "n_signals": worker.n_signals, "n_flows": engine.outbox.flows.len,
             "replay_floor_s": self.replay.floor_s, "n_border_blocks": self.border.n_taken,
+            "clock_skew_s": float(skews[len(skews) // 2]) if skews else None, "n_lingering": worker.tcp.n_lingering,
             "loop_cpu_ns": loop_cpu_ns(&worker.loop) if worker.is_loop_ready else 0,
         }
 
@@ -565,6 +574,10 @@ def own_networks():
     cdef int i, n = interfaces_list(found, INTERFACES_MAX)
     networks = {((<char *>found[i].ip)[:found[i].ip_len], found[i].n_bits) for i in range(n)}
     return sorted(networks, key=lambda network: (network[1], network[0]))[:PREFIXES_MAX]
+
+
+cdef uint64_t ns_option(dict options, str name, default_s) except? 0:
+    return <uint64_t>(float(options.get(name, default_s)) * 1e9)
 
 
 cdef int clear_fd(int fd) except -1:

@@ -107,6 +107,7 @@ ctypedef struct session_t:
     uint64_t second_ns          # start of the control frame count
     uint64_t out_mark           # n_bytes_out when the count before this one began: credit comes after what it is for
     uint64_t out_next           # n_bytes_out when the count began
+    int64_t clock_skew_s        # dialled: the peer's clock minus ours, when its answer came
     uint64_t n_bytes_in         # carrier bytes
     uint64_t n_bytes_out
     uint32_t n_control          # frames of the limited kinds in this second

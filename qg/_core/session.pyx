@@ -268,6 +268,8 @@ cdef int keyed(session_t *session, uint64_t now_ns) noexcept nogil:
     session.kind = hs.kind
     memcpy(session.peer_id, hs.peer_id, 32)
     memcpy(session.peer_link_key, hs.peer_link_key, 32)
+    if session.role == 0:
+        session.clock_skew_s = <int64_t>(hs.responder_time_s - unix_s(session, now_ns))
     session.state = SESSION_KEYED
     session.is_mute = session.kind == HANDSHAKE_NK and session.role == 1
     session.padding = max(session.hello.padding, session.peer_hello.padding)    # the defaults hold until HELLO is read

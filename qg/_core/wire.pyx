@@ -87,6 +87,7 @@ cdef inline int take_counted(frame_t *frame, uint8_t *src, size_t len, size_t *a
 
 
 cdef int parse_open(frame_t *frame, uint8_t *src, size_t len, size_t *at) noexcept nogil:
+    cdef open_relay_t target
     cdef int rc = take_varint(src, len, at, &frame.id)
     if rc < 0:
         return rc
@@ -107,7 +108,7 @@ cdef int parse_open(frame_t *frame, uint8_t *src, size_t len, size_t *at) noexce
         return OK if frame.len >= 16 else E_FRAME
     if frame.kind == STREAM_PIPE:
         return OK if frame.len == 1 else E_FRAME
-    return OK
+    return open_relay_parse(&target, frame.data, frame.len)
 
 
 cdef int parse_reset(frame_t *frame, uint8_t *src, size_t len, size_t *at) noexcept nogil:

@@ -254,6 +254,16 @@ async def test_a_relay_says_why_it_does_not_extend():
         assert layer.end is None
 
 
+@pytest.mark.parametrize("spoil", [lambda body: body[:-1], lambda body: body + b"\0", lambda body: body[:64] + b"\0"])
+async def test_a_malformed_target_is_a_violation_and_ends_the_layer(spoil):
+    async with layer_at(relay_config) as (model, link, layer, relay, target):
+        layer.stream_open(frames.KIND_RELAY, spoil(target_body(target.node.address, target.node.id)))
+        await model.until(lambda: layer.end)
+        assert (layer.end, layer.end_reason) == ("fin", REASON["protocol"])
+        assert link.peer.end is None
+        assert relay.node.status().n_splices == 0
+
+
 async def test_a_node_refuses_the_kinds_of_streams_that_a_session_may_not_open():
     async with circuit() as made:
         body = target_body(made.target.node.address, made.target.node.id)
