@@ -7,13 +7,14 @@ next finds its own list dry. Blocks of a class are reused last in, first out, so
 from libc.stdint cimport uint8_t, uint32_t, uint64_t
 
 cdef enum:
-    N_BLOCK_CLASSES = 3
+    N_BLOCK_CLASSES = 4
     BLOCK_HEADROOM = 64         # free bytes before the payload of a fresh block: room for frame headers written later
 
 cdef enum block_class_t:
     BLOCK_SMALL = 0             # 2 KiB less the header: messages, handshakes
-    BLOCK_RECORD = 1            # one record, opened or sealed
-    BLOCK_LARGE = 2             # 64 KiB of payload with headroom and tailroom; four sealed records
+    BLOCK_MEDIUM = 1            # 4.5 KiB: a flight in a pipe
+    BLOCK_RECORD = 2            # one record, opened or sealed
+    BLOCK_LARGE = 3             # 64 KiB of payload with headroom and tailroom; four sealed records
 
 ctypedef struct block_t:
     block_t *next               # in a chain or a free list
@@ -29,11 +30,12 @@ ctypedef struct chain_t:
     block_t *head
     block_t *tail
     uint64_t len                # bytes in use in all blocks
+    uint64_t taken_len          # memory of the blocks, as the pool counts it
 
 ctypedef struct pool_t:
-    block_t *free_list[3]       # owner's free blocks by class
+    block_t *free_list[4]       # owner's free blocks by class
     void *remote                # atomic stack of blocks given back by other threads
-    uint32_t n_free[3]
+    uint32_t n_free[4]
     uint64_t n_taken            # blocks out, remote returns not yet counted
     uint64_t taken_len          # bytes of blocks out, as n_taken
     uint64_t held_len           # bytes of all blocks that exist
@@ -65,6 +67,9 @@ cdef void chain_drop(chain_t *chain, uint64_t len) noexcept nogil       # forget
 cdef void chain_clear(chain_t *chain) noexcept nogil                    # gives all blocks back
 cdef int chain_append(chain_t *chain, pool_t *pool, const uint8_t *src, uint64_t len, uint64_t now_ns) noexcept nogil
     # copies; fills the last block first; E_MEMORY leaves the chain as it was
+
+cdef int chain_copy(chain_t *chain, pool_t *pool, const uint8_t *src, uint64_t len, uint64_t now_ns) noexcept nogil
+    # the same into blocks of their own: what lies in the last one is not joined to it
 
 cdef void *mem_take(pool_t *pool, size_t len) noexcept nogil            # zeroed plain memory, accounted; NULL when there is none
 cdef void mem_give(pool_t *pool, void *memory, size_t len) noexcept nogil

@@ -11,7 +11,7 @@ from .sys cimport atomic_cas_ptr, atomic_exchange_ptr, atomic_load_ptr
 cdef enum:
     FREE_MAX_LEN = 4194304      # bytes kept on each free list; what is given back beyond it returns to the heap
 
-cdef uint32_t[3] CLASS_LEN = [2048, 18432, 67584]
+cdef uint32_t[4] CLASS_LEN = [2048, 4608, 18432, 67584]
 
 
 cdef inline uint32_t class_cap(int class_idx) noexcept nogil:
@@ -111,6 +111,8 @@ cdef void block_give_remote(block_t *block) noexcept nogil:
 cdef int block_class_for(uint64_t len) noexcept nogil:
     if len <= class_cap(BLOCK_SMALL) - BLOCK_HEADROOM:
         return BLOCK_SMALL
+    if len <= class_cap(BLOCK_MEDIUM) - BLOCK_HEADROOM:
+        return BLOCK_MEDIUM
     if len <= class_cap(BLOCK_RECORD) - BLOCK_HEADROOM:
         return BLOCK_RECORD
     return BLOCK_LARGE
@@ -124,6 +126,7 @@ cdef void chain_push(chain_t *chain, block_t *block) noexcept nogil:
         chain.tail.next = block
     chain.tail = block
     chain.len += block_len(block)
+    chain.taken_len += CLASS_LEN[block.class_idx]
 
 
 cdef block_t *chain_pop(chain_t *chain) noexcept nogil:
@@ -134,6 +137,7 @@ cdef block_t *chain_pop(chain_t *chain) noexcept nogil:
     if chain.head is NULL:
         chain.tail = NULL
     chain.len -= block_len(block)
+    chain.taken_len -= CLASS_LEN[block.class_idx]
     block.next = NULL
     return block
 
@@ -155,31 +159,37 @@ cdef void chain_clear(chain_t *chain) noexcept nogil:
         block_give(chain_pop(chain))
 
 
-cdef int chain_append(chain_t *chain, pool_t *pool, const uint8_t *src, uint64_t len, uint64_t now_ns) noexcept nogil:
+cdef int chain_copy(chain_t *chain, pool_t *pool, const uint8_t *src, uint64_t len, uint64_t now_ns) noexcept nogil:
     cdef chain_t fresh
     cdef block_t *block
-    cdef uint64_t in_tail = 0, n, left
+    cdef uint64_t n
     memset(&fresh, 0, sizeof(fresh))
-    if chain.tail is not NULL:
-        in_tail = min(len, <uint64_t>block_room(chain.tail))
-    left = len - in_tail
-    while left > 0:
-        block = block_take(pool, block_class_for(left))
+    while len > 0:
+        block = block_take(pool, block_class_for(len))
         if block is NULL:
             chain_clear(&fresh)
             return E_MEMORY
-        n = min(left, <uint64_t>block_room(block))
-        memcpy(block_start(block), src + (len - left), n)
+        n = min(len, <uint64_t>block_room(block))
+        memcpy(block_start(block), src, n)
         block.end += <uint32_t>n
         block.stamp_ns = now_ns
         chain_push(&fresh, block)
-        left -= n
-    if in_tail:
-        memmove(&chain.tail.data[0] + chain.tail.end, src, in_tail)     # src may lie in the tail block, behind its end
-        chain.tail.end += <uint32_t>in_tail
-        chain.len += in_tail
+        src += n
+        len -= n
     while fresh.head is not NULL:
         chain_push(chain, chain_pop(&fresh))
+    return OK
+
+
+cdef int chain_append(chain_t *chain, pool_t *pool, const uint8_t *src, uint64_t len, uint64_t now_ns) noexcept nogil:
+    cdef block_t *tail = chain.tail
+    cdef uint64_t in_tail = min(len, <uint64_t>block_room(tail)) if tail is not NULL else 0
+    if chain_copy(chain, pool, src + in_tail, len - in_tail, now_ns) < 0:
+        return E_MEMORY
+    if in_tail:
+        memmove(&tail.data[0] + tail.end, src, in_tail)     # src may lie in the tail block, behind its end
+        tail.end += <uint32_t>in_tail
+        chain.len += in_tail
     return OK
 
 

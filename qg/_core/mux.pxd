@@ -32,6 +32,7 @@ cdef enum stream_flag_t:
     FLAG_CREDIT_DUE = 64
     FLAG_ACCEPT_DUE = 128
     FLAG_SOURCE_READY = 256     # its sink has something to pull
+    FLAG_PACKED = 512           # the queue ends in bytes without borders
 
 cdef enum plan_kind_t:
     PLAN_NONE = 0
@@ -46,6 +47,7 @@ cdef enum:
     BULK_MIN = 1024             # payload from which a frame is sealed from its block instead of being packed
     QUANTUM = 16384             # bytes a stream may send before the next one of its class
     CONTROL_MAX = 65536         # bytes of control frames that may wait; above: E_FULL, the session closes
+    PACKED_MAX = 979            # bytes without borders that share a block: with a DATA head and one layer they fit a small record
     CLOSED_PIPES = 64           # closed pipes whose late DATA is known not to count for session credit
     GROW_NS = 100000000         # half a window used up within this time doubles the window
 
@@ -155,7 +157,10 @@ cdef void mux_session_grant(mux_t *mux, uint64_t now_ns) noexcept nogil
 cdef void stream_bind(stream_t *stream, void *owner, const sink_t *sink) noexcept nogil
 cdef int stream_accept(stream_t *stream, uint64_t credit) noexcept nogil        # credit: absolute offset given to the opener
 cdef void stream_write(stream_t *stream, chain_t *chain, uint64_t now_ns) noexcept nogil   # takes all blocks of the chain
-cdef int stream_copy(stream_t *stream, const uint8_t *src, size_t len, uint64_t now_ns) noexcept nogil  # copies to the queue; E_MEMORY
+cdef int stream_copy(stream_t *stream, const uint8_t *src, size_t len, uint64_t now_ns) noexcept nogil
+    # copies to the queue; on a pipe or relay stream the bytes keep their borders; E_MEMORY
+cdef int stream_pack(stream_t *stream, const uint8_t *src, size_t len, uint64_t now_ns) noexcept nogil
+    # copies to the queue of a pipe or relay stream, joined and cut so that small records come out full; E_MEMORY
 cdef void stream_finish(stream_t *stream, uint64_t now_ns) noexcept nogil       # FIN after what is queued
 cdef int stream_reset(stream_t *stream, int reason, uint64_t now_ns) noexcept nogil     # RESET to the peer, then gone
 cdef void stream_used(stream_t *stream, uint64_t len, uint64_t now_ns) noexcept nogil   # owner consumed; grants when half a window is due

@@ -4,15 +4,15 @@ from libc.stdint cimport uint8_t, uint16_t, uint32_t, uint64_t
 from libc.string cimport memcpy, memset
 
 from .memory cimport (
-    BLOCK_RECORD, BLOCK_SMALL, block_give, block_len, block_room, block_start, block_t, block_take, chain_append, chain_clear, chain_drop, chain_pop,
-    chain_push, chain_t, mem_give, mem_take, pool_t)
+    BLOCK_RECORD, BLOCK_SMALL, block_give, block_len, block_room, block_start, block_t, block_take, chain_append, chain_clear,
+    chain_copy, chain_drop, chain_pop, chain_push, chain_t, mem_give, mem_take, pool_t)
 from .status cimport (
-    E_CREDIT, E_FRAME, E_FULL, E_LONG, E_MEMORY, E_STATE, E_STREAM_ID, INITIAL_CREDIT_PIPE, INITIAL_CREDIT_SERVICE, OK,
-    OPEN_MAX, REASON_LIMIT, REASON_MEMORY, REASON_PROTOCOL, REASON_REFUSED, SESSION_WINDOW_MAX, SESSION_WINDOW_MIN, WINDOW_MAX, WINDOW_MIN)
+    E_CREDIT, E_FRAME, E_FULL, E_LONG, E_MEMORY, E_STATE, E_STREAM_ID, INITIAL_CREDIT_PIPE, INITIAL_CREDIT_SERVICE,
+    INNER_MAX, INNER_SMALL, LAYER_OVERHEAD, OK, OPEN_MAX, REASON_LIMIT, REASON_MEMORY, REASON_PROTOCOL, REASON_REFUSED, SESSION_WINDOW_MAX, SESSION_WINDOW_MIN, WINDOW_MAX, WINDOW_MIN)
 from .sys cimport load_be16, store_be16
 from .table cimport table_clear, table_drop, table_get, table_init, table_next, table_put
 from .wire cimport (
-    CONTROL_FRAME_MAX, FRAME_ACCEPT, FRAME_CREDIT, FRAME_DATA, FRAME_DATA_FIN, FRAME_OPEN, FRAME_RESET, FRAME_SESSION_CREDIT,
+    CONTROL_FRAME_MAX, DATA_HEAD_MAX, FRAME_ACCEPT, FRAME_CREDIT, FRAME_DATA, FRAME_DATA_FIN, FRAME_OPEN, FRAME_RESET, FRAME_SESSION_CREDIT,
     N_PRIORITIES, STREAM_MESSAGES, STREAM_PIPE, frame_put_data_head, frame_put_offset, frame_put_open, frame_put_reset,
     frame_put_session_credit, frame_t, hello_defaults, hello_t, varint_len)
 
@@ -348,6 +348,7 @@ cdef void stream_write(stream_t *stream, chain_t *chain, uint64_t now_ns) noexce
         return
     while chain.head is not NULL:
         chain_push(&stream.queue, chain_pop(chain))
+    stream.flags &= ~FLAG_PACKED
     stream_ready(stream, now_ns)
 
 
@@ -355,7 +356,29 @@ cdef int stream_copy(stream_t *stream, const uint8_t *src, size_t len, uint64_t 
     cdef int rc
     if stream.flags & (FLAG_DEAD | FLAG_FIN_QUEUED):
         return E_STATE
-    rc = chain_append(&stream.queue, stream.mux.pool, src, len, now_ns)
+    rc = chain_copy(&stream.queue, stream.mux.pool, src, len, now_ns)
+    if rc >= 0:
+        stream.flags &= ~FLAG_PACKED
+        stream_ready(stream, now_ns)
+    return rc
+
+
+cdef int stream_pack(stream_t *stream, const uint8_t *src, size_t len, uint64_t now_ns) noexcept nogil:
+    cdef size_t n
+    cdef int rc = OK
+    if stream.flags & (FLAG_DEAD | FLAG_FIN_QUEUED):
+        return E_STATE
+    while len > 0 and rc >= 0:
+        n = block_len(stream.queue.tail) if stream.flags & FLAG_PACKED and stream.queue.tail is not NULL else PACKED_MAX
+        if n < PACKED_MAX:
+            n = min(len, PACKED_MAX - n)
+            rc = chain_append(&stream.queue, stream.mux.pool, src, n, now_ns)
+        else:
+            n = min(len, <size_t>PACKED_MAX)
+            rc = chain_copy(&stream.queue, stream.mux.pool, src, n, now_ns)
+        stream.flags |= FLAG_PACKED
+        src += n
+        len -= n
     if rc >= 0:
         stream_ready(stream, now_ns)
     return rc
@@ -490,6 +513,14 @@ cdef void after_data(stream_t *stream, size_t len, uint64_t now_ns) noexcept nog
         finish_if_done(stream, now_ns)
 
 
+cdef inline size_t frame_most(const stream_t *stream, size_t room) noexcept nogil:
+    """Payload that a frame of at most `room` bytes of it may hold. What is spliced leaves in the pieces in which it came."""
+    cdef uint64_t most = stream.queue.len
+    if not is_service(stream) and stream.queue.head is not NULL:
+        most = block_len(stream.queue.head)
+    return min(min(<size_t>most, stream_room(stream)), room)
+
+
 cdef bint plan_bulk(plan_t *plan, stream_t *stream, size_t max_inner) noexcept nogil:
     """Plan one DATA frame that lies in the stream's first block, its header in the bytes before it."""
     cdef block_t *block = stream.queue.head
@@ -497,7 +528,7 @@ cdef bint plan_bulk(plan_t *plan, stream_t *stream, size_t max_inner) noexcept n
     cdef int head
     if block is NULL or block_len(block) < BULK_MIN:
         return False
-    len = min(min(<size_t>stream.queue.len, stream_room(stream)), max_inner - 3 - varint_len(stream.id))
+    len = frame_most(stream, max_inner - 3 - varint_len(stream.id))
     if len < BULK_MIN or len > block_len(block):
         return False                            # the end of a block is packed with what follows it
     head = 1 + varint_len(stream.id) + varint_len(len)
@@ -530,7 +561,7 @@ cdef size_t copy_frame(stream_t *stream, uint8_t *dst, size_t room, uint64_t now
     cdef int head
     if room <= overhead:
         return 0
-    len = min(min(<size_t>stream.queue.len, stream_room(stream)), room - overhead)
+    len = frame_most(stream, room - overhead)
     head = frame_put_data_head(dst, stream.id, len, FRAME_DATA_FIN if sends_fin(stream, len) else FRAME_DATA)
     copy_payload(stream, dst + head, len)
     after_data(stream, len, now_ns)
@@ -568,13 +599,19 @@ cdef int mux_plan(mux_t *mux, plan_t *plan, uint8_t *scratch, size_t max_inner, 
                 return plan_copied(plan, scratch, at)
             if at == 0 and plan_bulk(plan, stream, max_inner):
                 return PLAN_BULK
-            if not is_service(stream):
-                plan.carries_pipe = 1
+            if at > 0 and not joins(stream, at):
+                return plan_copied(plan, scratch, at)
+            plan.carries_pipe |= not is_service(stream)
             n = copy_frame(stream, scratch + at, max_inner - at, now_ns)
             if n == 0:
                 return plan_copied(plan, scratch, at)
             at += n
     return plan_copied(plan, scratch, at)
+
+
+cdef inline bint joins(const stream_t *stream, size_t at) noexcept nogil:
+    """May the stream's next frame stand behind `at` bytes? A piece of what is spliced only where a small record holds both."""
+    return is_service(stream) or at + DATA_HEAD_MAX + frame_most(stream, INNER_MAX) <= INNER_SMALL - LAYER_OVERHEAD
 
 
 cdef int plan_copied(plan_t *plan, uint8_t *scratch, size_t at) noexcept nogil:

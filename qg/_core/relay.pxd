@@ -23,13 +23,14 @@ ctypedef struct splice_t:
     chain_t early               # what the source sent before the join: at most INITIAL_CREDIT_PIPE
     splice_t *next
     splice_t *prev
-    uint64_t held               # bytes on both queues and in `early`
+    uint64_t held               # memory of both queues and of `early`
     uint64_t used_ns            # last time a byte passed
     uint64_t start_ns
     uint64_t due_ns             # SPLICE_WAITS: give up; SPLICE_REFUSED: send the RESET
     uint8_t state
     uint8_t reason
     uint8_t hops_left           # for the onward pipe
+    uint8_t n_odd               # pieces of a size that no source makes often, up to ODD_MAX
     uint8_t is_credit_held      # credit of both sides waits until nothing is held
     uint8_t link_key[32]        # of the next node
     uint8_t peer_id[32]
@@ -39,14 +40,14 @@ ctypedef struct relay_t:
     splice_t *splices           # all, newest first
     splice_t *ended             # to be freed by relay_sweep
     uint32_t n_splices
-    uint64_t held               # bytes of all splices
+    uint64_t held               # memory of all splices, in blocks as the pool counts them
     uint64_t held_max           # budget
     uint64_t idle_ns
     uint64_t life_ns
     uint64_t build_ns
     uint64_t n_bytes            # payload passed on, both directions
-    uint64_t n_direct           # frames that went out without being held
-    uint64_t n_held             # frames that were held
+    uint64_t n_direct           # pieces that went out without being held
+    uint64_t n_held             # pieces that were held, or packed
     uint64_t n_joined           # splices that carried a circuit
     uint64_t n_memory_resets
 

@@ -3,10 +3,11 @@
 from libc.stdint cimport uint8_t, uint32_t, uint64_t
 from libc.string cimport memset
 
-from .memory cimport chain_append, chain_clear, chain_t, mem_give, mem_take, pool_t
+from .memory cimport chain_append, chain_clear, chain_copy, chain_t, mem_give, mem_take, pool_t
 from .mux cimport (
-    BULK_MIN, FLAG_DEAD, FLAG_FIN_QUEUED, FLAG_FIN_RECEIVED, STREAM_ACCEPTED, STREAM_CREDIT, STREAM_FIN, STREAM_GONE, STREAM_RESET,
-    STREAM_SENT, sink_t, stream_accept, stream_bind, stream_copy, stream_finish, stream_grant, stream_reset, stream_t, stream_write)
+    FLAG_DEAD, FLAG_FIN_QUEUED, FLAG_FIN_RECEIVED, STREAM_ACCEPTED, STREAM_CREDIT, STREAM_FIN, STREAM_GONE, STREAM_RESET,
+    STREAM_SENT, sink_t, stream_accept, stream_bind, stream_copy, stream_finish, stream_grant, stream_pack, stream_reset,
+    stream_t, stream_write)
 from .session cimport session_send_data, session_t, session_wake
 from .status cimport (
     E_CREDIT, E_MEMORY, INITIAL_CREDIT_PIPE, OK, REASON_BUSY, REASON_HOPS, REASON_IDLE, REASON_LIMIT, REASON_MEMORY, REASON_NONE,
@@ -14,6 +15,11 @@ from .status cimport (
 
 cdef enum:
     CREDIT_STEP = 4096          # credit is passed on in steps of at least this while the sender has as much left
+
+    PIECE_MIN = 256             # a quarter of a small record; what comes in smaller pieces is packed
+    PIECE_SMALL = 1013          # a piece up to here fits a small record
+    PIECE_LARGE = 4096          # a quarter of a large one
+    ODD_MAX = 8                 # pieces between the two that keep their borders: flights, and what early credit was left
 
 cdef uint64_t NEVER = <uint64_t>0xFFFFFFFFFFFFFFFF
 cdef uint64_t SCAN_NS = <uint64_t>5 * 1000000000       # how often idle circuits are looked for
@@ -141,11 +147,11 @@ cdef void release_credit(splice_t *splice, uint64_t now_ns) noexcept nogil:
 # Budget
 
 cdef inline void count_held(splice_t *splice) noexcept nogil:
-    cdef uint64_t held = splice.early.len
+    cdef uint64_t held = splice.early.taken_len
     if splice.near is not NULL:
-        held += splice.near.queue.len
+        held += splice.near.queue.taken_len
     if splice.far is not NULL:
-        held += splice.far.queue.len
+        held += splice.far.queue.taken_len
     splice.relay.held += held - splice.held
     splice.held = held
 
@@ -183,30 +189,49 @@ cdef int hold_early(splice_t *splice, const uint8_t *data, size_t len, uint64_t 
     cdef int rc
     if splice.early.len + len > INITIAL_CREDIT_PIPE:
         return E_CREDIT
-    rc = chain_append(&splice.early, splice.relay.pool, data, len, now_ns)
+    if len < PIECE_MIN:
+        rc = chain_append(&splice.early, splice.relay.pool, data, len, now_ns)
+    else:
+        rc = chain_copy(&splice.early, splice.relay.pool, data, len, now_ns)
     count_held(splice)
     return rc
+
+
+cdef inline bint is_piece(splice_t *splice, size_t len) noexcept nogil:
+    """Do these bytes go out as they came, in a record of their own (protocol.md 6.4)?
+
+    That record has one of two sizes. What fills less than a quarter of it, and no source makes often, is packed instead, or
+    a source could make the relay send many times what it got.
+    """
+    if len >= PIECE_LARGE or (len >= PIECE_MIN and len <= PIECE_SMALL):
+        return True
+    if len < PIECE_MIN or splice.n_odd == ODD_MAX:
+        return False
+    splice.n_odd += 1
+    return True
 
 
 cdef int on_data(stream_t *stream, uint8_t *data, size_t len, uint64_t now_ns) noexcept nogil:
     cdef splice_t *splice = <splice_t *>stream.owner
     cdef relay_t *relay = splice.relay
     cdef stream_t *other = other_of(splice, stream)
+    cdef bint is_whole
+    cdef int rc
     if splice.state == SPLICE_REFUSED:
         return OK
     splice.used_ns = now_ns
     if other is NULL:
         return hold_early(splice, data, len, now_ns)
     relay.n_bytes += len
-    # Small frames of one record are packed again: each in a padded record of its own would make the relay an amplifier.
-    if len >= BULK_MIN or session_of(stream).is_only:
-        if session_send_data(session_of(other), other, data, len, now_ns) > 0:
-            relay.n_direct += 1
-            return OK
+    is_whole = is_piece(splice, len)
+    if is_whole and session_send_data(session_of(other), other, data, len, now_ns) > 0:
+        relay.n_direct += 1
+        return OK
     if other.flags & FLAG_DEAD:
         return OK
     relay.n_held += 1
-    if stream_copy(other, data, len, now_ns) == E_MEMORY:
+    rc = stream_copy(other, data, len, now_ns) if is_whole else stream_pack(other, data, len, now_ns)
+    if rc == E_MEMORY:
         reset_both(splice, REASON_MEMORY, now_ns)
         return OK
     count_held(splice)

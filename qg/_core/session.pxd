@@ -124,8 +124,7 @@ ctypedef struct session_t:
     uint8_t padding             # padding_t in force
     uint8_t has_hello           # the peer's came
     uint8_t sent_hello
-    uint8_t is_only             # the frame being read is the only one of its record, padding aside
-    uint8_t is_final            # it is the last one
+    uint8_t is_final            # the frame being read is the last one of its record, padding aside
     uint8_t wants_block         # a sink copied a large payload: open the next record into a block of its own
     uint8_t is_mute             # NK responder: nothing may be sent until a record has opened
     size_t left                 # after NEED_ADMIT: bytes of the input not taken yet

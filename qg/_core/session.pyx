@@ -601,7 +601,6 @@ cdef void on_record(session_t *session, uint8_t *inner, size_t len, uint64_t now
         rc = frame_parse(&frame, inner + at, len - at)
         if rc >= 0:
             session.is_final = at + rc == len or inner[at + rc] == FRAME_PADDING
-            session.is_only = at == 0 and session.is_final
             at += rc
             rc = on_frame(session, &frame, now_ns)
         if rc < 0:

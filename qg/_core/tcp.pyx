@@ -508,6 +508,7 @@ cdef void chain_move(chain_t *dst, chain_t *src) noexcept nogil:
         dst.tail.next = src.head
         dst.tail = src.tail
         dst.len += src.len
+        dst.taken_len += src.taken_len
     memset(src, 0, sizeof(chain_t))
 
 

@@ -7,7 +7,7 @@ from hypothesis import strategies as st
 
 from qg._core.memory import Chain, Pool
 
-CLASSES = (2048, 18432, 67584)  # bytes of a block by class, its header included
+CLASSES = (2048, 4608, 18432, 67584)  # bytes of a block by class, its header included
 FREE_MAX_LEN = 4 << 20  # bytes that each free list keeps
 
 STEPS = st.lists(
@@ -38,7 +38,10 @@ def test_a_chain_is_a_queue_of_bytes(steps):
     assert pool.n_taken == pool.taken_len == 0
 
 
-@pytest.mark.parametrize(("length", "expected"), [(1, 0), (1500, 0), (2048, 1), (16418, 1), (18432, 2), (65536, 2)])
+@pytest.mark.parametrize(
+    ("length", "expected"),
+    [(1, 0), (1500, 0), (2048, 1), (4096, 1), (5000, 2), (16418, 2), (18432, 3), (65536, 3)],
+)
 def test_the_smallest_class_that_holds_the_bytes_is_taken(length, expected):
     pool = Pool()
     chain = Chain(pool)
@@ -76,7 +79,7 @@ def test_blocks_are_used_again():
     for _ in range(50):
         chain.append(bytes(60_000))
         chain.drop(60_000)
-    assert pool.held_len == CLASSES[2]
+    assert pool.held_len == CLASSES[3]
 
 
 def test_what_is_given_back_beyond_the_free_lists_limit_returns_to_the_system():
@@ -102,7 +105,7 @@ def test_blocks_that_another_thread_gives_back_are_counted_and_used_again():
 
 
 def test_a_dry_pool_takes_in_what_other_threads_gave_back():
-    pool = Pool(CLASSES[2])
+    pool = Pool(CLASSES[3])
     chain = Chain(pool)
     chain.append(bytes(60_000))
     chain.give_remote()

@@ -5,6 +5,7 @@ import asyncio
 import os
 import socket
 from contextlib import asynccontextmanager
+from itertools import pairwise
 
 import pytest
 from api.services import Echo, Held
@@ -14,13 +15,14 @@ from model.frames import REASON, Data, DataFin, RelayTarget
 from model.peer import layer_answer, layer_dial
 from model.reader import Address
 from model.streams import splice
-from net.live import CLOSED_NETWORK, Model, host
+from net.live import CLOSED_NETWORK, Model, bytes_wait, host
 
 import qg
 
 pytestmark = [pytest.mark.anyio, pytest.mark.net]
 
 MIB = 1 << 20
+WINDOW = 65536
 CIRCUIT_SIZES = {1024, 16384}
 LOOPBACK = qg.Prefix.parse("127.0.0.0/8")
 EXTENDER = qg.ExtenderId("00010203-0405-0607-0809-0a0b0c0d0e0f")  # of the model, which takes any
@@ -426,3 +428,114 @@ async def test_a_bit_that_a_relay_flips_ends_the_circuit_and_nothing_else(direct
             await held.read()
         assert inward.peer.end is None
         assert onward.peer.end is None
+
+
+@asynccontextmanager
+async def spliced_models(credit=WINDOW, **settings):
+    """A relay between two models: the source's layer and its stream, and the stream and link at the target."""
+    async with Model(CLOSED_NETWORK) as source, Model(CLOSED_NETWORK) as target:
+        address, pipes = target.listen(), []
+        target.handlers[frames.KIND_PIPE] = lambda peer, pipe: (peer.stream_accept(pipe, credit), pipes.append(pipe))
+        policy = qg.RelayConfig(allow="members", targets=(LOOPBACK,), ports=(address.port,), **settings)
+        async with member(qg.Config(relay=policy)) as made:
+            relay = made.node
+            link = source.dial(relay.address)
+            await source.connected(link.peer)
+            pipe = link.peer.stream_open(frames.KIND_PIPE, b"\x08")
+            layer = layer_dial(source.party, link.peer, pipe, bytes(relay.address.link_key), bytes(relay.id))
+            await source.connected(layer)
+            stream = layer.stream_open(frames.KIND_RELAY, target_body(address, bytes(32)))
+            await source.until(lambda: stream.is_accepted)
+            far = await target.arrivals.get()
+            await target.until(lambda: pipes)
+            yield source, layer, stream, target, far, pipes[0]
+
+
+@pytest.mark.parametrize("length", [1, 100, 255, 256, 1013, 1014, 1030, 2048, 4095, 4096, 8000, 16000])
+async def test_no_size_of_pieces_makes_a_relay_send_many_times_what_it_got(length):
+    data = os.urandom(60_000)
+    async with spliced_models() as (source, layer, stream, target, far, pipe):
+        before = len(far.peer.records)
+        for start in range(0, len(data), length):
+            layer.frame_send(Data(stream.id, data[start : start + length]))
+        source.move()
+        await target.until(lambda: len(pipe.receiver.data) == len(data))
+        assert pipe.receiver.data == data
+        sent = sum(record.length for record in far.peer.records[before:])
+        assert sent <= 4.1 * len(data) + 8 * 16384
+
+
+async def test_a_relay_counts_the_memory_that_pieces_take():
+    """Pieces of 5,000 bytes lie in blocks for 16 KiB: 6 MB are below the budget, their memory is not."""
+    async with spliced_models(8 * MIB, memory_mib=8) as (source, layer, stream, target, far, _):
+        target.pause(far)
+        for _ in range(1200):
+            layer.frame_send(Data(stream.id, bytes(5000)))
+        assert await refusal(source, stream) == "memory"
+        target.resume(far)
+        assert layer.end is None
+
+
+# Records on their way (6.4): nobody cuts or joins what a session has sealed
+
+
+def pieces_check(outer, inner, n_flights):
+    """Each record of `outer` holds at most one flight or record of `inner`, the only session that it carries."""
+    for record in outer.records:
+        assert sum(isinstance(frame, Data | DataFin) for frame in record.frames) <= 1
+    lengths = [len(piece) for piece in data_of(outer)]
+    overhead = 2 + inner.keys.recv.tag_len
+    assert lengths == [2048] * n_flights + [record.length + overhead for record in inner.records]
+
+
+@pytest.mark.parametrize("n_relays", [1, 2, 3])
+async def test_records_reach_a_source_as_they_were_sealed(n_relays):
+    async with circuit(n_relays) as made:
+        await model_echo_check(made.model, made.session, MIB)
+        for outer, inner in pairwise(made.peers):
+            pieces_check(outer, inner, 1)
+
+
+@pytest.mark.parametrize("n_relays", [1, 2, 3])
+async def test_records_reach_a_target_as_they_were_sealed(n_relays):
+    async with reached_model(n_relays) as (model, session, link, far):
+        echo_streams(model, session)
+        await node_echo_check(far, MIB)
+        pieces_check(link.peer, session, 2)
+
+
+async def test_records_reach_a_relay_as_they_were_sealed():
+    async with relaying_model() as (_, layer, inward, _, far, _):
+        await (await far.open_stream(Held.id)).write(bytes(MIB // 4))
+        assert await far.ping() > 0
+        pieces_check(inward.peer, layer, 1)
+
+
+async def test_a_slow_source_gets_each_record_whole():
+    """While the model does not read, records wait in the relay; they must leave it as they came."""
+    data = os.urandom(MIB)
+    async with circuit() as made:
+        stream = await made.far.open_stream(EXTENDER)
+        theirs = await made.model.stream_from(made.session)
+        made.model.pause(made.link)
+        await stream.write(data)
+        stream.finish()
+        await bytes_wait(made.link.sock, WINDOW // 2)
+        made.model.resume(made.link)
+        assert await made.model.read_all(made.session, theirs) == data
+        for outer, inner in pairwise(made.peers):
+            pieces_check(outer, inner, 1)
+
+
+async def test_a_slow_target_gets_each_record_whole():
+    data = os.urandom(MIB)
+    async with reached_model() as (model, session, link, far):
+        stream = await far.open_stream(EXTENDER)
+        theirs = await model.stream_from(session)
+        model.pause(link)
+        await stream.write(data)
+        stream.finish()
+        await bytes_wait(link.sock, WINDOW // 2)
+        model.resume(link)
+        assert await model.read_all(session, theirs) == data
+        pieces_check(link.peer, session, 2)
