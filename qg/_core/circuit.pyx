@@ -124,7 +124,8 @@ cdef void join_splice(engine_t *engine, splice_t *splice, channel_t *link, uint6
     if mux_can_open(&link.session.mux, STREAM_PIPE) < 0:
         refuse_later(engine, splice, REASON_BUSY, now_ns)
         return
-    far = mux_open(&link.session.mux, STREAM_PIPE, splice.near.priority, splice.near.tx_credit, &splice.hops_left, 1)
+    far = mux_open(&link.session.mux, STREAM_PIPE, splice.near.priority, min(splice.near.tx_credit, link.session.mux.window_max),
+                   &splice.hops_left, 1)
     if far is NULL:
         refuse_later(engine, splice, REASON_MEMORY, now_ns)
         return

@@ -14,7 +14,7 @@ from .status cimport (
     REASON_REFUSED, REASON_SLOW_READER, REASON_TIMEOUT, REASON_UNREACHABLE)
 
 cdef enum:
-    CREDIT_STEP = 4096          # credit is passed on in steps of at least this while the sender has as much left
+    CREDIT_STEP = 4096          # credit is passed on in steps of at least this while the sender has any left
 
     PIECE_MIN = 256             # a quarter of a small record; what comes in smaller pieces is packed
     PIECE_SMALL = 1013          # a piece up to here fits a small record
@@ -123,15 +123,19 @@ cdef void relay_clear(relay_t *relay, uint64_t now_ns) noexcept nogil:
 cdef void pass_credit(splice_t *splice, stream_t *source, uint64_t now_ns) noexcept nogil:
     """`source` may send more: its splice partner may receive as much more."""
     cdef stream_t *other = other_of(splice, source)
+    cdef uint64_t left, offset
     if other is NULL:
         return
-    # Credit that comes in crumbs is collected, so that no source can be made to see too many CREDIT frames of this relay.
-    if source.tx_credit - other.rx_credit < CREDIT_STEP and other.rx_credit - other.rx_off >= CREDIT_STEP:
+    # Credit in crumbs, or far ahead, waits until it doubles what the sender may send, which on_data looks at again. So no far
+    # end can make this relay send more CREDIT frames than a few, and one per CREDIT_STEP of the bytes that pass.
+    left = other.rx_credit - other.rx_off
+    offset = min(source.tx_credit, other.rx_off + other.rx_window_max)
+    if offset <= other.rx_credit or (left > 0 and offset - other.rx_credit < max(left, <uint64_t>CREDIT_STEP)):
         return
     if splice.held > 0 and splice.relay.held * 4 > splice.relay.held_max * 3:
         splice.is_credit_held = 1
         return
-    stream_grant(other, source.tx_credit)
+    stream_grant(other, offset)
     session_wake(session_of(other), now_ns)
 
 
@@ -223,6 +227,8 @@ cdef int on_data(stream_t *stream, uint8_t *data, size_t len, uint64_t now_ns) n
     if other is NULL:
         return hold_early(splice, data, len, now_ns)
     relay.n_bytes += len
+    if stream.rx_credit < other.tx_credit:
+        pass_credit(splice, other, now_ns)
     is_whole = is_piece(splice, len)
     if is_whole and session_send_data(session_of(other), other, data, len, now_ns) > 0:
         relay.n_direct += 1

@@ -431,13 +431,14 @@ async def test_a_bit_that_a_relay_flips_ends_the_circuit_and_nothing_else(direct
 
 
 @asynccontextmanager
-async def spliced_models(credit=WINDOW, **settings):
+async def spliced_models(credit=WINDOW, window_kib=1024, **settings):
     """A relay between two models: the source's layer and its stream, and the stream and link at the target."""
     async with Model(CLOSED_NETWORK) as source, Model(CLOSED_NETWORK) as target:
         address, pipes = target.listen(), []
         target.handlers[frames.KIND_PIPE] = lambda peer, pipe: (peer.stream_accept(pipe, credit), pipes.append(pipe))
         policy = qg.RelayConfig(allow="members", targets=(LOOPBACK,), ports=(address.port,), **settings)
-        async with member(qg.Config(relay=policy)) as made:
+        limits = qg.LimitsConfig(stream_window_kib=window_kib, session_window_kib=4 * window_kib)
+        async with member(qg.Config(relay=policy, limits=limits)) as made:
             relay = made.node
             link = source.dial(relay.address)
             await source.connected(link.peer)
@@ -465,9 +466,39 @@ async def test_no_size_of_pieces_makes_a_relay_send_many_times_what_it_got(lengt
         assert sent <= 4.1 * len(data) + 8 * 16384
 
 
+async def rounds(model, peer, count):
+    """As often, ask whether all that was said before has been acted on, each time in a turn of its own."""
+    for _ in range(count):
+        n_pongs = sum(isinstance(frame, frames.Pong) for frame in peer.received)
+        peer.ping(bytes(8))
+        await model.until(lambda n=n_pongs: sum(isinstance(frame, frames.Pong) for frame in peer.received) > n)
+        yield
+
+
+@pytest.mark.parametrize("step", [1, 4096, WINDOW])
+async def test_credit_in_small_steps_is_collected(step):
+    """A far end that gives credit again and again does not make the relay say so every time."""
+    async with spliced_models() as (source, layer, stream, target, far, pipe):
+        layer.stream_write(stream, bytes(16_000))
+        async for _ in rounds(target, far.peer, 300):
+            far.peer.stream_grant(pipe, pipe.recv_limit + step)
+        async for _ in rounds(source, layer, 1):
+            pass
+        assert sum(isinstance(frame, frames.Credit) for frame in layer.received) <= 10
+        # What was collected is there once it is needed.
+        far.peer.stream_grant(pipe, max(pipe.recv_limit, 3 * MIB))
+        for _ in range(180):
+            layer.stream_write(stream, bytes(16_000))
+        await asyncio.gather(
+            source.until(lambda: stream.n_sent == 181 * 16_000),
+            target.until(lambda: len(pipe.receiver.data) == 181 * 16_000),
+        )
+        assert sum(isinstance(frame, frames.Credit) for frame in layer.received) <= 20
+
+
 async def test_a_relay_counts_the_memory_that_pieces_take():
     """Pieces of 5,000 bytes lie in blocks for 16 KiB: 6 MB are below the budget, their memory is not."""
-    async with spliced_models(8 * MIB, memory_mib=8) as (source, layer, stream, target, far, _):
+    async with spliced_models(8 * MIB, 8192, memory_mib=8) as (source, layer, stream, target, far, _):
         target.pause(far)
         for _ in range(1200):
             layer.frame_send(Data(stream.id, bytes(5000)))
