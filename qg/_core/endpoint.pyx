@@ -17,9 +17,10 @@ from .memory cimport (
 from .mux cimport (
     STREAM_ACCEPTED, STREAM_FIN, STREAM_GONE, STREAM_RESET, mux_control, mux_hooks_t, mux_open, mux_t, sink_t, stream_accept,
     stream_bind, stream_copy, stream_finish, stream_grant, stream_reset, stream_t, stream_used, streams_sweep)
+from .rekey cimport rekey_start
 from .secret cimport SECRET_LOCK_PREFERRED, secret_pool_free, secret_pool_init, secret_pool_t, secret_take
 from .session cimport (
-    SCRATCH_LEN, SESSION_ON_KEYED, SESSION_ON_PONG, carrier_t, context_t, session_admit, session_bind, session_clear,
+    SCRATCH_LEN, SESSION_ON_KEYED, SESSION_ON_PONG, SESSION_OPEN, carrier_t, context_t, session_admit, session_bind, session_clear,
     session_close, session_connect, session_drop, session_feed, session_has_output, session_hooks_t, session_listen,
     session_ping, session_pump, session_t, session_tick, session_times_t, session_wake)
 from .status cimport E_CLOSED, E_MEMORY, NEED_ADMIT, REASON_MEMORY, REASON_REFUSED
@@ -431,9 +432,10 @@ cdef class Endpoint:
         return session_ping(&self.session, self.now_ns)
 
     def start_rekey(self):
-        """Start an exchange as if its time had come."""
-        self.session.rekey.due_ns = self.now_ns
-        session_tick(&self.session, self.now_ns)
+        """Start an exchange as if its time had come and the session were used."""
+        if self.session.state == SESSION_OPEN and self.session.tx.seq + self.session.rx.seq > 0:
+            rekey_start(&self.session.rekey, self.now_ns)
+            session_tick(&self.session, self.now_ns)
 
     def end_epoch(self):
         """End the sending epoch as if its time had come."""

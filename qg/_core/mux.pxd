@@ -148,6 +148,7 @@ cdef stream_t *mux_open(mux_t *mux, int kind, int priority, uint64_t credit, con
     # gives a stream (the mux owns it) whose OPEN is queued, NULL when a limit or memory forbids
 cdef int mux_can_open(const mux_t *mux, int kind) noexcept nogil        # OK or E_FULL
 cdef bint mux_has_output(const mux_t *mux) noexcept nogil
+cdef bint mux_has_data(const mux_t *mux) noexcept nogil            # bytes of a stream may be sent: more than control frames
 cdef int mux_plan(mux_t *mux, plan_t *plan, uint8_t *scratch, size_t max_inner, uint64_t now_ns) noexcept nogil
     # what goes into the next record; scratch holds INNER_MAX and is borrowed; returns plan.kind
 cdef void mux_commit(mux_t *mux, plan_t *plan, uint64_t now_ns) noexcept nogil         # the planned record is sealed

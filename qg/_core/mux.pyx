@@ -469,9 +469,12 @@ cdef void mux_session_grant(mux_t *mux, uint64_t now_ns) noexcept nogil:
 
 # Output
 
+cdef bint mux_has_data(const mux_t *mux) noexcept nogil:
+    return mux.heads[0] is not NULL or mux.heads[1] is not NULL or mux.heads[2] is not NULL
+
+
 cdef bint mux_has_output(const mux_t *mux) noexcept nogil:
-    return (mux.control.len > 0 or mux.due is not NULL or mux.is_session_due or mux.heads[0] is not NULL
-            or mux.heads[1] is not NULL or mux.heads[2] is not NULL)
+    return mux.control.len > 0 or mux.due is not NULL or mux.is_session_due or mux_has_data(mux)
 
 
 cdef void stream_sent(stream_t *stream, size_t len) noexcept nogil:

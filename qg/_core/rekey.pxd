@@ -4,7 +4,8 @@
 One machine per session, for as long as it has record keys. It is fed frames and time, and moves both record directions itself.
 Output: while `rekey_is_pending`, the next record holds what `rekey_put` writes and nothing else, and `rekey_sent` follows its
 sealing. Input: `rekey_frame` for every EPOCH and REKEY frame, `rekey_record_end` behind a record in which `last` was set; from
-then on the receiving direction has the new keys. Knows neither streams nor carriers.
+then on the receiving direction has the new keys. Time alone starts no exchange: while `is_due`, the session calls `rekey_start`
+when it next has bytes of a stream to send or has read a frame of one. Knows neither streams nor carriers.
 """
 from libc.stdint cimport uint8_t, uint64_t
 
@@ -20,8 +21,8 @@ cdef enum:
 
 ctypedef struct rekey_times_t:      # all in ns; one per node
     uint64_t epoch_ns               # a sending epoch ends so long after its first record
-    uint64_t rekey_ns               # from one exchange to the next, +- 20 %
-    uint64_t answer_ns              # REKEY2 must have come by then
+    uint64_t rekey_ns               # from one exchange until the next is due, +- 20 %
+    uint64_t answer_ns              # an exchange that was begun must be complete by then
 
 ctypedef struct rekey_secret_t:     # lies in the session's secret slot
     uint8_t psk[32]                 # RK, for the next exchange
@@ -51,15 +52,15 @@ ctypedef struct rekey_t:
     # Its own
     uint8_t pending                 # FRAME_REKEY1, REKEY2 (with REKEY_DONE) or REKEY_DONE to be sent; 0
     uint8_t epoch_due               # EPOCH is to be sent
+    uint8_t is_due                  # the keys are old: the session must start an exchange when it is next used
     uint8_t last                    # EPOCH or REKEY_DONE came: only PADDING may follow in this record; REKEY2: only REKEY_DONE; 0
     uint8_t is_asked                # our REKEY1 was made, REKEY2 is awaited
     uint8_t has_next                # keys.next_x and next_h are valid
     uint8_t tx_waits                # our REKEY_DONE is to be sent
     uint8_t rx_waits                # the peer's REKEY_DONE is to come
     exchange_t *exchange            # owned; NULL unless one runs
-    uint64_t asked_ns               # when our REKEY1 was made
+    uint64_t begun_ns               # when REKEY1 was made or read
     uint64_t due_ns                 # of the next exchange
-    uint64_t renewed_ns             # last generation complete
     uint8_t h[32]                   # of the current generation
     uint8_t next_h[32]
 
@@ -74,7 +75,7 @@ cdef int rekey_record_end(rekey_t *rekey, uint64_t now_ns) noexcept nogil
 cdef int rekey_put(rekey_t *rekey, uint8_t *dst, size_t dst_cap) noexcept nogil    # the pending frames; 0 where they do not fit
 cdef void rekey_sent(rekey_t *rekey, uint64_t now_ns) noexcept nogil               # the record with them is sealed
 cdef int rekey_tick(rekey_t *rekey, uint64_t now_ns) noexcept nogil
-    # OK; E_CLOSED: the keys may not be used any longer; E_MEMORY
+    # OK; E_CLOSED: an exchange was not completed, the session must close
 cdef uint64_t rekey_deadline_ns(const rekey_t *rekey) noexcept nogil                # of the next rekey_tick
 
 cdef inline bint rekey_is_pending(const rekey_t *rekey) noexcept nogil:

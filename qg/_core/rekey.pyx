@@ -12,8 +12,8 @@ from .noise cimport (
     NOISE_INITIATOR, NOISE_NN, NOISE_RESPONDER, noise_init, noise_pattern_t, noise_pattern_wire, noise_read, noise_set_kem,
     noise_set_psk, noise_split, noise_wipe, noise_write)
 from .record cimport (
-    DIRECTION_I2R, DIRECTION_R2I, record_begin, record_dir_t, record_end_epoch, record_extract, record_keys_t, record_len,
-    record_open, record_peek, record_rekey_psk, record_renew, record_seal)
+    DIRECTION_I2R, DIRECTION_R2I, record_begin, record_dir_t, record_end_epoch, record_extract, record_keys_t,
+    record_len, record_open, record_peek, record_rekey_psk, record_renew, record_seal)
 from .secret cimport SECRET_LOCK_PREFERRED, secret_give, secret_pool_free, secret_pool_init, secret_pool_t, secret_take
 from .status cimport E_CLOSED, E_FRAME, E_MEMORY, E_STATE, OK
 from .wire cimport (
@@ -23,17 +23,14 @@ cdef enum:
     PAYLOAD_LEN = 24                # of both Noise messages, all zero
 
 cdef uint64_t NEVER = <uint64_t>0xFFFFFFFFFFFFFFFF
-cdef uint64_t REJECT_NS = <uint64_t>3600 * 1000000000
 cdef uint64_t REKEY_RECORDS = <uint64_t>1 << 32
 cdef uint64_t REKEY_LEN = <uint64_t>64 << 30
-cdef uint64_t RECORDS_MAX = <uint64_t>1 << 40
 
 
 cdef void plan_next(rekey_t *rekey, uint64_t now_ns) noexcept nogil:
     cdef uint64_t low = rekey.times.rekey_ns * 4 // 5, high = rekey.times.rekey_ns * 6 // 5
     cdef uint64_t value
     rekey.random(rekey.random_ctx, <uint8_t *>&value, 8)
-    rekey.renewed_ns = now_ns
     rekey.due_ns = now_ns + low + value % (high - low + 1)
 
 
@@ -65,7 +62,7 @@ cdef exchange_t *exchange_create(rekey_t *rekey) noexcept nogil:
     return exchange
 
 
-cdef int begin(rekey_t *rekey, int role) noexcept nogil:
+cdef int begin(rekey_t *rekey, int role, uint64_t now_ns) noexcept nogil:
     """Start the Noise side of an exchange, or start it over; `role` is ours in it."""
     cdef uint8_t[REKEY_PROLOGUE_LEN] prologue
     cdef bint by_initiator = (role == NOISE_INITIATOR) == (rekey.role == 0)
@@ -76,6 +73,8 @@ cdef int begin(rekey_t *rekey, int role) noexcept nogil:
         if exchange is NULL:
             return E_MEMORY
         rekey.exchange = exchange
+    rekey.begun_ns = now_ns
+    rekey.is_due = 0
     noise_wipe(&exchange.noise)
     prologue_put_rekey(prologue, rekey.tx.generation + 1, rekey.h, 0 if by_initiator else 1)
     rc = noise_init(&exchange.noise, &exchange.secret.noise, rekey.pattern, role, prologue, REKEY_PROLOGUE_LEN)
@@ -140,21 +139,20 @@ cdef int rekey_start(rekey_t *rekey, uint64_t now_ns) noexcept nogil:
     cdef int rc
     if rekey.exchange is not NULL:
         return OK
-    rc = begin(rekey, NOISE_INITIATOR)
+    rc = begin(rekey, NOISE_INITIATOR, now_ns)
     if rc >= 0:
         rc = write_message(rekey, FRAME_REKEY1)
     rekey.is_asked = 1
-    rekey.asked_ns = now_ns
     return rc
 
 
-cdef int on_rekey1(rekey_t *rekey, const uint8_t *data, size_t len) noexcept nogil:
+cdef int on_rekey1(rekey_t *rekey, const uint8_t *data, size_t len, uint64_t now_ns) noexcept nogil:
     cdef int rc
     if rekey.has_next:
         return E_STATE
     if rekey.is_asked and rekey.role == 0:
         return OK                           # ours is on its way: the peer drops its own
-    rc = begin(rekey, NOISE_RESPONDER)
+    rc = begin(rekey, NOISE_RESPONDER, now_ns)
     if rc >= 0:
         rc = read_message(rekey, data, len)
     if rc >= 0:
@@ -175,7 +173,7 @@ cdef int on_rekey2(rekey_t *rekey, const uint8_t *data, size_t len) noexcept nog
 
 cdef int rekey_frame(rekey_t *rekey, uint64_t type, const uint8_t *data, size_t len, uint64_t now_ns) noexcept nogil:
     if type == FRAME_REKEY1:
-        return on_rekey1(rekey, data, len)
+        return on_rekey1(rekey, data, len, now_ns)
     if type == FRAME_REKEY_DONE and not rekey.rx_waits:
         return E_STATE
     rekey.last = <uint8_t>type
@@ -228,9 +226,9 @@ cdef void rekey_sent(rekey_t *rekey, uint64_t now_ns) noexcept nogil:
 # Time
 
 cdef uint64_t rekey_deadline_ns(const rekey_t *rekey) noexcept nogil:
-    cdef uint64_t at_ns = rekey.due_ns
+    cdef uint64_t at_ns = NEVER if rekey.is_due else rekey.due_ns
     if rekey.exchange is not NULL:
-        at_ns = rekey.asked_ns + rekey.times.answer_ns if rekey.is_asked else NEVER
+        at_ns = rekey.begun_ns + rekey.times.answer_ns
     if rekey.tx.epoch_records and not rekey.epoch_due:
         at_ns = min(at_ns, rekey.tx.epoch_start_ns + rekey.times.epoch_ns)
     return at_ns
@@ -239,15 +237,10 @@ cdef uint64_t rekey_deadline_ns(const rekey_t *rekey) noexcept nogil:
 cdef int rekey_tick(rekey_t *rekey, uint64_t now_ns) noexcept nogil:
     if rekey.tx.epoch_records and now_ns >= rekey.tx.epoch_start_ns + rekey.times.epoch_ns:
         rekey.epoch_due = 1
-    if rekey.tx.seq >= RECORDS_MAX:
-        return E_CLOSED
-    if rekey.tx.epoch_records and now_ns >= rekey.renewed_ns + REJECT_NS + 2 * rekey.times.rekey_ns:
-        return E_CLOSED
-    if rekey.is_asked:
-        return E_CLOSED if now_ns >= rekey.asked_ns + rekey.times.answer_ns else OK
-    if rekey.exchange is NULL and (now_ns >= rekey.due_ns or rekey.tx.seq >= REKEY_RECORDS
-                                   or rekey.tx.generation_len >= REKEY_LEN):
-        return rekey_start(rekey, now_ns)
+    if rekey.exchange is not NULL:
+        return E_CLOSED if now_ns >= rekey.begun_ns + rekey.times.answer_ns else OK
+    if now_ns >= rekey.due_ns or rekey.tx.seq >= REKEY_RECORDS or rekey.tx.generation_len >= REKEY_LEN:
+        rekey.is_due = 1
     return OK
 
 
@@ -277,8 +270,8 @@ cdef class Rekey:
         secret_pool_init(&self.secrets, 1, SECRET_LOCK_PREFERRED)
         noise_pattern_wire(&self.pattern, NOISE_NN)
         self.times = rekey_times_t(epoch_ns, rekey_ns, answer_ns)
-        record_begin(&self.tx, &self.tx_keys, x, DIRECTION_I2R if role == 0 else DIRECTION_R2I, SUITE_CHACHA20_POLY1305, 0)
-        record_begin(&self.rx, &self.rx_keys, x, DIRECTION_R2I if role == 0 else DIRECTION_I2R, SUITE_CHACHA20_POLY1305, 0)
+        record_begin(&self.tx, &self.tx_keys, x, DIRECTION_R2I if role else DIRECTION_I2R, SUITE_CHACHA20_POLY1305, 0)
+        record_begin(&self.rx, &self.rx_keys, x, DIRECTION_I2R if role else DIRECTION_R2I, SUITE_CHACHA20_POLY1305, 0)
         record_rekey_psk(self.secret.psk, x)
         rekey.tx, rekey.rx, rekey.keys, rekey.times = &self.tx, &self.rx, &self.secret, &self.times
         rekey.pattern, rekey.pool, rekey.secrets = &self.pattern, &self.pool, &self.secrets
@@ -303,7 +296,7 @@ cdef class Rekey:
         return rekey_tick(&self.rekey, now_ns)
 
     def take(self, size_t room=16384, uint64_t now_ns=0):
-        """Take the frames of the record that changes keys, as sealed and sent; empty when there are none or they do not fit."""
+        """Take the frames of the record that changes keys, as sent; empty when there are none or they do not fit."""
         cdef bytearray out = bytearray(room)
         cdef int n = rekey_put(&self.rekey, <uint8_t *><char *>out, room) if rekey_is_pending(&self.rekey) else 0
         if n > 0:
@@ -356,6 +349,11 @@ cdef class Rekey:
     def receiving(self):
         """Generation and epoch."""
         return self.rx.generation, self.rx.epoch
+
+    @property
+    def is_due(self):
+        """Whether an exchange starts with the next use."""
+        return bool(self.rekey.is_due)
 
     @property
     def deadline_ns(self):

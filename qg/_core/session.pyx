@@ -11,15 +11,15 @@ from .handshake cimport (
 from .memory cimport (
     BLOCK_HEADROOM, BLOCK_RECORD, block_give, block_len, block_start, block_t, block_take, mem_give, mem_take)
 from .mux cimport (
-    PLAN_BULK, PLAN_COPY, PLAN_NONE, PLAN_PULL, mux_clear, mux_commit, mux_control, mux_end, mux_frame, mux_has_output, mux_init, mux_plan,
-    mux_set_peer, mux_t, plan_t, stream_is_direct, stream_sent, stream_t)
+    PLAN_BULK, PLAN_COPY, PLAN_NONE, PLAN_PULL, mux_clear, mux_commit, mux_control, mux_end, mux_frame, mux_has_data, mux_has_output, mux_init,
+    mux_plan, mux_set_peer, mux_t, plan_t, stream_is_direct, stream_sent, stream_t)
 from .noise cimport NOISE_NN
 from .record cimport (
     DIRECTION_I2R, DIRECTION_R2I, record_begin, record_exporter, record_extract, record_len, record_open, record_peek,
     record_rekey_psk, record_seal)
 from .rekey cimport (
     EPOCH_LEN, rekey_clear, rekey_deadline_ns, rekey_frame, rekey_init, rekey_is_pending, rekey_may_follow, rekey_put,
-    rekey_record_end, rekey_sent, rekey_t, rekey_tick)
+    rekey_record_end, rekey_sent, rekey_start, rekey_t, rekey_tick)
 from .secret cimport secret_give, secret_take
 from .status cimport (
     E_CLOSED, E_FRAME, E_FULL, E_KIND, E_MEMORY, E_RATE, E_STATE, E_TAG, INNER_MAX, INNER_SMALL, LAYERS_MAX, LAYER_OVERHEAD,
@@ -391,7 +391,7 @@ cdef int session_send_data(session_t *session, stream_t *stream, uint8_t *payloa
     cdef int n
     if session.state != SESSION_OPEN and session.state != SESSION_KEYED or session.is_mute:
         return 0
-    if rekey_is_pending(&session.rekey):
+    if rekey_is_pending(&session.rekey) or session.rekey.is_due:
         return 0
     n = frame_put_data_head(head, stream.id, len, FRAME_DATA)
     total = n + len
@@ -430,6 +430,13 @@ cdef inline size_t flight_room(const session_t *session) noexcept nogil:
 
 cdef inline bint flight_is_due(const handshake_t *hs) noexcept nogil:
     return hs.stage == STAGE_WRITE_M1 or hs.stage == STAGE_WRITE_M2 or hs.stage == STAGE_WRITE_M3
+
+
+cdef int start_due(session_t *session, uint64_t now_ns) noexcept nogil:
+    """The session is used and its keys are old. What is sent meanwhile waits for no answer (protocol.md 4.5)."""
+    cdef int rc = rekey_start(&session.rekey, now_ns)
+    sooner(session, rekey_deadline_ns(&session.rekey))
+    return rc
 
 
 cdef int pump_rekey(session_t *session, size_t room, uint64_t now_ns) noexcept nogil:
@@ -482,10 +489,9 @@ cdef int session_pump(session_t *session, uint64_t now_ns) noexcept nogil:
         room = session_room(session)
         if room == 0:
             return 0
-        if rekey_is_pending(&session.rekey):
-            n = pump_rekey(session, room, now_ns)
-        else:
-            n = pump_record(session, room, now_ns)
+        n = start_due(session, now_ns) if session.rekey.is_due and mux_has_data(&session.mux) else OK
+        if n >= 0:
+            n = pump_rekey(session, room, now_ns) if rekey_is_pending(&session.rekey) else pump_record(session, room, now_ns)
     if n < 0:
         session.status = n
         session_drop(session, REASON_MEMORY if n == E_MEMORY else REASON_INTERNAL, now_ns)
@@ -558,6 +564,13 @@ cdef int on_rekey(session_t *session, frame_t *frame, uint64_t now_ns) noexcept 
     return rc
 
 
+cdef int on_stream_frame(session_t *session, frame_t *frame, uint64_t now_ns) noexcept nogil:
+    if session.rekey.is_due and start_due(session, now_ns) < 0:
+        session_close(session, REASON_MEMORY, now_ns)
+        return OK
+    return mux_frame(&session.mux, frame, now_ns)
+
+
 cdef int on_frame(session_t *session, frame_t *frame, uint64_t now_ns) noexcept nogil:
     cdef uint64_t type = frame.type
     cdef int rc
@@ -568,7 +581,7 @@ cdef int on_frame(session_t *session, frame_t *frame, uint64_t now_ns) noexcept 
     if not rekey_may_follow(&session.rekey, type):
         return E_STATE
     if type == FRAME_DATA or type == FRAME_DATA_FIN or type == FRAME_ACCEPT:
-        return mux_frame(&session.mux, frame, now_ns)
+        return on_stream_frame(session, frame, now_ns)
     if type == FRAME_HELLO:
         return on_hello(session, frame, now_ns)
     if type == FRAME_CLOSE:
@@ -588,7 +601,7 @@ cdef int on_frame(session_t *session, frame_t *frame, uint64_t now_ns) noexcept 
     if type == FRAME_REKEY1:
         return on_rekey(session, frame, now_ns)
     if type == FRAME_OPEN or type == FRAME_CREDIT or type == FRAME_SESSION_CREDIT or type == FRAME_RESET:
-        return mux_frame(&session.mux, frame, now_ns)
+        return on_stream_frame(session, frame, now_ns)
     return on_notice(session, frame)
 
 
@@ -770,9 +783,8 @@ cdef void tick_alive(session_t *session, uint64_t now_ns) noexcept nogil:
 
 
 cdef void tick_keys(session_t *session, uint64_t now_ns) noexcept nogil:
-    cdef int rc = rekey_tick(&session.rekey, now_ns)
-    if rc < 0:
-        session_close(session, REASON_MEMORY if rc == E_MEMORY else REASON_REKEY, now_ns)
+    if rekey_tick(&session.rekey, now_ns) < 0:
+        session_close(session, REASON_REKEY, now_ns)
         return
     sooner(session, rekey_deadline_ns(&session.rekey))
     if rekey_is_pending(&session.rekey):

@@ -5,7 +5,21 @@ import random
 
 import pytest
 from core.crypto_help import status
-from core.endpoint_help import AEGIS, CHACHA, GCM, PROTOCOL, REKEY, SECOND_NS, Pair, suites_with, was_refused
+from core.endpoint_help import (
+    AEGIS,
+    BYTES,
+    CHACHA,
+    GCM,
+    NORMAL,
+    PROTOCOL,
+    REKEY,
+    SECOND_NS,
+    UUID,
+    WINDOW,
+    Pair,
+    suites_with,
+    was_refused,
+)
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -166,41 +180,106 @@ def test_many_generations_stay_in_step(connect, n_generations):
         assert in_step(pair) == generation
 
 
-def test_keys_change_after_about_ten_minutes(connect):
+def use(pair, number, seconds, data=b"in use"):
+    """Send something, then let time pass."""
+    pair.one.write(number, data)
+    pair.run(seconds)
+    assert pair.other.received(number) == data
+    pair.other.used(number, len(data))
+
+
+def test_in_use_keys_change_after_about_ten_minutes(connect):
     times = []
     for _ in range(5):
         pair = connect()
+        number = pair.stream()
         started = pair.one.now_ns
         while in_step(pair) == 0:
-            pair.run(1)
+            use(pair, number, 1)
         times.append((pair.one.now_ns - started) / SECOND_NS)
     assert 480 <= min(times) < max(times) <= 722
 
 
-def test_over_hours_keys_change_and_the_session_lives(connect):
+def test_over_hours_of_use_keys_change_at_least_every_twelve_minutes(connect):
     pair = connect()
     number = pair.stream()
-    for hour in range(3):
-        pair.run(3600)
-        pair.one.write(number, bytes([hour]))
-        pair.pump()
-    assert pair.other.received(number) == b"\0\1\2"
+    generation, changed_ns = 0, pair.one.now_ns
+    for _ in range(3 * 60):
+        use(pair, number, 60)
+        if in_step(pair) > generation:
+            generation, changed_ns = generation + 1, pair.one.now_ns
+        assert pair.one.now_ns - changed_ns <= (720 + 60) * SECOND_NS
     assert in_step(pair) >= 14
 
 
-def test_without_an_answer_for_60_seconds_the_session_ends(connect):
+def test_an_idle_session_keeps_its_keys_for_hours_and_lives(connect):
     pair = connect()
+    number = pair.stream()
+    pair.run(5 * 3600)
+    assert in_step(pair) == 0
+    assert pair.one.sending[1] > 100
+    use(pair, number, 1)
+    assert in_step(pair) == 1
+    pair.run(5 * 3600)
+    assert in_step(pair) == 1
+
+
+def test_an_exchange_that_is_due_goes_before_the_next_bytes_of_a_stream_which_do_not_wait_for_it(connect):
+    pair = connect()
+    number = pair.stream()
+    pair.run(721)
+    pair.one.write(number, b"the next bytes")
+    pair.one.room = 1400
+    pair.other.feed(pair.one.take())
+    assert pair.other.is_rekeying
+    assert pair.other.received(number) == b""
+    pair.one.room = 1 << 30
+    pair.other.feed(pair.one.take())
+    assert pair.other.received(number) == b"the next bytes"
+    assert pair.other.receiving[0] == 0
+    pair.pump()
+    assert in_step(pair) == 1
+
+
+@pytest.mark.parametrize("frame", ["DATA", "OPEN"])
+def test_an_exchange_that_is_due_starts_when_the_frame_of_a_stream_is_read(connect, frame):
+    """Only one side's clock has come so far."""
+    pair = connect()
+    number = pair.stream()
+    for _ in range(37):
+        pair.other.tick(pair.other.now_ns + 20 * SECOND_NS)
+        pair.other.take()
+        pair.one.ping()
+        pair.one.inject(b"\x18\x00")
+        pair.other.feed(pair.one.take())
+    assert not pair.other.is_rekeying
+    if frame == "DATA":
+        pair.one.write(number, b"bytes")
+    else:
+        pair.one.open_stream(BYTES, NORMAL, WINDOW, UUID)
+    pair.other.feed(pair.one.take())
+    assert pair.other.is_rekeying
+    assert not pair.one.is_rekeying
+    pair.one.clear()
+    pair.other.clear()
+
+
+@pytest.mark.parametrize("is_starter", [True, False])
+def test_an_exchange_that_is_not_complete_within_60_seconds_ends_the_session(connect, is_starter):
+    pair = connect()
+    asks, other = (pair.one, pair.other) if is_starter else (pair.other, pair.one)
     pair.one.start_rekey()
-    pair.one.take()
+    first = pair.one.take()
+    if not is_starter:
+        pair.other.feed(first)
+        pair.other.take()
     for _ in range(60):
-        assert pair.one.state == "open"
-        pair.other.ping()
-        pair.other.inject(b"\x18\x00")
-        pair.one.tick(pair.one.now_ns + SECOND_NS)
-        pair.other.tick(pair.one.now_ns)
-        pair.one.feed(pair.other.take())
-        pair.one.take()
-    assert (pair.one.state, pair.one.reason) == ("closed", REKEY)
+        assert asks.state == "open"
+        other.inject(b"\x18\x00")
+        asks.tick(asks.now_ns + SECOND_NS)
+        asks.feed(other.take())
+        asks.take()
+    assert (asks.state, asks.reason) == ("closed", REKEY)
 
 
 @pytest.mark.parametrize(

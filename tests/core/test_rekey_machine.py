@@ -140,14 +140,38 @@ def test_the_next_exchange_is_due_after_ten_minutes_more_or_less():
 
 @pytest.mark.parametrize(("n_records", "length"), [(1 << 32, 0), (0, 64 << 30)])
 def test_much_traffic_makes_an_exchange_due(one, n_records, length):
-    one.skip(n_records - 1 if n_records else 0, length - 1 if length else 0)
+    one.skip(max(n_records - 1, 0), max(length - 1, 0))
     assert one.tick(1) == 0
-    assert one.take() == b""
+    assert not one.is_due
     one.skip(1, 1)
     assert one.tick(1) == 0
-    assert one.take()[:1] == REKEY1
+    assert one.is_due
 
 
-def test_keys_end_after_two_to_the_forty_records(one):
-    one.skip(1 << 40, 0)
-    assert one.tick(1) == status.E_CLOSED
+def test_time_makes_an_exchange_due_and_starts_none(one, other):
+    for hour in range(1, 30):
+        assert one.tick(hour * 3600 * SECOND_NS) == 0
+        assert (one.is_due, one.take(), one.held) == (True, b"", (0, 0))
+    assert one.start(30 * 3600 * SECOND_NS) == 0
+    assert not one.is_due
+    assert one.deadline_ns == (30 * 3600 + 60) * SECOND_NS
+
+
+@pytest.mark.parametrize("is_starter", [True, False])
+def test_an_exchange_that_is_not_complete_within_60_seconds_ends_the_session(one, other, is_starter):
+    one.start(SECOND_NS)
+    other.read(one.take(), SECOND_NS)
+    assert other.take() != b""
+    side = one if is_starter else other
+    assert side.deadline_ns == 61 * SECOND_NS
+    assert side.tick(61 * SECOND_NS - 1) == 0
+    assert side.tick(61 * SECOND_NS) == status.E_CLOSED
+
+
+def test_who_drops_his_own_exchange_gets_the_time_of_the_new_one(one, other):
+    other.start(SECOND_NS)
+    other.take()
+    one.start(31 * SECOND_NS)
+    other.read(one.take(), 31 * SECOND_NS)
+    assert other.tick(90 * SECOND_NS) == 0
+    assert other.tick(91 * SECOND_NS) == status.E_CLOSED

@@ -170,7 +170,8 @@ async def test_a_model_reaches_a_node_over_nodes(n_relays):
 async def test_keys_change_in_every_layer_while_bytes_cross():
     """By the clocks of the nodes at the other ends, and by the model."""
     async with circuit(2, rekey_s=1) as made:
-        await made.model.until(lambda: all(peer.keys.number for peer in made.peers))
+        while not all(peer.keys.number for peer in made.peers):
+            await model_echo_check(made.model, made.session, 100_000)  # every layer is in use then
 
         def renew():
             for peer in made.peers:
