@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: MIT
-"""Connect, shake hands, close: 16 in flight, from one process to another. qg shows a fresh identity each time, made before."""
+"""Connect, shake hands, close: 16 in flight, from one process to another; each qg dial shows a fresh identity."""
 
 from typing import Any
 
