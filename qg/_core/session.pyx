@@ -36,7 +36,8 @@ cdef enum:
     PAD_IN_PLACE = 1024             # padding up to this is written behind the payload and taken back
     LAYER_JITTER = 96               # random padding of a layer's small records, at most
     CONTROL_PER_SECOND = 1000
-    REKEY_WEIGHT = 100              # control frames that one REKEY1 counts for: it costs 0.3 ms
+    REKEYS_PER_SECOND = 10          # with the usual limit a REKEY1 counts for a hundred control frames: it costs 0.3 ms
+    EPOCHS_PER_SECOND = 200         # each costs new keys, 10 us
     CREDIT_BYTES = 8192             # a CREDIT more per so many bytes sent
     DISCARD_MIN = 16416             # bytes read and dropped after a bad record
 
@@ -503,6 +504,13 @@ cdef int session_pump(session_t *session, uint64_t now_ns) noexcept nogil:
 
 # Input
 
+cdef inline uint32_t weight_of(const session_t *session, uint64_t type) noexcept nogil:
+    """Shares of the limit, not numbers of frames: a limit set low must not forbid the exchanges that are due."""
+    if type == FRAME_REKEY1:
+        return max(session.rate_limit // REKEYS_PER_SECOND, <uint32_t>1)
+    return max(session.rate_limit // EPOCHS_PER_SECOND, <uint32_t>1) if type == FRAME_EPOCH else 1
+
+
 cdef int count_rate(session_t *session, uint64_t type, uint64_t now_ns) noexcept nogil:
     if now_ns - session.second_ns >= SECOND_NS:
         session.second_ns = now_ns
@@ -515,7 +523,7 @@ cdef int count_rate(session_t *session, uint64_t type, uint64_t now_ns) noexcept
         if session.n_credit > session.rate_limit + (session.n_bytes_out - session.out_mark) // CREDIT_BYTES:
             return E_RATE
         return OK
-    session.n_control += REKEY_WEIGHT if type == FRAME_REKEY1 else 1
+    session.n_control += weight_of(session, type)
     return E_RATE if session.n_control > session.rate_limit else OK
 
 
@@ -589,7 +597,7 @@ cdef int on_frame(session_t *session, frame_t *frame, uint64_t now_ns) noexcept 
         session.is_remote = 1
         end(session, SESSION_ON_CLOSED, now_ns)
         return OK
-    if type == FRAME_EPOCH or type == FRAME_REKEY2 or type == FRAME_REKEY_DONE:
+    if type == FRAME_REKEY2 or type == FRAME_REKEY_DONE:
         return on_rekey(session, frame, now_ns)
     if type == FRAME_COVER or type >= FRAME_GREASE:
         return OK
@@ -598,7 +606,7 @@ cdef int on_frame(session_t *session, frame_t *frame, uint64_t now_ns) noexcept 
         return rc
     if type == FRAME_PING or type == FRAME_PONG:
         return on_ping(session, frame, now_ns)
-    if type == FRAME_REKEY1:
+    if type == FRAME_REKEY1 or type == FRAME_EPOCH:
         return on_rekey(session, frame, now_ns)
     if type == FRAME_OPEN or type == FRAME_CREDIT or type == FRAME_SESSION_CREDIT or type == FRAME_RESET:
         return on_stream_frame(session, frame, now_ns)

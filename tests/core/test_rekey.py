@@ -392,3 +392,24 @@ def test_a_peer_may_not_make_us_exchange_keys_whenever_it_likes(connect):
         pair.one.start_rekey()
         pair.pump()
     assert pair.other.status == status.E_RATE
+
+
+def test_a_peer_may_not_make_us_derive_keys_whenever_it_likes(connect):
+    """Each EPOCH costs new keys: 200 in a second are taken, the next one ends the session."""
+    pair = connect()
+    for _ in range(200):
+        pair.one.end_epoch()
+        assert pair.other.feed(pair.one.take()) == 0
+    assert pair.other.receiving[1] == 200
+    pair.one.end_epoch()
+    assert pair.other.feed(pair.one.take()) == status.E_RATE
+
+
+def test_a_peer_may_end_epochs_for_as_long_as_it_likes(connect):
+    pair = connect()
+    for _ in range(1000):
+        pair.one.end_epoch()
+        pair.tick(pair.one.now_ns + SECOND_NS // 100)
+        pair.pump()
+    assert pair.other.receiving[1] == 1000
+    assert pair.other.state == "open"
