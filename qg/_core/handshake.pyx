@@ -4,8 +4,7 @@ from libc.stdint cimport uint8_t, uint16_t, uint32_t, uint64_t
 from libc.string cimport memcpy, memset
 
 from .cert cimport cert_t, cert_verify
-from .crypto cimport (
-    SUITE_AEGIS_256, SUITE_AES_256_GCM, SUITE_CHACHA20_POLY1305, ct_equal, mlkem768_secret_t, sha256, wipe)
+from .crypto cimport ct_equal, mlkem768_secret_t, sha256, suite_select, wipe
 from .envelope cimport (
     ENVELOPE_HEAD_LEN, ENVELOPE_M3, ENVELOPE_NK1, ENVELOPE_NONCE_LEN, ENVELOPE_REPLY, ENVELOPE_XK1, ENVELOPE_XX1, KEM_MLKEM768,
     P1_LEN, P2_LEN, P3_LEN, PIPE_FLIGHT_LEN, PROLOGUE_LEN, WIRE_VERSION, envelope_check_clock, envelope_check_echo,
@@ -17,7 +16,7 @@ from .noise cimport (
     noise_pattern_wire, noise_read, noise_remote_static, noise_set_kem, noise_set_psk, noise_set_remote_static, noise_set_static, noise_split,
     noise_wipe, noise_write)
 from .secret cimport secret_give, secret_take
-from .status cimport E_IDENTITY, E_KIND, E_LENGTH, E_MEMORY, E_STATE, E_SUITE, E_TAG, NEED_ADMIT, NEED_MORE, OK
+from .status cimport E_IDENTITY, E_KIND, E_LENGTH, E_MEMORY, E_STATE, E_TAG, NEED_ADMIT, NEED_MORE, OK
 
 cdef enum:
     TIME_STEP_S = 30        # the source of a circuit rounds its time to this, since its clock offset would link its circuits
@@ -263,7 +262,6 @@ cdef int read_noise(handshake_t *hs, uint8_t *payload, int payload_len) noexcept
 cdef int read_m1(handshake_t *hs) noexcept nogil:
     cdef uint8_t[P1_LEN] payload
     cdef p1_t p1
-    cdef uint16_t common
     cdef int rc = begin_noise(hs, NULL)
     if rc >= 0:
         rc = read_noise(hs, payload, P1_LEN)
@@ -271,15 +269,10 @@ cdef int read_m1(handshake_t *hs) noexcept nogil:
         rc = p1_parse(&p1, payload, P1_LEN)
     if rc < 0:
         return rc
-    common = p1.suites & hs.local.suites
-    if common & SUITE_AEGIS_256:
-        hs.suite = SUITE_AEGIS_256
-    elif common & SUITE_AES_256_GCM:
-        hs.suite = SUITE_AES_256_GCM
-    elif common & SUITE_CHACHA20_POLY1305:
-        hs.suite = SUITE_CHACHA20_POLY1305
-    else:
-        return E_SUITE
+    rc = suite_select(p1.suites, hs.local.suites)
+    if rc < 0:
+        return rc
+    hs.suite = <uint16_t>rc
     envelope_keys_reply(&hs.secret.env_reply, &hs.secret.env, hs.m1_hash)
     hs.stage = STAGE_WRITE_M2
     return OK
