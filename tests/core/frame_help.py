@@ -23,6 +23,7 @@ VARINTS = st.one_of(
 )
 TOKENS = st.integers(0, (1 << 64) - 1)
 SMALL = st.binary(max_size=300)
+KEYS = st.binary(min_size=32, max_size=32)
 NAMES = st.text(st.characters(min_codepoint=0x21, max_codepoint=0x7E), min_size=1, max_size=255).map(str.encode)
 PORTS = st.integers(1, 65535)
 IPS = st.one_of(
@@ -49,7 +50,7 @@ def frame(type, **fields):
 OPENINGS = st.one_of(
     st.tuples(st.sampled_from([BYTES, MESSAGES]), st.binary(min_size=16, max_size=1040)),
     st.tuples(st.just(PIPE), st.binary(min_size=1, max_size=1)),
-    st.tuples(st.just(RELAY), st.binary(max_size=200)),
+    st.tuples(st.just(RELAY), st.builds(wire.build_open_relay, KEYS, KEYS, st.lists(IPS, min_size=1, max_size=4))),
 )
 
 
