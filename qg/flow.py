@@ -91,13 +91,14 @@ class Border:
 class Link:
     """Count what waits to be sent on one session with a peer, and wake who waits for room."""
 
-    __slots__ = ("border", "channel", "flushed", "is_outgoing", "n_queued", "peer", "up_s", "waiting")
+    __slots__ = ("border", "channel", "flushed", "is_asked", "is_outgoing", "n_queued", "peer", "up_s", "waiting")
 
-    def __init__(self, border: Border, channel: int, peer: "Peer", is_outgoing: bool) -> None:
+    def __init__(self, border: Border, channel: int, peer: "Peer", *, is_outgoing: bool, is_asked: bool) -> None:
         self.border = border
         self.channel = channel
         self.peer = peer
-        self.is_outgoing = is_outgoing
+        self.is_outgoing = is_outgoing  # this side dialled
+        self.is_asked = is_asked  # by a call of `connect`, not for circuits
         self.n_queued = 0
         self.up_s = monotonic()
         self.waiting: set[Flow] | None = None  # flows that wait for room on the whole link
@@ -112,8 +113,8 @@ class Link:
         if self.flushed is not None and not self.n_queued:
             wake(self.flushed)
 
-    def info(self, n_streams: int) -> LinkInfo:
-        """Describe the session."""
+    def info(self, n_streams: int, figures: tuple[int, int, int]) -> LinkInfo:
+        """Describe the session; `figures` are the core's: bytes in and out, and its generation."""
         peer = self.peer
         return LinkInfo(
             peer_id=peer.id,
@@ -122,9 +123,9 @@ class Link:
             is_outgoing=self.is_outgoing,
             suite=peer.suite,
             age_s=monotonic() - self.up_s,
-            generation=0,
-            bytes_in=0,
-            bytes_out=0,
+            generation=figures[2],
+            bytes_in=figures[0],
+            bytes_out=figures[1],
             n_streams=n_streams,
             rtt_us=None if peer.rtt_ns is None else peer.rtt_ns // 1000,
         )

@@ -32,7 +32,7 @@ from qg.flow import Border, Link, wake
 from qg.identity import Identity, NetworkSecret
 from qg.message import MessageSource
 from qg.peer import KIND_BYTES, Peer, links_flush
-from qg.status import status_make
+from qg.status import Watch, status_make
 from qg.stream import Priority, Stream
 from qg.types import ExtenderId, LinkKey, PeerId, Status
 
@@ -44,6 +44,7 @@ _EVENTS_MAX = 256  # taken from the ring at a time
 _ROUNDS_MAX = 4  # times in one wake-up; then other callbacks of the loop have their turn
 _RENEW_S = 86_400.0  # certificates last 90 days
 _STOP_S = 5.0  # for goodbyes
+_WATCH_S = 10.0  # between two looks at the counters
 _SERVING_MAX = 1024  # streams of one peer being served, reset ones included
 
 _SUITES = {1: "chacha20-poly1305", 2: "aes-256-gcm", 4: "aegis-256"}  # docs/protocol.md, section 3.3
@@ -91,6 +92,7 @@ class Node:
         self._direct: dict[bytes, Peer] = {}  # by PeerID, those that are not relayed
         self._started_s = 0.0
         self._renewal: asyncio.TimerHandle | None = None
+        self._watching: asyncio.TimerHandle | None = None
         self._finalizer: weakref.finalize[..., Node] | None = None
         self._handlers = self._handlers_make()
 
@@ -128,6 +130,8 @@ class Node:
         )
         self._started_s = monotonic()
         self._renewal = loop.call_later(_RENEW_S, self._renew)
+        watch = Watch(max(1, int(limits.log_lines_per_s * _WATCH_S)), self._config.link.clock_window_s)
+        self._watching = loop.call_later(_WATCH_S, self._look, watch)
         self._finalizer = weakref.finalize(self, _runtime_end, runtime, repr(self), os.getpid())
         loop.add_reader(runtime.fileno(), self._on_readable)
         try:
@@ -139,8 +143,10 @@ class Node:
         _log.info("node_started peer=%s listen=%s", self.id, ",".join(map(str, self._bound)) or "-")
         barred_s = runtime.status()["replay_floor_s"] - time()
         if barred_s > -self._config.link.clock_window_s:
-            _log.info("replay_mark wait_s=%d: peers whose clock is behind that of the last one before are not answered "
-                      "yet", max(barred_s, 0))
+            _log.info(
+                "replay_mark wait_s=%d: peers whose clock is behind that of the last one before are not answered yet",
+                max(barred_s, 0),
+            )
 
     async def close(self) -> None:
         """Close all peers and stop.
@@ -179,10 +185,16 @@ class Node:
         border.runtime.renew(self._identity._ring)
         self._renewal = border.loop.call_later(_RENEW_S, self._renew)
 
+    def _look(self, watch: Watch) -> None:
+        border = self._border_now()
+        watch.look(border.runtime.status())
+        self._watching = border.loop.call_later(_WATCH_S, self._look, watch)
+
     def _end(self, border: Border) -> None:
         """Take no more events and commands; what is still open is told."""
-        if self._renewal is not None:
-            self._renewal.cancel()
+        for timer in (self._renewal, self._watching):
+            if timer is not None:
+                timer.cancel()
         border.is_closed = True
         border.loop.remove_reader(border.runtime.fileno())
         for flow in list(border.flows.values()):
@@ -237,7 +249,7 @@ class Node:
         if self._border is None:
             return {}
         core_status = self._border.runtime.status()
-        names = ("n_blocks", "n_sessions", "n_flows", "n_conns")
+        names = ("n_blocks", "n_border_blocks", "n_sessions", "n_flows", "n_conns")
         return {name: core_status[name] for name in names} | {
             "streams": len(self._border.flows),
             "links": len(self._links),
@@ -316,7 +328,7 @@ class Node:
 
     def _unclaimed_close(self, border: Border, peer: Peer) -> None:
         """Close a peer that was dialled for calls of `connect` which have all been cancelled, unless it is in use."""
-        if peer.n_claims or not all(link.is_outgoing for link in peer.links) or border.is_closing:
+        if peer.n_claims or not all(link.is_asked for link in peer.links) or border.is_closing:
             return
         if not any(flow.peer is peer for flow in border.flows.values()):
             peer.close_start(Reason.CANCELLED)
@@ -374,7 +386,7 @@ class Node:
             request.resolve(Endpoint(request.endpoint.transport, host, port))
 
     def _on_peer_up(self, event: tuple[Any, ...]) -> None:
-        _, channel, number, is_relayed, peer_id, link_key, host, port, suite = event
+        _, channel, number, is_relayed, is_outgoing, peer_id, link_key, host, port, suite = event
         border = self._border_now()
         link = self._links.get(channel)
         request = self._requests.get(number)
@@ -388,7 +400,7 @@ class Node:
                 peer.is_relayed = is_relayed
                 if not is_own:
                     self._direct[peer_id] = peer
-            link = self._links[channel] = Link(border, channel, peer, is_outgoing=number != 0)
+            link = self._links[channel] = Link(border, channel, peer, is_outgoing=is_outgoing, is_asked=number != 0)
             self._link_up(link)
         if number:
             if isinstance(request, _Connecting):

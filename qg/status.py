@@ -1,10 +1,11 @@
 # SPDX-License-Identifier: MIT
 """What a node says about itself: the counters of the core in the words of `qg.types.Status`."""
 
+import logging
 from collections import Counter
 from collections.abc import Iterable, Mapping
 from time import monotonic
-from typing import Any
+from typing import Any, final
 
 from qg._core._build_info import VERSION
 from qg.address import Endpoint
@@ -13,25 +14,68 @@ from qg.identity import Identity
 from qg.peer import Peer
 from qg.types import PeerInfo, Status
 
-__all__ = ["status_make"]
+__all__ = ["COUNTERS", "Watch", "status_make"]
+
+_log = logging.getLogger("qg.node")
 
 _SECRET_SLOT_LEN = 1536  # docs/protocol.md, section 8
 
-# Status codes of the core that end sessions and handshakes (qg/_core/status.pxd).
+# What is counted, with its meaning for people. First the core's outcomes that end a handshake, a session or a dial, by
+# status code (qg/_core/status.pxd).
 _OUTCOMES = {
-    -1: "short", -2: "long", -3: "bad_envelope", -4: "bad_version", -5: "bad_kind", -6: "not_zero", -7: "bad_varint",
-    -8: "bad_frame", -9: "bad_state", -10: "over_credit", -11: "bad_stream_id", -12: "bad_length", -13: "bad_clock",
-    -14: "replay", -15: "no_suite", -16: "bad_dh", -17: "bad_kem", -18: "bad_signature", -19: "expired",
-    -20: "wrong_identity", -21: "over_rate", -22: "mismatch", -23: "bad_utf8", -24: "bad_address", -32: "full",
-    -33: "no_memory", -37: "not_locked", -38: "io",
-}  # fmt: skip
-
-# What the guard let in or refused (qg/_core/guard.pxd), in the order of its counts.
+    -1: ("too_short", "a message ended before its time"),
+    -2: ("too_long", "a message was longer than it may be"),
+    -3: ("bad_envelope", "sealed bytes did not open: a stranger, or changed on the way"),
+    -4: ("bad_version", "a version of the protocol that is not spoken here"),
+    -5: ("bad_kind", "a handshake or stream of a kind that may not come there"),
+    -6: ("not_zero", "padding or a reserved field was not zero"),
+    -7: ("bad_varint", "a number was malformed"),
+    -8: ("bad_frame", "a frame was unknown or malformed"),
+    -9: ("bad_state", "a message came at a moment when it may not"),
+    -10: ("over_credit", "more bytes than were allowed"),
+    -11: ("bad_stream_id", "a stream had a number out of order"),
+    -12: ("bad_length", "a record had an impossible length"),
+    -13: ("bad_clock", "a handshake came from a clock that is off too far"),
+    -14: ("replay", "a handshake was seen before"),
+    -15: ("no_suite", "no cipher in common"),
+    -16: ("bad_dh", "a public key was worthless"),
+    -17: ("bad_kem", "a post-quantum key or answer was malformed"),
+    -18: ("bad_signature", "a certificate was not signed by its owner"),
+    -19: ("expired", "a certificate had run out"),
+    -20: ("wrong_identity", "a peer was not the one meant, or is not allowed"),
+    -21: ("over_rate", "more messages a second than are allowed"),
+    -22: ("mismatch", "a handshake contradicted itself"),
+    -23: ("bad_utf8", "a text was malformed"),
+    -24: ("bad_address", "an address was malformed"),
+    -32: ("full", "a limit of this node was reached"),
+    -33: ("no_memory", "no memory was left"),
+    -37: ("not_locked", "no memory was left that stays out of the swap file"),
+    -38: ("io", "the system refused something"),
+}
+# What the guard let in or refused, in the order of its counts (qg/_core/guard.pxd).
 _GUARD = (
-    "accepted", "refused_accept_rate", "refused_score", "refused_half_open", "handshakes", "refused_replay",
-    "refused_address_rate", "refused_network_rate", "refused_node_rate", "replay_full", "sinks_full", "sessions_full",
-    "peers_denied", "relays_denied", "targets_denied", "targets_rate", "pipes_rate",
-)  # fmt: skip
+    ("accepted", "connections taken"),
+    ("refused_accept_rate", "connections too quick after one another"),
+    ("refused_score", "connections from addresses that misbehaved"),
+    ("refused_half_open", "connections while too many handshakes were under way"),
+    ("handshakes", "handshakes begun in order"),
+    ("refused_replay", "handshakes seen before, or older than the replay mark"),
+    ("refused_address_rate", "handshakes too quick, from one address"),
+    ("refused_network_rate", "handshakes too quick, from one network"),
+    ("refused_node_rate", "handshakes too quick, from all"),
+    ("replay_full", "handshakes refused since the replay filter was full"),
+    ("sinks_full", "strangers closed to make room for others"),
+    ("sessions_full", "peers refused since there were too many"),
+    ("peers_denied", "peers that `allow` does not list"),
+    ("relays_denied", "requests to relay for peers that `relay.allow` does not list"),
+    ("targets_denied", "requests to relay to where policy forbids"),
+    ("targets_rate", "requests to relay to too many new targets"),
+    ("pipes_rate", "circuits opened too quick after one another"),
+)
+_ACCEPT_ERRORS = ("accept_errors", "connections that wait: out of descriptors, or of memory")
+
+COUNTERS: dict[str, str] = dict((*_OUTCOMES.values(), *_GUARD, _ACCEPT_ERRORS))
+_IN_ORDER = frozenset({"accepted", "handshakes"})
 
 
 def status_make(
@@ -40,7 +84,10 @@ def status_make(
     """Take a snapshot of a running node."""
     core = border.runtime.status()
     n_streams = Counter(flow.link for flow in border.flows.values())
-    links = tuple(link.info(n_streams[link]) for peer in peers for link in peer.links)
+    figures = border.runtime.links() if peers else {}
+    links = tuple(
+        link.info(n_streams[link], figures.get(link.channel, (0, 0, 0))) for peer in peers for link in peer.links
+    )
     return Status(
         version=VERSION,
         peer_id=identity.peer_id,
@@ -70,8 +117,50 @@ def _peer_info(peer: Peer, n_streams: Mapping[Any, int]) -> PeerInfo:
 
 def _counters(core: dict[str, Any]) -> dict[str, int]:
     """Name what is not zero."""
-    counters = {_OUTCOMES.get(code, f"status_{-code}"): n for code, n in core["by_status"].items()}
-    counters |= {name: n for name, n in zip(_GUARD, core["guard_counts"], strict=True) if n}
+    names = {code: name for code, (name, _) in _OUTCOMES.items()}
+    counters = {names.get(code, f"status_{-code}"): n for code, n in core["by_status"].items()}
+    counters |= {name: n for (name, _), n in zip(_GUARD, core["guard_counts"], strict=True) if n}
     if core["n_accept_errors"]:
-        counters["accept_errors"] = core["n_accept_errors"]
+        counters[_ACCEPT_ERRORS[0]] = core["n_accept_errors"]
     return counters
+
+
+@final
+class Watch:
+    """Say in the log what only the counters know: what strangers did, summed up, and what to look into.
+
+    However many strangers there are, they cause `lines_max` lines per look at most (docs/protocol.md, section 9).
+    """
+
+    def __init__(self, lines_max: int, clock_window_s: int) -> None:
+        self._lines_max = lines_max
+        self._clock_window_s = clock_window_s
+        self._counters: dict[str, int] = {}
+        self._is_skewed = False
+        self._is_unlocked = False
+
+    def look(self, core: dict[str, Any]) -> None:
+        """Log what is new since the last look at the core's figures."""
+        counters = _counters(core)
+        grown = {name: n - self._counters.get(name, 0) for name, n in counters.items() if name not in _IN_ORDER}
+        self._counters = counters
+        lines = [(name, n) for name, n in grown.items() if n]
+        for name, n in lines[: self._lines_max]:
+            _log.info("counted %s=%d: %s", name, n, COUNTERS.get(name, "see status.pxd"))
+        if len(lines) > self._lines_max:
+            _log.info("counted more=%d: reasons left out, see the status", len(lines) - self._lines_max)
+        self._warn(core)
+
+    def _warn(self, core: dict[str, Any]) -> None:
+        skew_s = core["clock_skew_s"]
+        is_skewed = skew_s is not None and abs(skew_s) * 2 > self._clock_window_s
+        if is_skewed and not self._is_skewed:
+            _log.warning(
+                "clock_skew skew_s=%+.0f: peers say that this clock is off; they refuse it from %d s on, so set it",
+                skew_s,
+                self._clock_window_s,
+            )
+        if not core["is_locked"] and not self._is_unlocked:
+            _log.warning("not_locked: the limit for locked memory is reached, keys may reach the swap; raise ulimit -l")
+        self._is_skewed = is_skewed
+        self._is_unlocked = not core["is_locked"]

@@ -177,7 +177,7 @@ class LinkInfo(NamedTuple):
 
     peer_id: PeerId
     carrier: str  # "tcp", or "pipe" for a session that runs over relays
-    remote: str  # "203.0.113.7:7447"; for a pipe the neighbour's PeerID
+    remote: str  # "203.0.113.7:7447"; for a pipe the target's that was dialled, or the neighbour's that it comes from
     is_outgoing: bool  # this side dialled
     suite: str  # AEAD suite in force
     age_s: float

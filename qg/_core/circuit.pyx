@@ -27,7 +27,8 @@ cdef void report_peer(channel_t *channel, uint64_t request) noexcept nogil:
     event.type = EVENT_PEER_UP
     event.id = channel.id
     event.a = request
-    event.b = (1 if channel.kind == CHANNEL_LAYER else 0) | (<uint64_t>channel.session.tx.suite << 8)
+    event.b = ((1 if channel.kind == CHANNEL_LAYER else 0) | (2 if channel.session.role == 0 else 0)
+               | (<uint64_t>channel.session.tx.suite << 8))
     memcpy(event.peer_id, channel.session.peer_id, 32)
     memcpy(event.link_key, channel.session.peer_link_key, 32)
     event.address = channel.remote

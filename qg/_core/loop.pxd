@@ -7,7 +7,7 @@ thread counts as the loop's own.
 """
 from libc.stdint cimport uint8_t, uint64_t
 
-from .uv cimport uv_async_t, uv_hrtime, uv_loop_t, uv_prepare_t, uv_thread_t, uv_timer_t
+from .uv cimport uv_async_t, uv_cond_t, uv_hrtime, uv_loop_t, uv_mutex_t, uv_prepare_t, uv_thread_t, uv_timer_t
 
 cdef enum:
     READ_LEN_DEFAULT = 262144
@@ -35,6 +35,16 @@ ctypedef struct loop_t:
     uint64_t cpu_ns                 # atomic; CPU time of the thread in loop_run, at most 1 ms of it missing
     uint64_t cpu_at_ns              # when cpu_ns was measured
     uint8_t is_fresh
+
+ctypedef struct gate_t:             # where another thread waits for the loop's thread, rarely
+    uv_mutex_t lock
+    uv_cond_t opened
+    uint64_t n_opened               # the highest number that gate_open had; under the lock
+
+cdef int gate_init(gate_t *gate) noexcept nogil                 # E_IO
+cdef void gate_free(gate_t *gate) noexcept nogil                # nobody waits any more
+cdef void gate_open(gate_t *gate, uint64_t n) noexcept nogil    # the loop's thread: whoever waits for n or less goes on
+cdef int gate_wait(gate_t *gate, uint64_t n, uint64_t timeout_ns) noexcept nogil    # any other thread; OK, E_IO when the time is over
 
 cdef int loop_init(loop_t *loop, const loop_hooks_t *hooks, void *ctx, size_t read_len) noexcept nogil
     # read_len 0 = READ_LEN_DEFAULT; E_ARGUMENT above READ_LEN_MAX, E_MEMORY, E_IO; the struct may not move afterwards

@@ -7,8 +7,9 @@ from libc.string cimport memset
 from .status cimport E_ARGUMENT, E_IO, E_MEMORY, E_STATE, OK
 from .sys cimport atomic_peek, atomic_poke
 from .uv cimport (
-    UV_RUN_DEFAULT, thread_cpu_ns, uv_async_init, uv_async_send, uv_async_t, uv_close, uv_handle_t, uv_is_closing,
-    uv_loop_close, uv_loop_init, uv_now, uv_prepare_init, uv_prepare_start, uv_prepare_t, uv_run, uv_stop,
+    UV_RUN_DEFAULT, thread_cpu_ns, uv_async_init, uv_async_send, uv_async_t, uv_close, uv_cond_destroy, uv_cond_init,
+    uv_cond_signal, uv_cond_timedwait, uv_handle_t, uv_hrtime, uv_is_closing, uv_loop_close, uv_loop_init, uv_mutex_destroy,
+    uv_mutex_init, uv_mutex_lock, uv_mutex_unlock, uv_now, uv_prepare_init, uv_prepare_start, uv_prepare_t, uv_run, uv_stop,
     uv_thread_create, uv_thread_join, uv_timer_init, uv_timer_start, uv_timer_stop, uv_timer_t, uv_walk)
 
 cdef extern from "<signal.h>" nogil:
@@ -127,6 +128,42 @@ cdef int loop_thread_start(loop_t *loop) noexcept nogil:
 
 cdef int loop_thread_join(loop_t *loop) noexcept nogil:
     return OK if uv_thread_join(&loop.thread) == 0 else E_IO
+
+
+cdef int gate_init(gate_t *gate) noexcept nogil:
+    gate.n_opened = 0
+    if uv_mutex_init(&gate.lock) != 0:
+        return E_IO
+    if uv_cond_init(&gate.opened) != 0:
+        uv_mutex_destroy(&gate.lock)
+        return E_IO
+    return OK
+
+
+cdef void gate_free(gate_t *gate) noexcept nogil:
+    uv_cond_destroy(&gate.opened)
+    uv_mutex_destroy(&gate.lock)
+
+
+cdef void gate_open(gate_t *gate, uint64_t n) noexcept nogil:
+    uv_mutex_lock(&gate.lock)
+    gate.n_opened = n
+    uv_cond_signal(&gate.opened)
+    uv_mutex_unlock(&gate.lock)
+
+
+cdef int gate_wait(gate_t *gate, uint64_t n, uint64_t timeout_ns) noexcept nogil:
+    cdef uint64_t end_ns = uv_hrtime() + timeout_ns
+    cdef uint64_t now_ns = end_ns - timeout_ns
+    cdef int rc = E_IO
+    uv_mutex_lock(&gate.lock)
+    while gate.n_opened < n and now_ns < end_ns:
+        uv_cond_timedwait(&gate.opened, &gate.lock, end_ns - now_ns)
+        now_ns = uv_hrtime()
+    if gate.n_opened >= n:
+        rc = OK
+    uv_mutex_unlock(&gate.lock)
+    return rc
 
 
 cdef void loop_wake(loop_t *loop) noexcept nogil:

@@ -25,9 +25,9 @@ from .guard cimport (
     guard_access_swap, guard_init, guard_limits_t, guard_ports_set, guard_t, prefix_list_add)
 from .handshake cimport local_t
 from .keyfile cimport KeyRing, NetworkSecret, ring_t
-from .loop cimport loop_cpu_ns, loop_thread_join, loop_wake
+from .loop cimport gate_wait, loop_cpu_ns, loop_thread_join, loop_wake
 from .memory cimport (
-    block_class_for, block_len, block_start, block_t, block_take, chain_push, chain_t, pool_clear, pool_init, pool_t)
+    block_class_for, block_len, block_start, block_t, block_take, chain_push, chain_t, pool_clear, pool_collect, pool_init, pool_t)
 from .replay cimport REPLAY_MARK_AHEAD_S, replay_init, replay_t
 from .resolve cimport INTERFACES_MAX, interface_t, interfaces_list
 from .secret cimport (
@@ -38,8 +38,8 @@ from .sys cimport atomic_cas_ptr, atomic_exchange, atomic_exchange_ptr, atomic_f
 from .wire cimport ADDRESS_IP4, ADDRESS_IP6, ADDRESS_NAME, address_t
 from .worker cimport (
     CERT_ENTRIES, COMMAND_ACCEPT, COMMAND_CANCEL, COMMAND_CLOSE_PEER, COMMAND_CONNECT, COMMAND_FINISH, COMMAND_KILL,
-    COMMAND_LISTEN, COMMAND_OPEN, COMMAND_PING, COMMAND_RENEW, COMMAND_RESET, COMMAND_STOP, COMMAND_USED, COMMAND_WRITE, RING_LEN, command_free,
-    command_t, drop_blocks, event_ring_t, local_fill, mark_write, worker_free, worker_start, worker_stop, worker_t)
+    COMMAND_LINKS, COMMAND_LISTEN, COMMAND_OPEN, COMMAND_PING, COMMAND_RENEW, COMMAND_RESET, COMMAND_STOP, COMMAND_USED, COMMAND_WRITE, RING_LEN, command_free,
+    command_t, drop_blocks, event_ring_t, link_rows_t, local_fill, mark_write, worker_free, worker_start, worker_stop, worker_t)
 
 cdef enum:
     REPLAY_SLOTS = 1 << 18
@@ -86,6 +86,7 @@ cdef class Runtime:
     cdef bint is_joined
     cdef object ring                # keeps the keys alive while they are copied
     cdef dict options
+    cdef uint64_t n_asked           # COMMAND_LINKS posted
 
     def __cinit__(self, KeyRing ring not None, NetworkSecret network, NetworkSecret previous, dict options not None):
         cdef uint8_t[16] key
@@ -540,6 +541,29 @@ cdef class Runtime:
         free(self.worker)
         free(self.replay_slots)
 
+    def links(self):
+        """Return how the reported sessions stand: channel -> (bytes in, bytes out, generation); waits for the worker's turn.
+
+        The dict is empty once the worker has stopped, or when it is kept from running for a second.
+        """
+        cdef worker_t *worker = self.worker
+        cdef link_rows_t *links
+        cdef uint32_t i
+        if worker.engine.is_stopped:
+            return {}
+        self.n_asked += 1
+        self._post(self._command(COMMAND_LINKS, self.n_asked, 0))
+        with nogil:
+            gate_wait(&worker.gate, self.n_asked, SECOND_NS)
+        links = <link_rows_t *>atomic_exchange_ptr(&worker.links, NULL)
+        if links is NULL:
+            return {}
+        try:
+            return {links.rows[i].channel: (links.rows[i].in_len, links.rows[i].out_len, links.rows[i].generation)
+                    for i in range(links.n)}
+        finally:
+            free(links)
+
     def status(self):
         """Return counters and sizes as they are at this moment: a dict of ints and dicts."""
         cdef worker_t *worker = self.worker
@@ -547,6 +571,7 @@ cdef class Runtime:
         cdef dict by_status = {}
         cdef list skews = sorted([engine.skews_s[i] for i in range(min(engine.n_skews, <uint32_t>SKEWS_KEPT))])
         cdef int i
+        pool_collect(&self.border)
         for i in range(64):
             if engine.ctx.n_status[i]:
                 by_status[-i] = engine.ctx.n_status[i]
@@ -678,7 +703,7 @@ cdef tuple event_tuple(event_t *event):
         return type, event.id, event.reason
     if type == EVENT_PEER_UP:
         host, port = endpoint(&event.address)
-        return (type, event.id, event.a, bool(event.b & 1), (<char *>event.peer_id)[:32], (<char *>event.link_key)[:32],
+        return (type, event.id, event.a, bool(event.b & 1), bool(event.b & 2), (<char *>event.peer_id)[:32], (<char *>event.link_key)[:32],
                 host, port, event.b >> 8)
     if type == EVENT_PEER_DOWN:
         return type, event.id, event.reason, bool(event.is_remote), event.status

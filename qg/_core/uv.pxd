@@ -205,3 +205,16 @@ cdef extern from "uv.h" nogil:
 
     int uv_thread_create(uv_thread_t *thread, uv_thread_cb entry, void *arg) noexcept
     int uv_thread_join(uv_thread_t *thread) noexcept
+
+    ctypedef struct uv_mutex_t:
+        pass
+    ctypedef struct uv_cond_t:
+        pass
+    int uv_mutex_init(uv_mutex_t *lock) noexcept
+    void uv_mutex_destroy(uv_mutex_t *lock) noexcept
+    void uv_mutex_lock(uv_mutex_t *lock) noexcept
+    void uv_mutex_unlock(uv_mutex_t *lock) noexcept
+    int uv_cond_init(uv_cond_t *cond) noexcept
+    void uv_cond_destroy(uv_cond_t *cond) noexcept
+    void uv_cond_signal(uv_cond_t *cond) noexcept
+    int uv_cond_timedwait(uv_cond_t *cond, uv_mutex_t *lock, uint64_t timeout_ns) noexcept

@@ -13,7 +13,7 @@ from .flow cimport event_t
 from .keyfile cimport ring_t
 from .guard cimport access_t, guard_t
 from .handshake cimport local_t
-from .loop cimport loop_t
+from .loop cimport gate_t, loop_t
 from .memory cimport block_t, chain_t, pool_t
 from .replay cimport replay_t
 from .resolve cimport resolve_t
@@ -41,6 +41,7 @@ cdef enum command_type_t:
     COMMAND_STOP = 12
     COMMAND_KILL = 13           # the owner is gone: no goodbye
     COMMAND_RENEW = 14          # new certificates, perhaps a new link key
+    COMMAND_LINKS = 15          # how the sessions stand: into `links`, then opens the gate
 
 ctypedef struct command_t:
     command_t *next
@@ -70,6 +71,16 @@ ctypedef struct event_ring_t:
     uint64_t is_asleep          # atomic: Python waits for the descriptor
     uint64_t is_starved         # atomic: the worker holds events back
 
+ctypedef struct link_row_t:     # how a session stands
+    uint64_t channel
+    uint64_t in_len             # on its carrier
+    uint64_t out_len
+    uint64_t generation         # full key exchanges since the handshake
+
+ctypedef struct link_rows_t:
+    uint32_t n
+    link_row_t rows[1]          # n of them
+
 ctypedef struct worker_t:
     loop_t loop
     tcp_t tcp
@@ -85,6 +96,8 @@ ctypedef struct worker_t:
     uint8_t *scratch            # owned
     void *inbox                 # atomic stack of commands
     void *spent                 # atomic stack of wiped slots that go back to the border
+    void *links                 # atomic: link_rows_t, from malloc, owned by whoever takes it out; NULL
+    gate_t gate                 # opened with the number of each COMMAND_LINKS that was answered
     event_ring_t ring
     dial_t *dials
     int event_fd                # written to wake Python; owned by Python
@@ -94,6 +107,7 @@ ctypedef struct worker_t:
     uint64_t n_signals          # wake-ups of Python
     uint8_t has_news            # events were written in this turn
     uint8_t is_loop_ready
+    uint8_t has_gate
     uint8_t is_killed           # the owner is gone: nothing more is told
 
 cdef void local_fill(local_t *local, const ring_t *ring) noexcept nogil

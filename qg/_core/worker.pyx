@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: MIT
 """One worker: engine, loop and transports wired together on a native thread."""
 from libc.stdint cimport int64_t, uint8_t, uint16_t, uint32_t, uint64_t
-from libc.stdlib cimport calloc, free
+from libc.stdlib cimport calloc, free, malloc
 from libc.string cimport memcpy, memset
 from posix.time cimport CLOCK_MONOTONIC, CLOCK_REALTIME, clock_gettime, timespec
 from posix.unistd cimport pwrite, write as fd_write
@@ -20,7 +20,9 @@ from .flow cimport (
 from .guard cimport guard_clear
 from .handshake cimport LOCAL_KEYS_MAX, local_t
 from .keyfile cimport link_key_t, ring_t
-from .loop cimport loop_free, loop_hooks_t, loop_init, loop_now, loop_set_deadline, loop_stop, loop_thread_start, loop_wake
+from .loop cimport (
+    gate_free, gate_init, gate_open, loop_free, loop_hooks_t, loop_init, loop_now, loop_set_deadline, loop_stop,
+    loop_thread_start, loop_wake)
 from .memory cimport block_give_remote, block_t, chain_clear, chain_t, pool_clear, pool_collect
 from .resolve cimport resolve_cancel, resolve_init, resolve_start, resolve_stop
 from .secret cimport SECRET_SLOT_LEN, secret_pool_free, secret_take
@@ -276,6 +278,27 @@ cdef void do_connect(worker_t *worker, command_t *command, uint64_t now_ns) noex
     path_start(&worker.engine, path, now_ns)
 
 
+cdef void do_links(worker_t *worker, command_t *command) noexcept nogil:
+    """No answer without memory: whoever asked waits in vain for a second."""
+    cdef channel_t *channel = worker.engine.all
+    cdef link_rows_t *links = <link_rows_t *>malloc(sizeof(link_rows_t) + worker.engine.n_channels * sizeof(link_row_t))
+    cdef link_row_t *row
+    if links is NULL:
+        return
+    links.n = 0
+    while channel is not NULL:
+        if channel.is_reported:
+            row = &links.rows[links.n]
+            row.channel = channel.id
+            row.in_len = channel.session.n_bytes_in
+            row.out_len = channel.session.n_bytes_out
+            row.generation = channel.session.tx.generation
+            links.n += 1
+        channel = channel.next
+    free(atomic_exchange_ptr(&worker.links, links))
+    gate_open(&worker.gate, command.id)
+
+
 cdef void do_command(worker_t *worker, command_t *command, uint64_t now_ns) noexcept nogil:
     cdef engine_t *engine = &worker.engine
     cdef uint32_t type = command.type
@@ -303,6 +326,8 @@ cdef void do_command(worker_t *worker, command_t *command, uint64_t now_ns) noex
         do_listen(worker, command)
     elif type == COMMAND_RENEW:
         local_fill(worker.local, command.ring)
+    elif type == COMMAND_LINKS:
+        do_links(worker, command)
     elif type == COMMAND_STOP:
         engine_stop(engine, now_ns)
         worker.stop_ns = now_ns + STOP_NS
@@ -448,6 +473,10 @@ cdef int worker_start(worker_t *worker, size_t read_len) noexcept nogil:
     worker.engine.transport.shutdown = transport_shutdown
     worker.engine.transport.close = transport_close
     worker.engine.transport.abort = transport_abort
+    rc = gate_init(&worker.gate)
+    if rc < 0:
+        return rc
+    worker.has_gate = 1
     rc = loop_init(&worker.loop, &hooks, worker, read_len)
     if rc < 0:
         return rc
@@ -489,6 +518,9 @@ cdef void worker_free(worker_t *worker) noexcept nogil:
     free(worker.scratch)
     free(worker.cert_entries)
     free(worker.ring.events)
+    free(worker.links)
+    if worker.has_gate:
+        gate_free(&worker.gate)
 
 
 cdef void drop_blocks(block_t *block) noexcept nogil:

@@ -2,6 +2,7 @@
 """`qg status`: what a running node is doing."""
 
 import json
+import textwrap
 from collections.abc import Iterator
 from typing import Any
 
@@ -10,6 +11,12 @@ import click
 from qg.cli.common import control_option
 from qg.cli.text import duration_text, size_text, table_text
 from qg.control import control_ask, control_path_default
+from qg.status import COUNTERS
+
+_WIDTH = 80
+_SKEW_MAX_S = 60  # half of the window that is usual (docs/protocol.md, section 3.5)
+_SKEWED = " (others refuse this clock from 120 s on: set it)"
+_CARRIERS = {"tcp": "", "pipe": " over relays"}
 
 
 @click.command
@@ -42,30 +49,37 @@ def _lines(status: dict[str, Any]) -> Iterator[str]:
         "relayed": f"{size_text(status['relayed_bytes'])}, {status['n_splices']} circuits now",
         "memory": f"{size_text(status['memory_bytes'])} in pools, {size_text(status['locked_bytes'])} for secrets"
         + ("" if status["is_locked"] else " (NOT locked: secrets may reach the swap file; raise `ulimit -l`)"),
-        "clock skew": "not known yet" if skew is None else f"{skew:+.1f} s",
+        "clock skew": "not known yet" if skew is None else f"{skew:+.0f} s{_SKEWED if abs(skew) > _SKEW_MAX_S else ''}",
         "peers": str(len(status["peers"])),
     }
-    width = max(map(len, facts))
-    yield from (f"{name.ljust(width)}  {value}" for name, value in facts.items())
+    width = max(map(len, facts)) + 2
+    for name, value in facts.items():
+        yield textwrap.fill(name.ljust(width) + value, _WIDTH, subsequent_indent=" " * width, break_on_hyphens=False)
     if status["links"]:
         yield f"\n{_links_table(status['links'])}"
     if status["counters"]:
-        yield "\n" + table_text([("counter", "n"), *((name, str(n)) for name, n in sorted(status["counters"].items()))])
+        yield ""
+        width = max(map(len, status["counters"]))
+        for name, n in sorted(status["counters"].items()):
+            text = f"{name.ljust(width)} {n:9}  {COUNTERS.get(name, '')}"
+            yield textwrap.fill(text, _WIDTH, subsequent_indent=" " * (width + 12))
 
 
 def _links_table(links: list[dict[str, Any]]) -> str:
-    header = ("link", "with", "suite", "age", "in", "out", "streams", "rtt")
+    """Two lines for each link: figures in columns, then where it leads and which cipher it uses."""
+    header = ("link", "age", "in", "out", "streams", "rekeys", "rtt")
     rows = [
         (
-            f"{'to' if link['is_outgoing'] else 'from'} {link['peer_id'][:12]}",
-            link["remote"] if link["carrier"] == "tcp" else f"circuit over {link['remote'][:12]}",
-            link["suite"],
+            f"{'to' if link['is_outgoing'] else 'from'} {link['peer_id'][:8]}",
             duration_text(link["age_s"]),
             size_text(link["bytes_in"]),
             size_text(link["bytes_out"]),
             str(link["n_streams"]),
+            str(link["generation"]),
             "-" if link["rtt_us"] is None else f"{link['rtt_us'] / 1000:.1f} ms",
         )
         for link in links
     ]
-    return table_text([header, *rows])
+    head, *lines = table_text([header, *rows]).splitlines()
+    where = [f"  {link['remote']}{_CARRIERS[link['carrier']]}, {link['suite']}" for link in links]
+    return "\n".join([head, *(text for pair in zip(lines, where, strict=True) for text in pair)])

@@ -56,6 +56,34 @@ async def test_a_file_crosses_a_relay_whole():
         assert source.status().links[-1].carrier == "pipe"
 
 
+async def test_the_status_tells_who_dialled_the_links_of_a_circuit_and_what_they_carry():
+    async with three_nodes([Echo()]) as (source, relay, target):
+        peer = await source.connect(target.address, via=[relay.address])
+        async with await peer.open_stream(Echo.id) as stream:
+            await stream.write(bytes(50_000))
+            await stream.readexactly(50_000)
+
+        def links(node):
+            return sorted((link.carrier, link.is_outgoing) for link in node.status().links)
+
+        assert links(source) == [("pipe", True), ("tcp", True)]
+        assert links(relay) == [("tcp", False), ("tcp", True)]
+        assert links(target) == [("pipe", False), ("tcp", False)]
+        for node in (source, relay, target):
+            assert all(min(link.bytes_in, link.bytes_out) > 50_000 for link in node.status().links)
+
+
+async def test_a_cancelled_connect_leaves_a_link_that_circuits_use():
+    async with three_nodes([Echo()]) as (source, relay, target):
+        peer = await source.connect(target.address, via=[relay.address])
+        connecting = asyncio.create_task(source.connect(relay.address))
+        await asyncio.sleep(0)
+        connecting.cancel()
+        await asyncio.wait([connecting])
+        for _ in range(3):
+            await peer.ping()
+
+
 async def test_the_target_sees_the_source_and_the_relay_its_neighbours_only():
     guests = Guests()
     async with three_nodes([guests]) as (source, relay, target):

@@ -2,6 +2,7 @@
 """Nodes: how they start, find each other, and end; what is refused, and in which words."""
 
 import asyncio
+import contextlib
 import errno
 import socket
 import threading
@@ -610,6 +611,48 @@ async def test_the_status_counts_what_there_is():
         assert status.memory_bytes > 0
         assert status.relayed_bytes == status.n_splices == 0
         stream.reset()
+
+
+async def test_the_status_tells_how_each_link_stands():
+    async with network(3, extenders=lambda: [Echo()]) as net:
+        near, far = net.peer(0, 1), net.peer(1, 0)
+        before = {link.peer_id: link for link in net.nodes[0].status().links}
+        assert all(link.bytes_in > 1000 and link.bytes_out > 1000 for link in before.values())  # the handshake
+        async with await near.open_stream(Echo.id) as stream:
+            await stream.write(bytes(100_000))
+            await stream.readexactly(100_000)
+        await near.ping()
+        after = {link.peer_id: link for link in net.nodes[0].status().links}
+        busy, idle = after[near.id], after[net.nodes[2].id]
+        assert 100_000 < busy.bytes_in - before[near.id].bytes_in < 120_000
+        assert 100_000 < busy.bytes_out - before[near.id].bytes_out < 120_000
+        assert idle.bytes_out - before[idle.peer_id].bytes_out < 10_000
+        assert (busy.rtt_us is not None, idle.rtt_us, busy.generation) == (True, None, 0)
+        (other,) = [link for link in net.nodes[1].status().links if link.peer_id == far.id]
+        assert (other.is_outgoing, busy.is_outgoing) == (False, True)
+        assert other.age_s > 0
+
+
+async def test_the_status_counts_exchanges_of_keys():
+    config = qg.Config.from_dict({"link": {"rekey_s": 1}})
+    async with network(extenders=lambda: [Echo()], config=config) as net:
+        stream = await net.peer(0, 1).open_stream(Echo.id)
+        while not all(node.status().links[0].generation for node in net.nodes):
+            await stream.write(b"x")
+            assert await stream.readexactly(1) == b"x"
+        stream.reset()
+
+
+async def test_the_status_can_be_asked_for_while_the_node_closes():
+    held = Held()
+    async with network(extenders=lambda: [held]) as net:
+        await net.peer(0, 1).open_stream(Held.id)
+        closing = asyncio.create_task(net.nodes[0].close())
+        while not closing.done():
+            with contextlib.suppress(qg.ClosedError):
+                net.nodes[0].status()
+            await asyncio.sleep(0)
+        held.release.set()
 
 
 async def test_an_extender_of_many_nodes_is_told_which_one_called():

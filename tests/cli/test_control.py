@@ -12,8 +12,10 @@ from typing import Any
 
 import pytest
 
+from qg.cli.status import _lines
 from qg.control import ControlServer, control_ask, control_path_default, control_stop, status_object
 from qg.errors import LocalError
+from qg.status import COUNTERS
 from qg.types import ExtenderId, LinkInfo, LinkKey, PeerId, PeerInfo, Status
 
 PEER = PeerId(bytes(32))
@@ -154,6 +156,56 @@ def test_without_a_run_time_folder_the_socket_is_in_the_users_state(monkeypatch:
     monkeypatch.delenv("XDG_RUNTIME_DIR")
     monkeypatch.setenv("XDG_STATE_HOME", "/home/a/state")
     assert control_path_default() == Path("/home/a/state/qg/qg.sock")
+
+
+STATUS_KEYS = {
+    "version", "peer_id", "link_key", "uptime_s", "listen", "peers", "links", "relayed_bytes", "n_splices", "counters",
+    "memory_bytes", "locked_bytes", "is_locked", "clock_skew_s",
+}  # fmt: skip
+PEER_KEYS = {"peer_id", "n_links", "n_streams", "extenders"}
+LINK_KEYS = {
+    "peer_id", "carrier", "remote", "is_outgoing", "suite", "age_s", "generation", "bytes_in", "bytes_out", "n_streams",
+    "rtt_us",
+}  # fmt: skip
+
+
+def test_the_keys_of_a_status_stay_and_are_documented() -> None:
+    assert set(Status._fields) >= STATUS_KEYS
+    assert set(PeerInfo._fields) >= PEER_KEYS
+    assert set(LinkInfo._fields) >= LINK_KEYS
+    page = Path(__file__).parents[2].joinpath("docs", "running.md").read_text()
+    for key in (*Status._fields, *PeerInfo._fields, *LinkInfo._fields):
+        assert f"`{key}`" in page
+
+
+def test_a_status_is_printed_in_eighty_columns() -> None:
+    longest = "[2001:db8:1111:2222:3333:4444:5555:6666]:65535"
+    links = [
+        LinkInfo(
+            PEER, "tcp", longest, False, "chacha20-poly1305", 86399.0, 999, 2**40 - 1, 2**40 - 1, 1024, 99_999_999
+        ),
+        LinkInfo(PEER, "pipe", "127.0.0.1:7447", True, "aegis-256", 1.0, 0, 1, 2, 3, None),
+    ]
+    status = Status(
+        version="1",
+        peer_id=PEER,
+        link_key=LinkKey(bytes(32)),
+        uptime_s=1.5,
+        listen=(f"tcp://{longest}",) * 3,
+        peers=(PeerInfo(PEER, 2, 3, ()),),
+        links=tuple(links),
+        relayed_bytes=2**50,
+        n_splices=65536,
+        counters=dict.fromkeys(COUNTERS, 10**9 - 1),
+        memory_bytes=2**40 - 1,
+        locked_bytes=2**40 - 1,
+        is_locked=False,
+        clock_skew_s=-3600.0,
+    )
+    text = "\n".join(_lines(status_object(status)))
+    assert max(map(len, text.splitlines())) <= 80
+    for word in ("NOT locked", "-3600 s (others refuse", "over relays", "999", "1024.0 GiB", *COUNTERS, longest):
+        assert word in text
 
 
 def test_a_status_becomes_objects_and_texts() -> None:

@@ -162,7 +162,7 @@ async def test_a_kind_that_may_not_come_is_met_with_silence(monkeypatch, kind):
 async def test_lengths_out_of_range_are_met_with_silence(monkeypatch, changes):
     async with target() as to:
         strangers = await to.tell(resealed(to.node, monkeypatch, changes))
-        await to.heard(long=1)
+        await to.heard(too_long=1)
         await all_silent(to, strangers)
 
 
