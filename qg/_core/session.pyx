@@ -26,11 +26,12 @@ from .status cimport (
     LAYER_ROOM_MIN, NEED_ADMIT, NEED_MORE, OK, REASON_INTERNAL, REASON_LIMIT, REASON_MEMORY, REASON_NONE, REASON_PROTOCOL, REASON_REFUSED, REASON_REKEY,
     REASON_SLOW_READER, REASON_TIMEOUT, RECORD_HEAD_LEN)
 from .wire cimport (
-    CLOSE_TEXT_MAX, DATA_HEAD_MAX, FRAME_ACCEPT, FRAME_CLOSE, FRAME_COVER, FRAME_CREDIT, FRAME_DATA, FRAME_DATA_FIN, FRAME_EPOCH,
-    FRAME_GREASE, FRAME_HELLO, FRAME_OBSERVED, FRAME_OPEN, FRAME_PADDING, FRAME_PEERS, FRAME_PING, FRAME_PONG, FRAME_REKEY1,
-    FRAME_REKEY2, FRAME_REKEY_DONE, FRAME_RESET, FRAME_SERVICES, FRAME_SESSION_CREDIT, frame_parse,
-    frame_put_close, frame_put_data_head, frame_put_empty_hello, frame_put_hello, frame_put_ping, frame_t, hello_defaults,
-    hello_parse, hello_t, padded_len)
+    CLOSE_TEXT_MAX, CONTROL_FRAME_MAX, DATA_HEAD_MAX, FRAME_ACCEPT, FRAME_CLOSE, FRAME_COVER, FRAME_CREDIT,
+    FRAME_DATA, FRAME_DATA_FIN, FRAME_EPOCH, FRAME_GREASE, FRAME_HELLO, FRAME_OBSERVED, FRAME_OPEN, FRAME_PADDING,
+    FRAME_PEERS, FRAME_PING, FRAME_PONG, FRAME_REKEY1, FRAME_REKEY2, FRAME_REKEY_DONE, FRAME_RESET, FRAME_SERVICES,
+    FRAME_SESSION_CREDIT, GREASE_RANDOM_LEN, frame_parse, frame_put_close, frame_put_data_head,
+    frame_put_empty_hello, frame_put_grease, frame_put_hello, frame_put_ping, frame_t, hello_defaults, hello_parse,
+    hello_t, padded_len)
 
 cdef enum:
     PAD_IN_PLACE = 1024             # padding up to this is written behind the payload and taken back
@@ -38,6 +39,7 @@ cdef enum:
     CONTROL_PER_SECOND = 1000
     REKEYS_PER_SECOND = 10          # with the usual limit a REKEY1 counts for a hundred control frames: it costs 0.3 ms
     EPOCHS_PER_SECOND = 200         # each costs new keys, 10 us
+    GREASE_PINGS = 16               # one PING in so many has GREASE behind it
     CREDIT_BYTES = 8192             # a CREDIT more per so many bytes sent
     DISCARD_MIN = 16416             # bytes read and dropped after a bad record
 
@@ -216,6 +218,14 @@ cdef void bad_record(session_t *session, int status, uint64_t now_ns) noexcept n
 
 # Keys
 
+cdef void queue_grease(session_t *session) noexcept nogil:
+    """A peer that cannot skip what it does not know shall not go unnoticed (protocol.md 7)."""
+    cdef uint8_t[GREASE_RANDOM_LEN] random
+    cdef uint8_t[CONTROL_FRAME_MAX] frame
+    session.ctx.party.random(session.ctx.party.random_ctx, random, GREASE_RANDOM_LEN)
+    mux_control(&session.mux, frame, frame_put_grease(frame, random))
+
+
 cdef void queue_hello(session_t *session) noexcept nogil:
     cdef uint8_t *frame = session.ctx.scratch
     cdef int n
@@ -225,6 +235,7 @@ cdef void queue_hello(session_t *session) noexcept nogil:
         session.hello.session_credit = session.mux.rx_credit
         n = frame_put_hello(frame, &session.hello)
     mux_control(&session.mux, frame, n)
+    queue_grease(session)
 
 
 cdef void prepare_rekey(session_t *session, uint64_t now_ns) noexcept nogil:
@@ -761,6 +772,8 @@ cdef int session_ping(session_t *session, uint64_t now_ns) noexcept nogil:
     session.ctx.party.random(session.ctx.party.random_ctx, <uint8_t *>&session.ping_token, 8)
     session.ping_sent_ns = now_ns
     rc = mux_control(&session.mux, frame, frame_put_ping(frame, FRAME_PING, session.ping_token))
+    if draw(session, 1, GREASE_PINGS) == 1 and not mux_has_data(&session.mux):
+        queue_grease(session)
     session.carrier.wake(session, now_ns)
     return rc
 

@@ -67,7 +67,8 @@ cdef enum:
     HELLO_SERVICES_MAX = 250
     ADDRESS_MAX = 260
     RELAY_ADDRESSES_MAX = 4
-    CONTROL_FRAME_MAX = 32      # any frame of ids, offsets and reasons only
+    CONTROL_FRAME_MAX = 32      # any frame of ids, offsets and reasons only, and GREASE
+    GREASE_RANDOM_LEN = 24      # random bytes that one GREASE frame takes
     DATA_HEAD_MAX = 17          # type 1, id 8, length 8
     ADDRESS_NAME = 1
     ADDRESS_IP4 = 4
@@ -126,6 +127,7 @@ cdef int frame_put_offset(uint8_t *dst, int type, uint64_t id, uint64_t offset) 
 cdef int frame_put_session_credit(uint8_t *dst, uint64_t offset) noexcept nogil
 cdef int frame_put_reset(uint8_t *dst, uint64_t id, uint64_t reason, uint64_t sent) noexcept nogil
 cdef int frame_put_ping(uint8_t *dst, int type, uint64_t token) noexcept nogil                  # PING, PONG
+cdef int frame_put_grease(uint8_t *dst, const uint8_t *random24) noexcept nogil                 # a frame that means nothing
 cdef int frame_put_close(uint8_t *dst, uint64_t reason, const uint8_t *text, size_t len) noexcept nogil
 cdef int frame_put_hello(uint8_t *dst, const hello_t *hello) noexcept nogil                     # at most 4 + HELLO_MAX
 cdef int frame_put_empty_hello(uint8_t *dst) noexcept nogil

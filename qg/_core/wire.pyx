@@ -305,6 +305,17 @@ cdef int frame_put_ping(uint8_t *dst, int type, uint64_t token) noexcept nogil:
     return 9
 
 
+cdef int frame_put_grease(uint8_t *dst, const uint8_t *random24) noexcept nogil:
+    """A type of any length, and 0 to 15 bytes."""
+    cdef int choice = random24[8]
+    cdef int n_bits = 14 if choice < 85 else 30 if choice < 170 else 62
+    cdef size_t len = choice % 16
+    cdef int at = varint_put(dst, max(load_be64(random24) >> (64 - n_bits), <uint64_t>FRAME_GREASE))
+    dst[at] = <uint8_t>len
+    memcpy(dst + at + 1, random24 + 9, len)
+    return at + 1 + <int>len
+
+
 cdef int frame_put_close(uint8_t *dst, uint64_t reason, const uint8_t *text, size_t len) noexcept nogil:
     cdef int at = 1
     dst[0] = FRAME_CLOSE
@@ -646,6 +657,16 @@ def build_ping(int type, uint64_t token):
     """Build a PING or PONG frame."""
     cdef uint8_t[CONTROL_FRAME_MAX] out
     cdef int n = frame_put_ping(out, type, token)
+    return (<char *>out)[:n]
+
+
+def build_grease(bytes random24 not None):
+    """Build a frame that means nothing from 24 random bytes."""
+    cdef uint8_t[CONTROL_FRAME_MAX] out
+    cdef int n
+    if len(random24) != GREASE_RANDOM_LEN:
+        raise ValueError(f"random24 has {GREASE_RANDOM_LEN} bytes, not {len(random24)}")
+    n = frame_put_grease(out, random24)
     return (<char *>out)[:n]
 
 

@@ -24,6 +24,7 @@ from core.endpoint_help import (
     PROTOCOL,
     REFUSED,
     RELAY,
+    SECOND_NS,
     UUID,
     WINDOW,
     XK,
@@ -97,6 +98,10 @@ class Wire:
         ours = [self.core.sending, self.core.receiving]
         theirs = [(keys.number, side.epoch, side.seq) for side in (keys.recv, keys.send)]
         return ours == theirs
+
+
+def grease_of(link):
+    return [frame for frame in link.model.received if isinstance(frame, frames.Skipped)]
 
 
 # Handshakes
@@ -578,3 +583,49 @@ def test_whole_sessions_make_the_known_flights(case):
         assert side.state == "open"
         assert side.suite == case["suite"]
         assert side.channel_binding.hex() == case["hash"]
+
+
+# Frames that mean nothing (section 7)
+
+
+@every_role
+@pytest.mark.parametrize("kind", KINDS)
+def test_a_frame_that_means_nothing_follows_each_hello(endpoint, role, kind):
+    link = Wire(endpoint, role=role, kind=KINDS[kind])
+    hello, grease = link.model.received[:2]
+    assert isinstance(hello, frames.Hello)
+    assert isinstance(grease, frames.Skipped)
+    assert len(grease_of(link)) == 1
+
+
+def test_some_pings_have_one_behind_them(endpoint):
+    link = Wire(endpoint)
+    n_pings = 1600
+    for _ in range(n_pings):
+        link.core.ping()
+        link.talk()
+        link.core.tick(link.core.now_ns + SECOND_NS // 100)
+    assert sum(isinstance(frame, frames.Ping) for frame in link.model.received) == n_pings
+    assert n_pings / 32 < len(grease_of(link)) < n_pings / 8
+    assert link.is_open()
+
+
+def test_bytes_of_streams_never_share_a_record_with_one(endpoint):
+    link = Wire(endpoint)
+    number = link.core.open_stream(BYTES, NORMAL, WINDOW, UUID)
+    link.talk()
+    for _ in range(500):
+        link.core.write(number, b"x")
+        link.core.ping()
+        link.talk()
+        link.core.tick(link.core.now_ns + SECOND_NS // 100)
+    assert len(grease_of(link)) == 1
+
+
+def test_they_have_all_kinds_of_types_and_lengths():
+    draw = random.Random(1)
+    made = [frames.frames_parse(wire.build_grease(draw.randbytes(24)))[0] for _ in range(1000)]
+    assert {len(frame.data) for frame in made} == set(range(16))
+    assert {len(frames.varint_build(frame.type)) for frame in made} == {2, 4, 8}
+    assert all(frame.type >= 0x40 for frame in made)
+    assert wire.build_grease(bytes(24)) == b"\x40\x40\x00"

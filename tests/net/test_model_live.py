@@ -428,6 +428,14 @@ async def test_the_node_ends_its_epochs_by_time_even_when_idle(dialler):
 
 
 @diallers
+async def test_the_node_sends_frames_that_mean_nothing(dialler):
+    """One behind its HELLO: an implementation that cannot skip them does not get past it (section 7)."""
+    async with talk(dialler) as t:
+        await echo_check(t)
+        assert isinstance(t.peer.received[1], frames.Skipped)
+
+
+@diallers
 async def test_the_node_follows_epochs_of_the_model(dialler):
     async with talk(dialler) as t:
         for _ in range(100):
