@@ -46,6 +46,8 @@ _RENEW_S = 86_400.0  # certificates last 90 days
 _STOP_S = 5.0  # for goodbyes
 _WATCH_S = 10.0  # between two looks at the counters
 _SERVING_MAX = 1024  # streams of one peer being served, reset ones included
+_TWICE_S = 3600.0  # how often it is said that an identity runs twice
+_TWICE_MAX = 64  # identities that it is said of within that time
 
 _SUITES = {1: "chacha20-poly1305", 2: "aes-256-gcm", 4: "aegis-256"}  # docs/protocol.md, section 3.3
 
@@ -90,6 +92,7 @@ class Node:
         self._last_request = 0
         self._links: dict[int, Link] = {}  # by channel
         self._direct: dict[bytes, Peer] = {}  # by PeerID, those that are not relayed
+        self._twice_s: dict[bytes, float] = {}  # when it was said that an identity runs twice
         self._started_s = 0.0
         self._renewal: asyncio.TimerHandle | None = None
         self._watching: asyncio.TimerHandle | None = None
@@ -347,6 +350,7 @@ class Node:
             core.EV_STREAM_RESET: self._on_stream_reset,
             core.EV_STREAM_DONE: self._on_stream_done,
             core.EV_PONG: self._on_pong,
+            core.EV_IDENTITY_TWICE: self._on_identity_twice,
             core.EV_STOPPED: self._on_stopped,
         }
 
@@ -386,7 +390,7 @@ class Node:
             request.resolve(Endpoint(request.endpoint.transport, host, port))
 
     def _on_peer_up(self, event: tuple[Any, ...]) -> None:
-        _, channel, number, is_relayed, is_outgoing, peer_id, link_key, host, port, suite = event
+        _, channel, number, is_relayed, is_outgoing, peer_id, link_key, host, port, suite, is_preferred = event
         border = self._border_now()
         link = self._links.get(channel)
         request = self._requests.get(number)
@@ -401,7 +405,7 @@ class Node:
                 if not is_own:
                     self._direct[peer_id] = peer
             link = self._links[channel] = Link(border, channel, peer, is_outgoing=is_outgoing, is_asked=number != 0)
-            self._link_up(link)
+            self._link_up(link, is_preferred=is_preferred)
         if number:
             if isinstance(request, _Connecting):
                 request.peer = link.peer
@@ -410,26 +414,24 @@ class Node:
             else:  # cancelled; the same session may be reported to another request yet
                 border.loop.call_soon(self._unclaimed_close, border, link.peer)
 
-    def _link_up(self, link: Link) -> None:
+    def _link_up(self, link: Link, *, is_preferred: bool) -> None:
         """Take in a new session: the first of its peer, or one more."""
         peer = link.peer
         if bytes(peer.id) == bytes(self.id):
             _log.warning("identity_twice peer=%s remote=%s: another node runs with this identity", peer.id, peer.host)
+        is_first = not peer.links
         _log.info(
-            "peer_up peer=%s remote=%s:%d suite=%s relayed=%s",
+            "%s peer=%s remote=%s:%d suite=%s relayed=%s",
+            "peer_up" if is_first else "link_up",
             peer.id,
             peer.host,
             peer.port,
             peer.suite,
             peer.is_relayed,
         )
-        if not peer.links:
-            peer.link_add(link, is_preferred=True)
+        peer.link_add(link, is_preferred=is_preferred)
+        if is_first:
             self._registry.peer_up(peer)
-            return
-        # Same dialler: the newer one; crossed dials: the one that the smaller PeerID dialled (protocol.md, section 7).
-        is_same = peer.links[-1].is_outgoing == link.is_outgoing
-        peer.link_add(link, is_preferred=is_same or link.is_outgoing == (self.id < peer.id))
 
     def _on_peer_down(self, event: tuple[Any, ...]) -> None:
         _, channel, reason, is_remote, status = event
@@ -437,7 +439,8 @@ class Node:
         if link is None:
             return
         _log.info(
-            "peer_down peer=%s reason=%s remote=%s status=%d",
+            "%s peer=%s reason=%s remote=%s status=%d",
+            "link_down" if len(link.peer.links) > 1 else "peer_down",
             link.peer.id,
             Reason(reason).name.lower(),
             is_remote,
@@ -449,13 +452,30 @@ class Node:
         del self._links[link.channel]
         peer = link.peer
         if peer.link_drop(link, reason):
-            if self._direct.get(bytes(peer.id)) is peer:
+            is_direct = self._direct.get(bytes(peer.id)) is peer
+            if is_direct:
                 del self._direct[bytes(peer.id)]
             self._registry.peer_down(peer)
-            if reason is Reason.DUPLICATE:
+            if is_direct and reason is Reason.DUPLICATE:
                 _log.warning(
-                    "identity_twice peer=%s: it knows a newer session of another node with this identity", peer.id
+                    "identity_twice peer=%s at=%s: another node with this identity has a newer session there",
+                    self.id,
+                    peer.id,
                 )
+
+    def _on_identity_twice(self, event: tuple[Any, ...]) -> None:
+        """Say it once per identity and hour: whoever has a copied key can bring it about as often as he likes."""
+        now_s = monotonic()
+        peer_id = event[2]
+        self._twice_s = {twin: at_s for twin, at_s in self._twice_s.items() if now_s - at_s < _TWICE_S}
+        if peer_id in self._twice_s or len(self._twice_s) >= _TWICE_MAX:
+            return
+        self._twice_s[peer_id] = now_s
+        _log.warning(
+            "identity_twice peer=%s: two nodes run with this identity, or it has restarted without a goodbye;"
+            " the older session is closed",
+            PeerId(peer_id),
+        )
 
     def _on_connect_failed(self, event: tuple[Any, ...]) -> None:
         _, number, reason, hop_idx, status = event

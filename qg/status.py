@@ -98,6 +98,7 @@ def status_make(
         links=links,
         relayed_bytes=core["relayed_len"],
         n_splices=core["n_circuits"],
+        n_circuit_links=core["n_auto_links"],
         counters=_counters(core),
         memory_bytes=core["pool_taken_len"] + core["plain_len"],
         locked_bytes=core["n_secret_slots"] * _SECRET_SLOT_LEN,

@@ -209,6 +209,7 @@ class Status(NamedTuple):
     links: tuple[LinkInfo, ...]
     relayed_bytes: int  # payload bytes passed on for others, both directions
     n_splices: int  # circuits that pass through now
+    n_circuit_links: int  # links dialled for circuits only; they are in no list above
     counters: Mapping[str, int]  # outcomes by reason since the start ("replay", "bad_envelope", ...)
     memory_bytes: int  # taken from the pools now
     locked_bytes: int  # guarded memory for secrets

@@ -22,6 +22,7 @@ cdef enum:
     HOPS_MAX = 8                # relays and target of a circuit
     LINK_OUT_MAX = 262144       # sealed bytes of a link that may wait for the kernel
     SKEWS_KEPT = 16             # what the last peers dialled said of our clock
+    LINKS_PER_PEER = 8          # of one instance; a further one is closed (duplicate)
 
 cdef enum channel_kind_t:
     CHANNEL_LINK = 0            # over a transport connection
@@ -82,13 +83,17 @@ ctypedef struct channel_t:
     local_t *identity           # of this session alone; owned slot, NULL: the node's
     uint64_t accept_ns
     uint64_t sink_ns            # when a sink shuts, then closes
+    channel_t *sibling          # the next link with the same peer; new streams take the first
+    uint64_t idle_ns            # links: when to look whether anybody needs it still; NEVER
+    uint64_t idle_mark          # stream ids used up at the last look
     uint8_t kind                # channel_kind_t
     uint8_t state               # channel_state_t
     uint8_t is_dirty
     uint8_t is_reported         # PEER_UP was emitted
     uint8_t is_half_open
-    uint8_t is_auto             # made for circuits only; closes with the last of them
-    uint8_t is_known            # in the table of links
+    uint8_t is_auto             # made for circuits only: a layer closes with the last of them, a link some time after
+    uint8_t is_known            # in the table of peers, or behind the link that is
+    uint8_t is_retiring         # another link took its place; it closes with its last stream
     uint8_t is_counted          # guard counts its session
 
 ctypedef struct engine_config_t:
@@ -122,6 +127,7 @@ ctypedef struct engine_t:
     int (*admit)(channel_t *channel, uint64_t now_ns) noexcept nogil   # the verdict that a session asks for
     heap_t timers
     table_t links               # first 8 bytes of the peer's link key -> open link
+    table_t peers               # PeerID and worker -> the first of the links with that peer
     table_t channels            # id -> channel
     relay_t relay
     channel_t *all
@@ -131,6 +137,7 @@ ctypedef struct engine_t:
     heap_node_t relay_timer
     uint64_t next_id
     uint32_t n_channels
+    uint32_t n_auto_links       # links made for circuits only
     uint64_t n_links_up         # sessions that became ready
     uint64_t n_bytes_in
     uint64_t n_bytes_out
@@ -146,6 +153,13 @@ cdef channel_t *find_link(engine_t *engine, const uint8_t *link_key) noexcept no
 cdef channel_t *find_dialling(engine_t *engine, const uint8_t *link_key, const address_t *address) noexcept nogil
     # one that is being made to that address, NULL
 
+# Links with one peer: the first takes new streams, the others end (protocol.md 7)
+cdef bint has_instance(const channel_t *channel) noexcept nogil # False: the peer wants its links to stand alone
+cdef channel_t *links_of(const channel_t *channel) noexcept nogil       # the first link with the same peer, NULL
+cdef int link_enter(channel_t *channel, uint64_t now_ns) noexcept nogil # a ready link; OK, E_FULL
+cdef void link_leave(channel_t *channel) noexcept nogil
+cdef void name_put(channel_t *channel) noexcept nogil           # to be found by the peer's link key
+
 cdef channel_t *channel_dial(engine_t *engine, const address_t *address, const uint8_t *link_key, const uint8_t *peer_id,
                              uint64_t now_ns) noexcept nogil    # link_key NULL: XX; NULL at the session limit
 cdef channel_t *channel_accept(engine_t *engine, void *conn, const address_t *remote, uint64_t now_ns) noexcept nogil
@@ -157,7 +171,7 @@ cdef void channel_arm(channel_t *channel) noexcept nogil        # its deadline i
 cdef void channel_close(channel_t *channel, uint64_t now_ns) noexcept nogil
     # its carrier: what is sealed goes out, then FIN; one that was dialled and never answered is dropped
 cdef void channel_end(channel_t *channel, uint64_t now_ns) noexcept nogil              # off all lists; its carrier is closed or lost
-cdef void channel_forget(channel_t *channel) noexcept nogil     # out of the table of links
+cdef void channel_claim(channel_t *channel) noexcept nogil      # it is no longer for circuits only
 cdef void channel_admitted(channel_t *channel) noexcept nogil   # no longer half open
 cdef void channels_sweep(engine_t *engine, uint64_t now_ns) noexcept nogil
 cdef void stream_drain(stream_t *stream) noexcept nogil         # what it still delivers is dropped

@@ -16,15 +16,16 @@ from .secret cimport secret_give
 from .session cimport (
     LAYER_NONE, SESSION_KEYED, SESSION_OPEN, carrier_t, session_admit, session_bind, session_clear, session_close, session_drop,
     session_feed, session_has_output, session_listen, session_pump, session_t, session_wake)
-from .status cimport NEED_ADMIT, OK, REASON_MEMORY, REASON_NONE, REASON_PROTOCOL, REASON_REFUSED, REASON_SHUTDOWN, REASON_UNREACHABLE
+from .status cimport E_FULL, NEED_ADMIT, OK, REASON_MEMORY, REASON_NONE, REASON_PROTOCOL, REASON_REFUSED, REASON_SHUTDOWN, REASON_UNREACHABLE
 from .sys cimport load_be64
-from .table cimport table_drop, table_get, table_put
+from .table cimport table_drop, table_get, table_put, table_t
 from .wire cimport address_t
 
 cdef enum:
     LINK_ROOM = 32768           # of a link that takes more: a whole record, so that none is cut at the limit
 
 cdef uint64_t NEVER = <uint64_t>0xFFFFFFFFFFFFFFFF
+cdef uint64_t RETIRE_NS = <uint64_t>1000000000    # what the peer sent before it knew of the other link has come by then
 
 
 # Links: the carrier of a session on a transport connection
@@ -97,7 +98,7 @@ cdef uint64_t draw(engine_t *engine, uint64_t low, uint64_t high) noexcept nogil
 
 
 cdef void channel_arm(channel_t *channel) noexcept nogil:
-    cdef uint64_t at_ns = channel.session.deadline_ns
+    cdef uint64_t at_ns = min(channel.session.deadline_ns, channel.idle_ns)
     if channel.state == CHANNEL_ENDED:
         heap_drop(&channel.engine.timers, &channel.timer)
         return
@@ -120,6 +121,7 @@ cdef channel_t *channel_create(engine_t *engine, int kind, const carrier_t *carr
     channel.kind = <uint8_t>kind
     channel.id = engine.next_id
     channel.timer.owner = channel
+    channel.idle_ns = NEVER
     if table_put(&engine.channels, channel.id, channel) < 0:
         mem_give(engine.pool, channel, sizeof(channel_t))
         return NULL
@@ -149,10 +151,10 @@ cdef void channel_admitted(channel_t *channel) noexcept nogil:
         guard_half_open_end(channel.engine.guard)
 
 
-cdef void channel_forget(channel_t *channel) noexcept nogil:
-    if channel.is_known:
-        channel.is_known = 0
-        table_drop(&channel.engine.links, load_be64(channel.session.peer_link_key))
+cdef void channel_claim(channel_t *channel) noexcept nogil:
+    if channel.is_auto and channel.kind == CHANNEL_LINK:
+        channel.is_auto = 0
+        channel.engine.n_auto_links -= 1
 
 
 cdef void channel_end(channel_t *channel, uint64_t now_ns) noexcept nogil:
@@ -166,7 +168,8 @@ cdef void channel_end(channel_t *channel, uint64_t now_ns) noexcept nogil:
         engine.transport.cancel(engine.transport.ctx, channel)
     channel.state = CHANNEL_ENDED
     channel_admitted(channel)
-    channel_forget(channel)
+    channel_claim(channel)
+    link_leave(channel)
     if channel.is_counted:
         guard_session_end(engine.guard, &channel.remote if channel.kind == CHANNEL_LINK else NULL)
     heap_drop(&engine.timers, &channel.timer)
@@ -222,6 +225,98 @@ cdef void leave_parent(channel_t *channel, uint32_t n_own, uint64_t now_ns) noex
     if parent is not NULL and parent.kind == CHANNEL_LAYER and parent.is_auto and parent.session.mux.n_pipes <= n_own:
         session_close(&parent.session, REASON_NONE, now_ns)
         channel_arm(parent)
+
+
+# Links with one peer
+
+cdef inline uint64_t peer_key(const channel_t *channel) noexcept nogil:
+    return load_be64(channel.session.peer_id) + channel.session.peer_hello.worker
+
+
+cdef bint has_instance(const channel_t *channel) noexcept nogil:
+    return load_be64(channel.session.peer_hello.instance) != 0
+
+
+cdef channel_t *links_of(const channel_t *channel) noexcept nogil:
+    cdef channel_t *first = <channel_t *>table_get(&channel.engine.peers, peer_key(channel))
+    if first is NULL or memcmp(first.session.peer_id, channel.session.peer_id, 32) != 0:
+        return NULL
+    return first
+
+
+cdef bint is_older_kept(const channel_t *older, const channel_t *newer) noexcept nogil:
+    """Of two links with one peer: same dialler, the newer; crossed dials, the one that the smaller PeerID dialled."""
+    cdef bint is_smaller = memcmp(older.engine.ctx.party.local.peer_id, older.session.peer_id, 32) < 0
+    if older.session.state != SESSION_OPEN or older.session.role == newer.session.role:
+        return False
+    return (older.session.role == 0) == is_smaller
+
+
+cdef void name_put(channel_t *channel) noexcept nogil:
+    """Let the link be found by the peer's link key, unless an open one has the place."""
+    cdef table_t *links = &channel.engine.links
+    cdef channel_t *other = <channel_t *>table_get(links, load_be64(channel.session.peer_link_key))
+    if other is not NULL and (other.session.state == SESSION_OPEN and not other.is_retiring):
+        return
+    table_drop(links, load_be64(channel.session.peer_link_key))
+    table_put(links, load_be64(channel.session.peer_link_key), channel)
+
+
+cdef void link_retire(channel_t *channel, uint64_t now_ns) noexcept nogil:
+    """It takes no new streams. The larger PeerID closes it, but not before the other side knows of the link that it takes."""
+    channel.is_retiring = 1
+    if memcmp(channel.engine.ctx.party.local.peer_id, channel.session.peer_id, 32) > 0:
+        channel.idle_ns = now_ns + RETIRE_NS
+        channel_arm(channel)
+
+
+cdef int link_enter(channel_t *channel, uint64_t now_ns) noexcept nogil:
+    cdef table_t *peers = &channel.engine.peers
+    cdef channel_t *first = links_of(channel)
+    cdef channel_t *link = first
+    cdef int n = 0
+    while link is not NULL:
+        n += 1
+        link = link.sibling
+    if n >= LINKS_PER_PEER:
+        return E_FULL
+    if first is not NULL and is_older_kept(first, channel):
+        channel.sibling = first.sibling
+        first.sibling = channel
+        link_retire(channel, now_ns)
+    else:
+        if first is not NULL:
+            table_drop(peers, peer_key(channel))
+            link_retire(first, now_ns)
+        if table_put(peers, peer_key(channel), channel) < 0:
+            return OK                           # no memory, or two PeerIDs that begin alike: it stands alone
+        channel.sibling = first
+        name_put(channel)
+    channel.is_known = 1
+    return OK
+
+
+cdef void link_leave(channel_t *channel) noexcept nogil:
+    """Where it was the first, the next one takes its place."""
+    cdef engine_t *engine = channel.engine
+    cdef channel_t *link = channel.sibling
+    if table_get(&engine.links, load_be64(channel.session.peer_link_key)) == channel:
+        table_drop(&engine.links, load_be64(channel.session.peer_link_key))
+    if not channel.is_known:
+        return
+    channel.is_known = 0
+    if table_get(&engine.peers, peer_key(channel)) == channel:
+        table_drop(&engine.peers, peer_key(channel))
+        if link is not NULL:
+            table_put(&engine.peers, peer_key(channel), link)     # into the place just left: cannot fail
+            link.is_retiring = 0
+            name_put(link)
+        return
+    link = links_of(channel)
+    while link is not NULL and link.sibling != channel:
+        link = link.sibling
+    if link is not NULL:
+        link.sibling = channel.sibling
 
 
 cdef channel_t *find_link(engine_t *engine, const uint8_t *link_key) noexcept nogil:

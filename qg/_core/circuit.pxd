@@ -10,6 +10,7 @@ from .channel cimport channel_t, engine_t, path_t
 from .mux cimport stream_t
 from .wire cimport frame_t
 
+cdef bint is_awaited(channel_t *channel) noexcept nogil         # by a path or a splice
 cdef void report_peer(channel_t *channel, uint64_t request) noexcept nogil     # PEER_UP
 
 # The relay's side

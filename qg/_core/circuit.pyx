@@ -4,7 +4,7 @@ from libc.stdint cimport uint8_t, uint32_t, uint64_t
 from libc.string cimport memcmp, memcpy, memset
 
 from .channel cimport (
-    CHANNEL_LAYER, CHANNEL_LINK, HOPS_MAX, channel_arm, channel_dial, channel_layer, channel_t, draw, engine_t, find_dialling,
+    CHANNEL_LAYER, CHANNEL_LINK, HOPS_MAX, channel_arm, channel_claim, channel_dial, channel_layer, channel_t, draw, engine_t, find_dialling,
     find_link, has_id, hop_t, is_own_key, path_t, stream_drain)
 from .flow cimport EVENT_CONNECT_FAILED, EVENT_PEER_UP, event_t, outbox_put
 from .guard cimport guard_allows_relay, guard_allows_target, guard_pipe_take, guard_target_take
@@ -28,6 +28,7 @@ cdef void report_peer(channel_t *channel, uint64_t request) noexcept nogil:
     event.id = channel.id
     event.a = request
     event.b = ((1 if channel.kind == CHANNEL_LAYER else 0) | (2 if channel.session.role == 0 else 0)
+               | (0 if channel.is_retiring else 4)
                | (<uint64_t>channel.session.tx.suite << 8))
     memcpy(event.peer_id, channel.session.peer_id, 32)
     memcpy(event.link_key, channel.session.peer_link_key, 32)
@@ -108,6 +109,7 @@ cdef int circuit_extend(channel_t *layer, stream_t *stream, const frame_t *frame
         link = channel_dial(engine, &address, target.link_key, target.peer_id if has_id(target.peer_id) else NULL, now_ns)
         if link is not NULL:
             link.is_auto = 1
+            engine.n_auto_links += 1
     if link is NULL:
         refuse_later(engine, splice, REASON_BUSY, now_ns)
         return OK
@@ -188,9 +190,16 @@ cdef void path_fail(engine_t *engine, path_t *path, int reason, int status) noex
 
 cdef void give_identity(path_t *path, channel_t *channel) noexcept nogil:
     """The target's session shows the path's throw-away identity where there is one."""
+    if path.identity is not NULL:
+        memset(channel.session.hello.instance, 0, 8)    # it would tell whose identity this is
     channel.identity = path.identity
     channel.session.local = path.identity
     path.identity = NULL
+
+
+cdef inline bint may_share(const path_t *path) noexcept nogil:
+    """May its first link be one that exists? Not one for a throw-away identity, nor one to whoever answers."""
+    return path.hops[0].has_link_key and (path.n_hops > 1 or not path.is_new)
 
 
 cdef void path_start(engine_t *engine, path_t *path, uint64_t now_ns) noexcept nogil:
@@ -206,11 +215,15 @@ cdef void path_start(engine_t *engine, path_t *path, uint64_t now_ns) noexcept n
     if hop.has_link_key and is_own_key(engine, hop.link_key):
         path_fail(engine, path, REASON_REFUSED, E_IDENTITY)
         return
-    if hop.has_link_key and (path.n_hops > 1 or not (path.is_new or path.identity is not NULL)):
+    if may_share(path):
         link = find_link(engine, hop.link_key)
-    if link is not NULL:
-        path.channel = link
-        path_next(engine, path, now_ns)
+        if link is not NULL:
+            path.channel = link
+            path_next(engine, path, now_ns)
+            return
+        link = find_dialling(engine, hop.link_key, &hop.address)
+    if link is not NULL and memcmp(link.session.peer_id, hop.peer_id, 32) == 0:
+        path.channel = link                     # somebody else's dial is as good as one of its own
         return
     path.channel = channel_dial(engine, &hop.address, hop.link_key if hop.has_link_key else NULL,
                         hop.peer_id if hop.has_peer_id else NULL, now_ns)
@@ -253,8 +266,12 @@ cdef void path_next(engine_t *engine, path_t *path, uint64_t now_ns) noexcept no
     cdef uint8_t[512] opening
     cdef hop_t *hop
     if channel.session.kind != HANDSHAKE_NK and path.hop_idx == path.n_hops - 1:
-        if channel.is_reported:
-            report_peer(channel, path.request)
+        hop = &path.hops[path.hop_idx]
+        if hop.has_peer_id and memcmp(hop.peer_id, channel.session.peer_id, 32) != 0:
+            path_fail(engine, path, REASON_REFUSED, E_IDENTITY)
+            return
+        channel_claim(channel)
+        report_peer(channel, path.request)
         path_free(engine, path)
         return
     if channel.kind == CHANNEL_LINK:
@@ -308,7 +325,13 @@ cdef void paths_failed(channel_t *channel, int reason, uint64_t now_ns) noexcept
     while path is not NULL:
         following = path.next
         if path.channel == channel:
-            path_fail(engine, path, reason, channel.session.status)
+            path.channel = NULL
+            if channel.kind == CHANNEL_LINK and may_share(path):
+                path.channel = find_link(engine, path.hops[0].link_key)
+            if path.channel is not NULL:
+                path_next(engine, path, now_ns)     # the peer's own dial has come through meanwhile
+            else:
+                path_fail(engine, path, reason, channel.session.status)
         path = following
 
 

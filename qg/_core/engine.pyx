@@ -5,13 +5,13 @@ from libc.string cimport memcmp, memcpy, memset
 
 from .channel cimport (
     CHANNEL_DIALLING, CHANNEL_ENDED, CHANNEL_LINK, CHANNEL_LIVE, CHANNEL_SINK, CHANNEL_SINK_SHUT, SKEWS_KEPT, channel_accept, channel_admitted,
-    channel_arm, channel_close, channel_end, channel_feed, channel_flush, channel_forget, channel_layer, channel_mark, channel_t,
-    channels_sweep, draw, engine_config_t, engine_t, find_link, has_id, stream_drain)
+    channel_arm, channel_close, channel_end, channel_claim, channel_feed, channel_flush, channel_layer, channel_mark, channel_t,
+    channels_sweep, draw, engine_config_t, engine_t, has_id, has_instance, link_enter, links_of, name_put, stream_drain)
 from .circuit cimport (
-    circuit_extend, circuits_arm, circuits_join, circuits_refuse, path_free, paths_continue,
+    circuit_extend, circuits_arm, circuits_join, circuits_refuse, is_awaited, path_free, paths_continue,
     paths_failed, paths_request, report_peer)
 from .flow cimport (
-    FLOWS_WAITING_MAX, EVENT_PEER_DOWN, EVENT_PONG, EVENT_STOPPED, EVENT_STREAM_RESET, event_t, flow_announce, flow_bind, flow_create, flow_open,
+    FLOWS_WAITING_MAX, EVENT_IDENTITY_TWICE, EVENT_PEER_DOWN, EVENT_PONG, EVENT_STOPPED, EVENT_STREAM_RESET, event_t, flow_announce, flow_bind, flow_create, flow_open,
     flow_t, outbox_clear, outbox_init, outbox_put, outbox_put_late, outbox_t)
 from .guard cimport (
     PENALTY_ENVELOPE, PENALTY_HANDSHAKE, PENALTY_LIMIT, PENALTY_REPLAY, PENALTY_VIOLATION, guard_accept, guard_allows,
@@ -26,10 +26,9 @@ from .session cimport (
     SESSION_ON_READY, SESSION_OPEN, session_close, session_connect, session_drop, session_hooks_t, session_listen, session_ping,
     session_t, session_tick)
 from .status cimport (
-    E_FULL, E_IDENTITY, E_IO, E_LENGTH, E_MEMORY, E_RATE, E_REPLAY, E_TAG, OK, REASON_BUSY, REASON_HOPS, REASON_LIMIT, REASON_MEMORY, REASON_PROTOCOL, REASON_SHUTDOWN, REASON_TIMEOUT,
+    E_FULL, E_IDENTITY, E_IO, E_LENGTH, E_MEMORY, E_RATE, E_REPLAY, E_TAG, OK, REASON_BUSY, REASON_DUPLICATE, REASON_HOPS, REASON_IDLE, REASON_LIMIT, REASON_MEMORY, REASON_PROTOCOL, REASON_SHUTDOWN, REASON_TIMEOUT,
     REASON_UNREACHABLE, WINDOW_MIN)
-from .sys cimport load_be64
-from .table cimport table_clear, table_get, table_init, table_put
+from .table cimport table_clear, table_get, table_init
 from .wire cimport STREAM_BYTES, STREAM_MESSAGES, STREAM_PIPE, STREAM_RELAY, address_t, frame_t
 
 cdef enum:
@@ -56,6 +55,7 @@ cdef int engine_init(engine_t *engine, pool_t *pool, guard_t *guard, const engin
     outbox_init(&engine.outbox, pool, mix)
     heap_init(&engine.timers, pool)
     table_init(&engine.links, pool, TABLE_MAX, mix)
+    table_init(&engine.peers, pool, TABLE_MAX, mix)
     table_init(&engine.channels, pool, TABLE_MAX, mix)
     relay_init(&engine.relay, pool, config.relay_memory_len)
     return party_init(&engine.ctx.party)
@@ -68,6 +68,9 @@ cdef int open_service(channel_t *channel, stream_t *stream, const frame_t *frame
     cdef flow_t *flow
     if outbox.n_waiting >= FLOWS_WAITING_MAX:
         return -REASON_BUSY
+    if channel.is_auto:
+        channel_claim(channel)                  # the peer uses it
+        report_peer(channel, 0)
     flow = flow_create(outbox, &channel.session, &channel.flows, channel.id, outbox.next_id, stream.kind, stream.priority)
     if flow is NULL:
         return -REASON_MEMORY
@@ -192,28 +195,64 @@ cdef void set_rights(channel_t *channel) noexcept nogil:
         mux.max_pipes = config.max_pipes
 
 
-cdef inline bint is_older_kept(channel_t *older, channel_t *newer) noexcept nogil:
-    """Of two links with one peer: same dialler, the newer; crossed dials, the one that the smaller PeerID dialled."""
-    cdef channel_t *ours
-    if older.session.role == newer.session.role:
-        return False
-    ours = older if older.session.role == 0 else newer
-    if memcmp(older.engine.ctx.party.local.peer_id, older.session.peer_id, 32) < 0:
-        return ours == older
-    return ours != older
+cdef void report_twice(channel_t *channel) noexcept nogil:
+    cdef event_t event
+    memset(&event, 0, sizeof(event))
+    event.type = EVENT_IDENTITY_TWICE
+    event.id = channel.id
+    memcpy(event.peer_id, channel.session.peer_id, 32)
+    outbox_put(&channel.engine.outbox, &event)
+
+
+cdef void end_twins(channel_t *channel, uint64_t now_ns) noexcept nogil:
+    """Links that another process has under the same PeerID: a copied key, or a crash that nobody noticed."""
+    cdef channel_t *older = links_of(channel)
+    cdef channel_t *following
+    if older is NULL or memcmp(older.session.peer_hello.instance, channel.session.peer_hello.instance, 8) == 0:
+        return
+    report_twice(channel)
+    while older is not NULL:
+        following = older.sibling
+        if older.session.state == SESSION_OPEN:
+            session_close(&older.session, REASON_DUPLICATE, now_ns)
+            channel_arm(older)
+        older = following
 
 
 cdef void know_link(channel_t *channel, uint64_t now_ns) noexcept nogil:
-    """Enter a ready link into the table; a second link with the same peer ends one of the two."""
-    cdef engine_t *engine = channel.engine
-    cdef channel_t *older = find_link(engine, channel.session.peer_link_key)
-    if older is not NULL and is_older_kept(older, channel):
+    """Enter a ready link among those with its peer. Where there are several, all of them are the application's."""
+    cdef channel_t *link
+    if not has_instance(channel):
+        name_put(channel)
         return
-    older = <channel_t *>table_get(&engine.links, load_be64(channel.session.peer_link_key))
-    if older is not NULL:
-        channel_forget(older)
-    if table_put(&engine.links, load_be64(channel.session.peer_link_key), channel) >= 0:
-        channel.is_known = 1
+    end_twins(channel, now_ns)
+    if link_enter(channel, now_ns) < 0:
+        session_close(&channel.session, REASON_DUPLICATE, now_ns)
+        return
+    link = links_of(channel)
+    if link is NULL or link.sibling is NULL:
+        return
+    while link is not NULL:
+        if link.is_auto:
+            channel_claim(link)
+            if link != channel:
+                report_peer(link, 0)
+        link = link.sibling
+
+
+cdef void look_at_idle(channel_t *channel, uint64_t now_ns) noexcept nogil:
+    """Close a link that nobody needs: another one took its place, or it was dialled for circuits and has none."""
+    cdef mux_t *mux = &channel.session.mux
+    cdef uint64_t mark = mux.next_id + mux.peer_id
+    cdef bint is_needed = mux.n_service + mux.n_pipes > 0 or is_awaited(channel)
+    channel.idle_ns = NEVER
+    if channel.session.state != SESSION_OPEN or not (channel.is_retiring or channel.is_auto):
+        return
+    if not is_needed and (channel.is_retiring or mark == channel.idle_mark):
+        session_close(&channel.session, REASON_DUPLICATE if channel.is_retiring else REASON_IDLE, now_ns)
+        return
+    channel.idle_mark = 0 if is_needed else mark
+    channel.idle_ns = now_ns + (SECOND_NS if channel.is_retiring else channel.engine.relay.idle_ns)
 
 
 cdef inline void note_skew(engine_t *engine, int64_t skew_s) noexcept nogil:
@@ -222,6 +261,7 @@ cdef inline void note_skew(engine_t *engine, int64_t skew_s) noexcept nogil:
 
 
 cdef void on_ready(channel_t *channel, uint64_t now_ns) noexcept nogil:
+    cdef uint64_t request
     channel_admitted(channel)
     channel.engine.n_links_up += 1
     if channel.session.role == 0:
@@ -231,7 +271,15 @@ cdef void on_ready(channel_t *channel, uint64_t now_ns) noexcept nogil:
         return
     if channel.kind == CHANNEL_LINK and channel.identity is NULL:
         know_link(channel, now_ns)
-    report_peer(channel, paths_request(channel))
+        if channel.session.state != SESSION_OPEN:
+            return
+    request = paths_request(channel)
+    if request:
+        channel_claim(channel)
+    if channel.is_auto:
+        channel.idle_ns = now_ns + channel.engine.relay.idle_ns     # nobody's peer until somebody uses it
+    else:
+        report_peer(channel, request)
     paths_continue(channel, now_ns)
     if channel.kind == CHANNEL_LINK:
         circuits_join(channel, now_ns)
@@ -415,6 +463,8 @@ cdef void engine_tick(engine_t *engine, uint64_t now_ns) noexcept nogil:
         elif channel.state == CHANNEL_DIALLING:
             session_drop(&channel.session, REASON_TIMEOUT, now_ns)
         else:
+            if now_ns >= channel.idle_ns:
+                look_at_idle(channel, now_ns)
             session_tick(&channel.session, now_ns)
             channel_arm(channel)
         node = heap_first(&engine.timers)
@@ -523,4 +573,5 @@ cdef void engine_clear(engine_t *engine, uint64_t now_ns) noexcept nogil:
     outbox_clear(&engine.outbox)
     heap_clear(&engine.timers)
     table_clear(&engine.links)
+    table_clear(&engine.peers)
     table_clear(&engine.channels)

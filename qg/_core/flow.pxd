@@ -27,6 +27,7 @@ cdef enum event_type_t:
     EVENT_PONG = 11
     EVENT_LISTENING = 12
     EVENT_STOPPED = 13
+    EVENT_IDENTITY_TWICE = 14   # two processes have links with this node under peer_id
 
 ctypedef struct event_t:
     uint16_t type
@@ -35,7 +36,7 @@ ctypedef struct event_t:
     int32_t status
     uint64_t id                 # flow or channel; request where there is no channel
     uint64_t a                  # PEER_UP: request; STREAM_OPEN: channel; SENT: bytes; PONG: ns; CONNECT_FAILED: hop
-    uint64_t b                  # PEER_UP: bit 0 relayed, bit 1 dialled, suite << 8; STREAM_OPEN: kind | priority << 8
+    uint64_t b                  # PEER_UP: bit 0 relayed, bit 1 dialled, bit 2 takes new streams, suite << 8; STREAM_OPEN: kind | priority << 8
     block_t *blocks             # DATA, OPEN: chain that goes with the event
     uint8_t peer_id[32]
     uint8_t link_key[32]

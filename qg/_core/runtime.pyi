@@ -16,6 +16,7 @@ EV_STREAM_SENT: Final[int]
 EV_STREAM_DONE: Final[int]
 EV_PONG: Final[int]
 EV_STOPPED: Final[int]
+EV_IDENTITY_TWICE: Final[int]
 
 def own_networks() -> list[tuple[bytes, int]]: ...
 

@@ -18,7 +18,7 @@ from .crypto cimport SUITE_CHACHA20_POLY1305, crypto_init, crypto_random, crypto
 from .engine cimport engine_init
 from .envelope cimport network_derive
 from .flow cimport (
-    EVENT_CONNECT_FAILED, EVENT_LISTENING, EVENT_PEER_DOWN, EVENT_PEER_UP, EVENT_PONG, EVENT_STOPPED, EVENT_STREAM_ACCEPTED,
+    EVENT_CONNECT_FAILED, EVENT_IDENTITY_TWICE, EVENT_LISTENING, EVENT_PEER_DOWN, EVENT_PEER_UP, EVENT_PONG, EVENT_STOPPED, EVENT_STREAM_ACCEPTED,
     EVENT_STREAM_DATA, EVENT_STREAM_DONE, EVENT_STREAM_FIN, EVENT_STREAM_OPEN, EVENT_STREAM_RESET, EVENT_STREAM_SENT, event_t)
 from .guard cimport (
     ACCESS_ANYONE, ACCESS_LISTED, ACCESS_NONE, N_GUARD_COUNTS, PORTS_MAX, PREFIXES_MAX, access_t, guard_access_build, guard_access_free,
@@ -63,6 +63,7 @@ EV_STREAM_DONE = EVENT_STREAM_DONE
 EV_PONG = EVENT_PONG
 EV_LISTENING = EVENT_LISTENING
 EV_STOPPED = EVENT_STOPPED
+EV_IDENTITY_TWICE = EVENT_IDENTITY_TWICE
 
 
 cdef class Runtime:
@@ -577,7 +578,7 @@ cdef class Runtime:
                 by_status[-i] = engine.ctx.n_status[i]
         return {
             "n_sessions": engine.n_channels, "n_sinks": worker.guard.n_sinks, "n_half_open": worker.guard.n_half_open,
-            "n_links_up": engine.n_links_up, "n_circuits": engine.relay.n_splices, "n_circuits_joined": engine.relay.n_joined,
+            "n_links_up": engine.n_links_up, "n_auto_links": engine.n_auto_links, "n_circuits": engine.relay.n_splices, "n_circuits_joined": engine.relay.n_joined,
             "in_len": engine.n_bytes_in, "out_len": engine.n_bytes_out, "stream_in_len": engine.outbox.n_bytes_in,
             "stream_out_len": engine.outbox.n_bytes_out, "relayed_len": engine.relay.n_bytes, "relay_held_len": engine.relay.held,
             "n_relay_direct": engine.relay.n_direct, "n_relay_held": engine.relay.n_held,
@@ -704,7 +705,9 @@ cdef tuple event_tuple(event_t *event):
     if type == EVENT_PEER_UP:
         host, port = endpoint(&event.address)
         return (type, event.id, event.a, bool(event.b & 1), bool(event.b & 2), (<char *>event.peer_id)[:32], (<char *>event.link_key)[:32],
-                host, port, event.b >> 8)
+                host, port, event.b >> 8, bool(event.b & 4))
+    if type == EVENT_IDENTITY_TWICE:
+        return type, event.id, (<char *>event.peer_id)[:32]
     if type == EVENT_PEER_DOWN:
         return type, event.id, event.reason, bool(event.is_remote), event.status
     if type == EVENT_CONNECT_FAILED:

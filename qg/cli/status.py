@@ -46,7 +46,8 @@ def _lines(status: dict[str, Any]) -> Iterator[str]:
         "link key": status["link_key"],
         "up": duration_text(status["uptime_s"]),
         "listening": ", ".join(status["listen"]) or "nowhere: this node only dials",
-        "relayed": f"{size_text(status['relayed_bytes'])}, {status['n_splices']} circuits now",
+        "relayed": f"{size_text(status['relayed_bytes'])}, {status['n_splices']} circuits now,"
+        f" {status['n_circuit_links']} links made for them",
         "memory": f"{size_text(status['memory_bytes'])} in pools, {size_text(status['locked_bytes'])} for secrets"
         + ("" if status["is_locked"] else " (NOT locked: secrets may reach the swap file; raise `ulimit -l`)"),
         "clock skew": "not known yet" if skew is None else f"{skew:+.0f} s{_SKEWED if abs(skew) > _SKEW_MAX_S else ''}",

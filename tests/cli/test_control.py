@@ -159,8 +159,8 @@ def test_without_a_run_time_folder_the_socket_is_in_the_users_state(monkeypatch:
 
 
 STATUS_KEYS = {
-    "version", "peer_id", "link_key", "uptime_s", "listen", "peers", "links", "relayed_bytes", "n_splices", "counters",
-    "memory_bytes", "locked_bytes", "is_locked", "clock_skew_s",
+    "version", "peer_id", "link_key", "uptime_s", "listen", "peers", "links", "relayed_bytes", "n_splices",
+    "n_circuit_links", "counters", "memory_bytes", "locked_bytes", "is_locked", "clock_skew_s",
 }  # fmt: skip
 PEER_KEYS = {"peer_id", "n_links", "n_streams", "extenders"}
 LINK_KEYS = {
@@ -196,6 +196,7 @@ def test_a_status_is_printed_in_eighty_columns() -> None:
         links=tuple(links),
         relayed_bytes=2**50,
         n_splices=65536,
+        n_circuit_links=10_000,
         counters=dict.fromkeys(COUNTERS, 10**9 - 1),
         memory_bytes=2**40 - 1,
         locked_bytes=2**40 - 1,
@@ -221,6 +222,7 @@ def test_a_status_becomes_objects_and_texts() -> None:
         links=(link,),
         relayed_bytes=0,
         n_splices=0,
+        n_circuit_links=0,
         counters=MappingProxyType({"replay": 2}),
         memory_bytes=0,
         locked_bytes=0,
