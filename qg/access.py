@@ -68,6 +68,7 @@ def runtime_options(config: Config, network_secret: NetworkSecret | None) -> dic
         "stream_window_max": limits.stream_window_kib << 10,
         "session_window_max": limits.session_window_kib << 10,
         "send_queue_len": limits.send_queue_kib << 10,
+        "slow_reader_s": limits.slow_reader_s,
         "receive_credit_len": limits.receive_credit_mib << 20,
         "allow_unlocked": config.allow_unlocked,
         "mark_path": config.replay_mark,

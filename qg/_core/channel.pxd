@@ -100,6 +100,8 @@ ctypedef struct engine_config_t:
     session_times_t times
     uint64_t window_max         # of streams
     uint64_t session_window_max
+    uint64_t send_queue_len     # of a session
+    uint64_t receive_credit_len # of this worker
     uint32_t max_streams        # that a peer may open per session
     uint32_t max_pipes
     uint32_t max_sessions

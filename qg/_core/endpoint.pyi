@@ -11,6 +11,7 @@ class Endpoint:
     unix_s: int
     room: int
     memory_len: int
+    receive_len: int
     rights: tuple[int, int, int]
     refusal: int
     def __init__(
@@ -89,5 +90,7 @@ class Endpoint:
     def n_missed_wakes(self) -> int: ...
     @property
     def failures(self) -> dict[int, int]: ...
+    @property
+    def slow(self) -> tuple[int, int, int, int]: ...
     @property
     def held(self) -> tuple[int, int, int]: ...

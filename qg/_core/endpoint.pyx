@@ -15,12 +15,12 @@ from .memory cimport (
     BLOCK_LARGE, block_len, block_room, block_start, block_t, block_take, chain_append, chain_clear, chain_push, chain_t,
     mem_give, mem_take, pool_clear, pool_init, pool_outstanding, pool_t)
 from .mux cimport (
-    STREAM_ACCEPTED, STREAM_FIN, STREAM_GONE, STREAM_RESET, mux_control, mux_hooks_t, mux_open, mux_t, sink_t, stream_accept,
+    STREAM_ACCEPTED, STREAM_FIN, STREAM_GONE, STREAM_RESET, mux_control, mux_hooks_t, mux_open, mux_t, mux_used, sink_t, stream_accept,
     stream_bind, stream_copy, stream_finish, stream_grant, stream_reset, stream_t, stream_used, streams_sweep)
 from .rekey cimport rekey_start
 from .secret cimport SECRET_LOCK_PREFERRED, secret_pool_free, secret_pool_init, secret_pool_t, secret_take
 from .session cimport (
-    SCRATCH_LEN, SESSION_ON_KEYED, SESSION_ON_PONG, SESSION_OPEN, carrier_t, context_t, session_admit, session_bind, session_clear,
+    SCRATCH_LEN, SESSION_ON_DEADLINE, SESSION_ON_KEYED, SESSION_ON_PONG, SESSION_OPEN, carrier_t, context_t, session_admit, session_bind, session_clear,
     session_close, session_connect, session_drop, session_feed, session_has_output, session_hooks_t, session_listen,
     session_ping, session_pump, session_t, session_tick, session_times_t, session_wake)
 from .status cimport E_CLOSED, E_MEMORY, NEED_ADMIT, REASON_MEMORY, REASON_REFUSED
@@ -37,6 +37,7 @@ cdef enum:
     NOTE_M3 = 33
 
 cdef uint64_t SECOND_NS = 1000000000
+cdef uint64_t RECEIVE_MAX = 256 << 20      # protocol.md 9
 cdef uint64_t MEMORY_MAX = <uint64_t>1 << 40
 
 cdef tuple STATES = ("handshake", "keyed", "open", "closing", "discard", "closed")
@@ -149,6 +150,8 @@ CARRIER.wake = wake
 
 cdef void on_session_event(session_t *session, int event, uint64_t now_ns) noexcept nogil:
     cdef state_t *state = state_of(session)
+    if event == SESSION_ON_DEADLINE:
+        return                                  # whoever owns an endpoint reads `deadline_ns`
     if event == SESSION_ON_KEYED:
         session.mux.peer_kinds = state.peer_kinds
         session.mux.max_service = state.max_service
@@ -168,6 +171,8 @@ cdef int on_data(stream_t *stream, uint8_t *data, size_t len, uint64_t now_ns) n
 cdef void on_stream_event(stream_t *stream, int event, uint64_t now_ns) noexcept nogil:
     if event == STREAM_GONE:
         (<seen_t *>stream.owner).stream = NULL
+        if stream.kind <= STREAM_MESSAGES:
+            mux_used(stream.mux, stream.rx_off - stream.rx_used, now_ns)
     if event == STREAM_ACCEPTED or event == STREAM_FIN or event == STREAM_RESET or event == STREAM_GONE:
         note(state_of(<session_t *>stream.mux.owner), NOTE_OPEN + event, stream.id, stream.reason)
 
@@ -280,6 +285,8 @@ cdef class Endpoint:
         self.times.keys.rekey_ns = 600 * SECOND_NS
         self.times.keys.answer_ns = 60 * SECOND_NS
         self.times.close_ns = 2 * SECOND_NS
+        self.times.streams.slow_reader_ns = 30 * SECOND_NS
+        self.times.streams.starved_ns = 10 * SECOND_NS
 
     cdef void make_draws(self, bytes seed) noexcept:
         if seed is None:
@@ -315,6 +322,7 @@ cdef class Endpoint:
     cdef void make_context(self) noexcept:
         cert_cache_init(&self.certs, self.cert_entries, N_CERTS)
         self.ctx.pool = &self.pool
+        self.ctx.receive.max = RECEIVE_MAX
         self.ctx.party.secrets = &self.secrets
         self.ctx.party.local = self.local
         self.ctx.party.certs = &self.certs
@@ -652,6 +660,11 @@ cdef class Endpoint:
         return {-i: self.ctx.n_status[i] for i in range(64) if self.ctx.n_status[i]}
 
     @property
+    def slow(self):
+        """Of slow readers and withheld credit: unread bytes, sessions closed, streams reset, times credit was withheld."""
+        return self.ctx.receive.len, self.ctx.n_slow_closes, self.ctx.receive.n_slow_resets, self.ctx.receive.n_withheld
+
+    @property
     def held(self):
         """What the session holds: blocks, bytes of other memory, secret slots."""
         return pool_outstanding(&self.pool), self.pool.plain_len, self.secrets.n_taken - 1
@@ -684,6 +697,15 @@ cdef class Endpoint:
     @memory_len.setter
     def memory_len(self, uint64_t value):
         self.pool.limit_len = value
+
+    @property
+    def receive_len(self):
+        """Bytes that the sessions of a node may hold for their applications."""
+        return self.ctx.receive.max
+
+    @receive_len.setter
+    def receive_len(self, uint64_t value):
+        self.ctx.receive.max = value
 
     @property
     def rights(self):

@@ -22,7 +22,7 @@ from .memory cimport pool_t
 from .mux cimport mux_hooks_t, mux_t, stream_accept, stream_t, streams_sweep
 from .relay cimport relay_clear, relay_init, relay_sweep, relay_tick
 from .session cimport (
-    LAYER_FAR_END, LAYER_NONE, SESSION_HANDSHAKE, SESSION_ON_CLOSED, SESSION_ON_FAILED, SESSION_ON_KEYED, SESSION_ON_PONG,
+    LAYER_FAR_END, LAYER_NONE, SESSION_HANDSHAKE, SESSION_ON_CLOSED, SESSION_ON_DEADLINE, SESSION_ON_FAILED, SESSION_ON_KEYED, SESSION_ON_PONG,
     SESSION_ON_READY, SESSION_OPEN, session_close, session_connect, session_drop, session_hooks_t, session_listen, session_ping,
     session_t, session_tick)
 from .status cimport (
@@ -48,6 +48,7 @@ cdef int engine_init(engine_t *engine, pool_t *pool, guard_t *guard, const engin
     engine.guard = guard
     engine.config = config[0]
     engine.ctx.pool = pool
+    engine.ctx.receive.max = config.receive_credit_len
     engine.next_id = 1
     engine.session_hooks = &SESSION_HOOKS
     engine.mux_hooks = &MUX_HOOKS
@@ -184,6 +185,7 @@ cdef void set_rights(channel_t *channel) noexcept nogil:
     cdef engine_config_t *config = &channel.engine.config
     mux.window_max = config.window_max
     mux.rx_window_max = config.session_window_max
+    mux.queue_max = config.send_queue_len
     mux.max_service = config.max_streams
     if channel.session.kind == HANDSHAKE_NK:
         mux.peer_kinds = 1 << STREAM_RELAY if channel.session.role == 1 else 0
@@ -346,6 +348,8 @@ cdef void on_session_event(session_t *session, int event, uint64_t now_ns) noexc
         set_rights(channel)
         if session.kind == HANDSHAKE_NK and session.role == 0:
             paths_continue(channel, now_ns)
+    elif event == SESSION_ON_DEADLINE:
+        channel_arm(channel)
     elif event == SESSION_ON_READY:
         on_ready(channel, now_ns)
     elif event == SESSION_ON_FAILED:

@@ -8,7 +8,7 @@ from .mux cimport (
     FLAG_FIN_QUEUED, FLAG_FIN_RECEIVED, FLAG_FIN_SENT, STREAM_ACCEPTED, STREAM_FIN, STREAM_GONE, STREAM_RESET, STREAM_SENT,
     mux_open, mux_used, sink_t, stream_accept, stream_bind, stream_finish, stream_reset, stream_t, stream_used, stream_write)
 from .session cimport SESSION_OPEN, session_t, session_wake
-from .status cimport OK, REASON_LIMIT, REASON_MEMORY, REASON_UNREACHABLE, WINDOW_MIN
+from .status cimport OK, REASON_LIMIT, REASON_MEMORY, REASON_NONE, REASON_UNREACHABLE, WINDOW_MIN
 from .table cimport table_clear, table_drop, table_get, table_init, table_next, table_put
 
 cdef enum:
@@ -272,7 +272,9 @@ cdef void flow_on_gone(flow_t *flow, stream_t *stream) noexcept nogil:
     if (stream.flags & FLAG_FIN_SENT) and (stream.flags & FLAG_FIN_RECEIVED):
         flow_notify(flow, EVENT_STREAM_DONE)
         return
-    flow.reason = flow.session.reason if flow.session is not NULL and flow.session.reason else REASON_UNREACHABLE
+    flow.reason = stream.reason
+    if flow.reason == REASON_NONE:
+        flow.reason = flow.session.reason if flow.session is not NULL and flow.session.reason else REASON_UNREACHABLE
     flow_notify(flow, EVENT_STREAM_RESET)   # behind the DATA that is here: the peer may have finished it
 
 

@@ -51,6 +51,16 @@ cdef enum:
     CLOSED_PIPES = 64           # closed pipes whose late DATA is known not to count for session credit
     GROW_NS = 100000000         # half a window used up within this time doubles the window
 
+ctypedef struct receive_t:      # what the sessions of one worker hold for their applications; the workers share the node's budget
+    uint64_t len                # service payload received and not consumed
+    uint64_t max                # budget: windows shrink from half of it, credit is withheld from nine tenths
+    uint64_t n_withheld         # times that a session's credit was withheld
+    uint64_t n_slow_resets      # streams reset because nobody read them while their session had no credit left
+
+ctypedef struct mux_times_t:    # all in ns
+    uint64_t slow_reader_ns     # a full send queue without progress ends the session
+    uint64_t starved_ns         # a session credit used up ends the stream that was not read for longest
+
 ctypedef struct stream_t:
     uint64_t id
     mux_t *mux
@@ -66,6 +76,7 @@ ctypedef struct stream_t:
     uint64_t rx_window          # bytes granted ahead of rx_used
     uint64_t rx_window_max
     uint64_t grant_ns           # time of the last grant
+    uint64_t unread_ns          # when the oldest byte that waits came, or some were consumed last
     uint64_t ready_ns           # when it became ready
     stream_t *next              # in a scheduler list
     stream_t *prev
@@ -99,6 +110,7 @@ ctypedef struct mux_t:
     stream_t *heads[4]          # scheduler lists
     stream_t *due               # streams with CREDIT or ACCEPT to announce
     stream_t **graveyard        # shared list of ended streams; borrowed
+    receive_t *receive          # shared budget; borrowed
     chain_t control             # control frames that wait, each behind its u16 length
     uint64_t next_id            # of the next stream opened here
     uint64_t peer_id            # next id the peer must use
@@ -110,7 +122,11 @@ ctypedef struct mux_t:
     uint64_t rx_window
     uint64_t rx_window_max
     uint64_t grant_ns
-    uint64_t starved_ns         # when the session credit given to the peer ran out; 0 while there is some
+    uint64_t starved_ns         # since when the peer has credit for less than a record left; 0 while it has more
+    uint64_t withheld_ns        # when credit was withheld last, for the budget; 0 when none is
+    uint64_t queue_len          # service payload that waits to be sent
+    uint64_t queue_max          # above it the queue is full, until half of it is sent
+    uint64_t full_ns            # since when a full queue made no progress; 0 while it is not full
     uint64_t *closed_pipes      # ring, owned; NULL until a pipe closed
     uint32_t n_closed_pipes
     uint32_t n_service          # open streams of kinds bytes and messages
@@ -135,8 +151,8 @@ ctypedef struct plan_t:
     size_t payload_len          # PLAN_BULK
     int carries_pipe            # the record holds bytes of a pipe or relay stream
 
-cdef int mux_init(mux_t *mux, pool_t *pool, stream_t **graveyard, void *owner, const mux_hooks_t *hooks, int role,
-                  uint64_t mix) noexcept nogil
+cdef int mux_init(mux_t *mux, pool_t *pool, stream_t **graveyard, receive_t *receive, void *owner, const mux_hooks_t *hooks,
+                  int role, uint64_t mix) noexcept nogil
 cdef void mux_end(mux_t *mux, uint64_t now_ns) noexcept nogil           # every stream ends with STREAM_GONE; control frames go
 cdef void mux_clear(mux_t *mux, uint64_t now_ns) noexcept nogil         # mux_end, and frees the tables; the streams wait for the sweep
 cdef void streams_sweep(stream_t **graveyard, pool_t *pool) noexcept nogil
@@ -153,7 +169,9 @@ cdef int mux_plan(mux_t *mux, plan_t *plan, uint8_t *scratch, size_t max_inner, 
     # what goes into the next record; scratch holds INNER_MAX and is borrowed; returns plan.kind
 cdef void mux_commit(mux_t *mux, plan_t *plan, uint64_t now_ns) noexcept nogil         # the planned record is sealed
 cdef void mux_used(mux_t *mux, uint64_t len, uint64_t now_ns) noexcept nogil           # len bytes of service payload were consumed
-cdef void mux_session_grant(mux_t *mux, uint64_t now_ns) noexcept nogil
+cdef uint64_t mux_deadline_ns(const mux_t *mux, const mux_times_t *times) noexcept nogil  # call mux_tick then; UINT64_MAX = never
+cdef int mux_tick(mux_t *mux, const mux_times_t *times, uint64_t now_ns) noexcept nogil
+    # resets a stream that nobody reads, gives credit that was withheld; E_FULL: the peer takes nothing, the session must close
 
 cdef void stream_bind(stream_t *stream, void *owner, const sink_t *sink) noexcept nogil
 cdef int stream_accept(stream_t *stream, uint64_t credit) noexcept nogil        # credit: absolute offset given to the opener

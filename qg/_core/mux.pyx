@@ -8,7 +8,8 @@ from .memory cimport (
     chain_copy, chain_drop, chain_pop, chain_push, chain_t, mem_give, mem_take, pool_t)
 from .status cimport (
     E_CREDIT, E_FRAME, E_FULL, E_LONG, E_MEMORY, E_STATE, E_STREAM_ID, INITIAL_CREDIT_PIPE, INITIAL_CREDIT_SERVICE,
-    INNER_MAX, INNER_SMALL, LAYER_OVERHEAD, OK, OPEN_MAX, REASON_LIMIT, REASON_MEMORY, REASON_PROTOCOL, REASON_REFUSED, SESSION_WINDOW_MAX, SESSION_WINDOW_MIN, WINDOW_MAX, WINDOW_MIN)
+    INNER_MAX, INNER_SMALL, LAYER_OVERHEAD, OK, OPEN_MAX, REASON_LIMIT, REASON_MEMORY, REASON_PROTOCOL, REASON_REFUSED, REASON_SLOW_READER,
+    SEND_QUEUE_MAX, SESSION_WINDOW_MAX, SESSION_WINDOW_MIN, WINDOW_MAX, WINDOW_MIN)
 from .sys cimport load_be16, store_be16
 from .table cimport table_clear, table_drop, table_get, table_init, table_next, table_put
 from .wire cimport (
@@ -20,14 +21,19 @@ cdef enum:
     CONTROL_SMALL = 1800        # a control frame that a small block holds
     STREAMS_MAX = 1 << 20       # entries of the stream table; the limits per kind are reached long before
 
+cdef uint64_t NEVER = <uint64_t>0xFFFFFFFFFFFFFFFF
+cdef uint64_t WITHHELD_NS = 500000000      # a session that got no credit for the budget looks again after this
 
-cdef int mux_init(mux_t *mux, pool_t *pool, stream_t **graveyard, void *owner, const mux_hooks_t *hooks, int role,
-                  uint64_t mix) noexcept nogil:
+
+cdef int mux_init(mux_t *mux, pool_t *pool, stream_t **graveyard, receive_t *receive, void *owner, const mux_hooks_t *hooks,
+                  int role, uint64_t mix) noexcept nogil:
     cdef hello_t hello
     memset(mux, 0, sizeof(mux_t))
     table_init(&mux.streams, pool, STREAMS_MAX, mix)
     mux.pool = pool
     mux.graveyard = graveyard
+    mux.receive = receive
+    mux.queue_max = SEND_QUEUE_MAX
     mux.owner = owner
     mux.hooks = hooks
     mux.next_id = 1 if role == 0 else 2
@@ -175,6 +181,8 @@ cdef void stream_remove(stream_t *stream, uint64_t now_ns) noexcept nogil:
     list_drop(mux, stream)
     due_drop(mux, stream)
     stream.flags |= FLAG_DEAD
+    if is_service(stream):
+        queue_shrank(mux, stream.queue.len, now_ns)
     chain_clear(&stream.queue)
     table_drop(&mux.streams, stream.id)
     if mux.last == stream:
@@ -210,6 +218,11 @@ cdef void mux_end(mux_t *mux, uint64_t now_ns) noexcept nogil:
         stream_remove(<stream_t *>table_next(&mux.streams, &cursor), now_ns)
     chain_clear(&mux.control)
     mux.is_session_due = 0
+    if mux.rx_off > mux.rx_used:
+        mux.receive.len -= mux.rx_off - mux.rx_used
+        mux.rx_used = mux.rx_off
+    mux.starved_ns = 0
+    mux.withheld_ns = 0
 
 
 cdef void mux_clear(mux_t *mux, uint64_t now_ns) noexcept nogil:
@@ -342,10 +355,26 @@ cdef int stream_accept(stream_t *stream, uint64_t credit) noexcept nogil:
     return OK
 
 
+cdef inline void queue_grew(stream_t *stream, uint64_t len, uint64_t now_ns) noexcept nogil:
+    cdef mux_t *mux = stream.mux
+    if not is_service(stream):
+        return                                  # the relay's budget bounds those
+    mux.queue_len += len
+    if mux.queue_len >= mux.queue_max and mux.full_ns == 0:
+        mux.full_ns = now_ns
+
+
+cdef inline void queue_shrank(mux_t *mux, uint64_t len, uint64_t now_ns) noexcept nogil:
+    mux.queue_len -= len
+    if mux.full_ns:
+        mux.full_ns = now_ns if mux.queue_len > mux.queue_max // 2 else 0
+
+
 cdef void stream_write(stream_t *stream, chain_t *chain, uint64_t now_ns) noexcept nogil:
     if stream.flags & (FLAG_DEAD | FLAG_FIN_QUEUED):
         chain_clear(chain)
         return
+    queue_grew(stream, chain.len, now_ns)
     while chain.head is not NULL:
         chain_push(&stream.queue, chain_pop(chain))
     stream.flags &= ~FLAG_PACKED
@@ -359,6 +388,7 @@ cdef int stream_copy(stream_t *stream, const uint8_t *src, size_t len, uint64_t 
     rc = chain_copy(&stream.queue, stream.mux.pool, src, len, now_ns)
     if rc >= 0:
         stream.flags &= ~FLAG_PACKED
+        queue_grew(stream, len, now_ns)
         stream_ready(stream, now_ns)
     return rc
 
@@ -443,28 +473,81 @@ cdef inline uint64_t window_grown(uint64_t window, uint64_t limit, uint64_t sinc
 cdef void stream_used(stream_t *stream, uint64_t len, uint64_t now_ns) noexcept nogil:
     cdef uint64_t limit = stream.rx_window_max
     stream.rx_used += len
+    stream.unread_ns = now_ns
     if is_service(stream):
         mux_used(stream.mux, len, now_ns)
-        limit = min(limit, stream.mux.rx_window // 4)
-    if stream.rx_credit < stream.rx_used + stream.rx_window - stream.rx_window // 2:
+        limit = max(min(limit, stream.mux.rx_window // 4), <uint64_t>WINDOW_MIN)
+        stream.rx_window = min(stream.rx_window, limit)
+    if stream.rx_credit <= stream.rx_used + stream.rx_window - stream.rx_window // 2:
         stream.rx_window = window_grown(stream.rx_window, limit, stream.grant_ns, now_ns)
         stream.grant_ns = now_ns
         stream_grant(stream, stream.rx_used + stream.rx_window)
 
 
 cdef void mux_used(mux_t *mux, uint64_t len, uint64_t now_ns) noexcept nogil:
+    len = min(len, mux.rx_off - mux.rx_used)
     mux.rx_used += len
-    if mux.rx_credit < mux.rx_used + mux.rx_window - mux.rx_window // 2:
+    mux.receive.len -= len
+    if mux.rx_credit <= mux.rx_used + mux.rx_window - mux.rx_window // 2:
+        session_grant(mux, now_ns)
+
+
+cdef void session_grant(mux_t *mux, uint64_t now_ns) noexcept nogil:
+    """Half a window is unannounced: announce it, as far as the node's budget goes (protocol.md 9, receive credit)."""
+    cdef const receive_t *receive = mux.receive
+    if receive.len >= receive.max // 10 * 9:
+        mux.receive.n_withheld += 1
+        mux.withheld_ns = now_ns
+        return
+    if receive.len >= receive.max // 2:
+        mux.rx_window = max(mux.rx_window // 2, <uint64_t>SESSION_WINDOW_MIN)
+    else:
         mux.rx_window = window_grown(mux.rx_window, mux.rx_window_max, mux.grant_ns, now_ns)
-        mux_session_grant(mux, now_ns)
-
-
-cdef void mux_session_grant(mux_t *mux, uint64_t now_ns) noexcept nogil:
+    mux.withheld_ns = 0
     if mux.rx_used + mux.rx_window > mux.rx_credit:
         mux.rx_credit = mux.rx_used + mux.rx_window
         mux.grant_ns = now_ns
         mux.is_session_due = 1
         mux.starved_ns = 0
+
+
+# Who does not read
+
+cdef uint64_t mux_deadline_ns(const mux_t *mux, const mux_times_t *times) noexcept nogil:
+    cdef uint64_t at_ns = mux.full_ns + times.slow_reader_ns if mux.full_ns else NEVER
+    if mux.starved_ns:
+        at_ns = min(at_ns, mux.starved_ns + times.starved_ns)
+    if mux.withheld_ns:
+        at_ns = min(at_ns, mux.withheld_ns + WITHHELD_NS)
+    return at_ns
+
+
+cdef void reset_unread(mux_t *mux, uint64_t now_ns) noexcept nogil:
+    """Reset the stream that was not read for longest; its bytes give the others credit."""
+    cdef stream_t *oldest = NULL
+    cdef stream_t *stream
+    cdef uint32_t cursor = 0
+    while True:
+        stream = <stream_t *>table_next(&mux.streams, &cursor)
+        if stream is NULL:
+            break
+        if is_service(stream) and stream.rx_off > stream.rx_used and (oldest is NULL or stream.unread_ns < oldest.unread_ns):
+            oldest = stream
+    mux.starved_ns = now_ns
+    if oldest is not NULL:
+        mux.receive.n_slow_resets += 1
+        oldest.reason = REASON_SLOW_READER
+        stream_reset(oldest, REASON_SLOW_READER, now_ns)
+
+
+cdef int mux_tick(mux_t *mux, const mux_times_t *times, uint64_t now_ns) noexcept nogil:
+    if mux.full_ns and now_ns >= mux.full_ns + times.slow_reader_ns:
+        return E_FULL
+    if mux.starved_ns and now_ns >= mux.starved_ns + times.starved_ns:
+        reset_unread(mux, now_ns)
+    if mux.withheld_ns and now_ns >= mux.withheld_ns + WITHHELD_NS:
+        session_grant(mux, now_ns)
+    return OK
 
 
 # Output
@@ -504,6 +587,8 @@ cdef inline bint sends_fin(const stream_t *stream, size_t len) noexcept nogil:
 cdef void after_data(stream_t *stream, size_t len, uint64_t now_ns) noexcept nogil:
     """`len` bytes of the queue went into a record: account for them and leave the list when nothing more can go."""
     cdef bint is_fin = sends_fin(stream, len)
+    if is_service(stream):
+        queue_shrank(stream.mux, len, now_ns)
     chain_drop(&stream.queue, len)
     stream_sent(stream, len)
     if is_fin:
@@ -688,6 +773,13 @@ cdef int on_open(mux_t *mux, frame_t *frame, uint64_t now_ns) noexcept nogil:
     return OK
 
 
+cdef inline void session_received(mux_t *mux, uint64_t len, uint64_t now_ns) noexcept nogil:
+    mux.rx_off += len
+    mux.receive.len += len
+    if mux.rx_credit - mux.rx_off < INNER_MAX and mux.starved_ns == 0:
+        mux.starved_ns = now_ns
+
+
 cdef int late_data(mux_t *mux, frame_t *frame, uint64_t now_ns) noexcept nogil:
     """DATA for a closed id counts for the session's credit, unless it was a pipe's, and is returned at once."""
     if not is_past(mux, frame.id):
@@ -696,7 +788,7 @@ cdef int late_data(mux_t *mux, frame_t *frame, uint64_t now_ns) noexcept nogil:
         return OK
     if frame.len > mux.rx_credit - mux.rx_off:
         return E_CREDIT
-    mux.rx_off += frame.len
+    session_received(mux, frame.len, now_ns)
     mux_used(mux, frame.len, now_ns)
     return OK
 
@@ -711,13 +803,13 @@ cdef int on_data(mux_t *mux, frame_t *frame, uint64_t now_ns) noexcept nogil:
     if is_service(stream):
         if frame.len > mux.rx_credit - mux.rx_off:
             return E_CREDIT
-        mux.rx_off += frame.len
-        if mux.rx_off == mux.rx_credit:
-            mux.starved_ns = now_ns
+        session_received(mux, frame.len, now_ns)
     if frame.len > stream.rx_credit - stream.rx_off:
         if is_service(stream):
             mux_used(mux, frame.len, now_ns)
         return stream_reset(stream, REASON_PROTOCOL, now_ns)
+    if stream.rx_off == stream.rx_used:
+        stream.unread_ns = now_ns
     stream.rx_off += frame.len
     if frame.len > 0:
         rc = stream.sink.on_data(stream, frame.data, frame.len, now_ns)

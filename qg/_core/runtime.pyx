@@ -33,7 +33,7 @@ from .resolve cimport INTERFACES_MAX, interface_t, interfaces_list
 from .secret cimport (
     SECRET_LOCK_PREFERRED, SECRET_LOCK_REQUIRED, secret_give, secret_pool_free, secret_pool_init, secret_pool_t, secret_take)
 from .session cimport SCRATCH_LEN
-from .status cimport E_MEMORY, METADATA_MAX, OK, SESSION_WINDOW_MAX, WINDOW_MAX
+from .status cimport E_MEMORY, METADATA_MAX, OK, SEND_QUEUE_MAX, SESSION_WINDOW_MAX, WINDOW_MAX
 from .sys cimport atomic_cas_ptr, atomic_exchange, atomic_exchange_ptr, atomic_fence, atomic_load, atomic_load_ptr, atomic_store
 from .wire cimport ADDRESS_IP4, ADDRESS_IP6, ADDRESS_NAME, address_t
 from .worker cimport (
@@ -222,11 +222,15 @@ cdef class Runtime:
         config.times.keys.rekey_ns = ns_option(options, "rekey_s", 600)
         config.times.keys.answer_ns = 60 * second
         config.times.close_ns = 2 * second
+        config.times.streams.slow_reader_ns = ns_option(options, "slow_reader_s", 30)
+        config.times.streams.starved_ns = 10 * second
         config.sink_min_ns = ns_option(options, "sink_min_s", 30)
         config.sink_max_ns = ns_option(options, "sink_max_s", 90)
         config.control_frames = options.get("control_frames_per_s", 1000)
         config.window_max = options.get("stream_window_max", WINDOW_MAX)
         config.session_window_max = options.get("session_window_max", SESSION_WINDOW_MAX)
+        config.send_queue_len = options.get("send_queue_len", SEND_QUEUE_MAX)
+        config.receive_credit_len = options.get("receive_credit_len", 256 << 20)
         config.max_streams = options.get("max_streams", 1024)
         config.max_pipes = options.get("max_pipes", 1024)
         config.max_sessions = options.get("max_sessions", 10000)
@@ -582,7 +586,9 @@ cdef class Runtime:
             "in_len": engine.n_bytes_in, "out_len": engine.n_bytes_out, "stream_in_len": engine.outbox.n_bytes_in,
             "stream_out_len": engine.outbox.n_bytes_out, "relayed_len": engine.relay.n_bytes, "relay_held_len": engine.relay.held,
             "n_relay_direct": engine.relay.n_direct, "n_relay_held": engine.relay.n_held,
-            "n_relay_memory_resets": engine.relay.n_memory_resets,
+            "n_relay_memory_resets": engine.relay.n_memory_resets, "n_slow_reader_closes": engine.ctx.n_slow_closes,
+            "n_slow_reader_resets": engine.ctx.receive.n_slow_resets, "n_credit_withheld": engine.ctx.receive.n_withheld,
+            "receive_unread_len": engine.ctx.receive.len,
             "by_status": by_status, "guard_counts": [worker.guard.counts[i] for i in range(N_GUARD_COUNTS)],
             "pool_taken_len": worker.pool.taken_len, "pool_held_len": worker.pool.held_len, "plain_len": worker.pool.plain_len,
             "n_blocks": worker.pool.n_taken, "n_secret_slots": worker.secrets.n_taken, "is_locked": bool(worker.secrets.is_locked),

@@ -12,7 +12,7 @@ from libc.stdint cimport int64_t, uint8_t, uint16_t, uint32_t, uint64_t
 
 from .handshake cimport handshake_t, local_t, party_t
 from .memory cimport block_t, pool_t
-from .mux cimport mux_hooks_t, mux_t, plan_t, stream_t
+from .mux cimport mux_hooks_t, mux_t, mux_times_t, plan_t, receive_t, stream_t
 from .record cimport record_dir_t, record_keys_t
 from .rekey cimport rekey_secret_t, rekey_t, rekey_times_t
 from .wire cimport hello_t
@@ -32,6 +32,7 @@ cdef enum session_event_t:
     SESSION_ON_CLOSED = 3       # session.reason, session.is_remote tell why; the carrier is the owner's to close
     SESSION_ON_PONG = 4         # session.ping_rtt_ns is new
     SESSION_ON_FAILED = 5       # the handshake failed; session.status tells why; nothing was answered
+    SESSION_ON_DEADLINE = 6     # session.deadline_ns is sooner than it was, outside of feed and tick
 
 cdef enum:
     SCRATCH_LEN = 20480
@@ -47,6 +48,8 @@ ctypedef struct context_t:      # what all sessions of one worker share
     int64_t unix_offset_ns      # wall clock minus monotonic clock
     uint8_t *scratch            # SCRATCH_LEN bytes: one record or flight being built; valid until the next call that builds
     stream_t *graveyard         # ended streams of all sessions
+    receive_t receive           # what they hold for applications; the owner sets its budget
+    uint64_t n_slow_closes      # sessions closed because their peer took nothing
     uint64_t n_status[64]       # how often a status code ended a session or a handshake, by minus the code
 
 ctypedef struct carrier_t:
@@ -69,6 +72,7 @@ ctypedef struct session_times_t:        # all in ns; one per node
     uint64_t record_ns          # a record begun must be whole by then
     uint64_t close_ns           # the CLOSE must have left by then
     rekey_times_t keys
+    mux_times_t streams
 
 ctypedef struct session_keys_t:         # a secret slot
     record_keys_t tx

@@ -11,8 +11,8 @@ from .handshake cimport (
 from .memory cimport (
     BLOCK_HEADROOM, BLOCK_RECORD, block_give, block_len, block_start, block_t, block_take, mem_give, mem_take)
 from .mux cimport (
-    PLAN_BULK, PLAN_COPY, PLAN_NONE, PLAN_PULL, mux_clear, mux_commit, mux_control, mux_end, mux_frame, mux_has_data, mux_has_output, mux_init,
-    mux_plan, mux_set_peer, mux_t, plan_t, stream_is_direct, stream_sent, stream_t)
+    PLAN_BULK, PLAN_COPY, PLAN_NONE, PLAN_PULL, mux_clear, mux_commit, mux_control, mux_deadline_ns, mux_end, mux_frame,
+    mux_has_data, mux_has_output, mux_init, mux_plan, mux_set_peer, mux_t, mux_tick, plan_t, stream_is_direct, stream_sent, stream_t)
 from .noise cimport NOISE_NN
 from .record cimport (
     DIRECTION_I2R, DIRECTION_R2I, record_begin, record_exporter, record_extract, record_len, record_open, record_peek,
@@ -96,7 +96,7 @@ cdef int session_start(session_t *session, context_t *ctx, int role, int layer, 
         session.large = INNER_MAX - LAYERS_MAX * LAYER_OVERHEAD
         session.small = INNER_SMALL - LAYERS_MAX * LAYER_OVERHEAD
     ctx.party.random(ctx.party.random_ctx, <uint8_t *>&mix, 8)
-    mux_init(&session.mux, ctx.pool, &ctx.graveyard, session, hooks, role, mix)
+    mux_init(&session.mux, ctx.pool, &ctx.graveyard, &ctx.receive, session, hooks, role, mix)
     session.handshake = <handshake_t *>mem_take(ctx.pool, sizeof(handshake_t))
     sooner(session, now_ns + session.times.handshake_ns)
     return OK if session.handshake is not NULL else E_MEMORY
@@ -325,7 +325,17 @@ cdef bint session_has_output(const session_t *session) noexcept nogil:
     return mux_has_output(&session.mux) or rekey_is_pending(&session.rekey)
 
 
+cdef void hasten(session_t *session, uint64_t now_ns) noexcept nogil:
+    """What was done to a stream may have set a time that is to be kept."""
+    cdef uint64_t at_ns = mux_deadline_ns(&session.mux, &session.times.streams)
+    if at_ns < session.deadline_ns and session.state < SESSION_CLOSING:
+        session.deadline_ns = at_ns
+        session.hooks.on_event(session, SESSION_ON_DEADLINE, now_ns)
+
+
 cdef void session_wake(session_t *session, uint64_t now_ns) noexcept nogil:
+    if session.mux.full_ns | session.mux.starved_ns | session.mux.withheld_ns:
+        hasten(session, now_ns)
     if session_has_output(session):
         session.carrier.wake(session, now_ns)
 
@@ -812,6 +822,15 @@ cdef void tick_keys(session_t *session, uint64_t now_ns) noexcept nogil:
         session.carrier.wake(session, now_ns)
 
 
+cdef void tick_streams(session_t *session, uint64_t now_ns) noexcept nogil:
+    if mux_tick(&session.mux, &session.times.streams, now_ns) < 0:
+        session.ctx.n_slow_closes += 1
+        session_close(session, REASON_SLOW_READER, now_ns)
+        return
+    sooner(session, mux_deadline_ns(&session.mux, &session.times.streams))
+    session_wake(session, now_ns)
+
+
 cdef void session_tick(session_t *session, uint64_t now_ns) noexcept nogil:
     session.deadline_ns = NEVER
     if session.state == SESSION_HANDSHAKE or session.state == SESSION_KEYED:
@@ -825,6 +844,8 @@ cdef void session_tick(session_t *session, uint64_t now_ns) noexcept nogil:
         tick_alive(session, now_ns)
         if session.state == SESSION_OPEN:
             tick_keys(session, now_ns)
+        if session.state == SESSION_OPEN:
+            tick_streams(session, now_ns)
         if session.stash is not NULL:
             if now_ns >= session.stash_ns + session.times.record_ns:
                 session_drop(session, REASON_TIMEOUT, now_ns)

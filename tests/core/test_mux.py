@@ -25,6 +25,7 @@ from core.endpoint_help import (
     RELAY,
     SECOND_NS,
     SESSION_WINDOW,
+    SLOW_READER,
     UUID,
     WINDOW,
     Pair,
@@ -36,6 +37,7 @@ from qg._core import wire
 
 OPEN, ACCEPT, DATA, DATA_FIN, CREDIT, RESET, SESSION_CREDIT = range(0x08, 0x0F)
 EARLY_PIPE = 4096
+MIB = 1 << 20
 WINDOW_MAX = 1 << 20
 SESSION_WINDOW_MAX = 8 << 20
 QUANTUM = 16384
@@ -441,11 +443,11 @@ def test_credit_comes_when_half_a_window_is_unannounced(connect):
     pair.one.write(number, bytes(WINDOW))
     pair.pump()
     half = WINDOW // 2
-    pair.other.used(number, half)
+    pair.other.used(number, half - 1)
     assert pair.other.take() == b""
     pair.other.used(number, 1)
     pair.pump()
-    assert pair.one.offsets(number)[1] == half + 1 + WINDOW
+    assert pair.one.offsets(number)[1] == half + WINDOW
 
 
 def test_a_reader_that_keeps_up_gets_a_larger_window(connect):
@@ -586,6 +588,120 @@ def test_session_credit_never_falls(connect):
     pair = connect()
     assert send_raw(pair, wire.build_offset(SESSION_CREDIT, 0, SESSION_WINDOW)) == status.OK
     assert send_raw(pair, wire.build_offset(SESSION_CREDIT, 0, SESSION_WINDOW - 1)) == status.E_CREDIT
+
+# Who does not read
+
+
+def test_a_session_whose_credit_is_used_up_loses_the_stream_that_was_not_read_for_longest(connect):
+    pair = connect()
+    first, second, third = (pair.stream(bytes(MIB // 2), credit=MIB // 2) for _ in range(3))  # half of it each
+    pair.run(5)
+    pair.other.used(first, 1)
+    pair.one.write(third, bytes(WINDOW))
+    pair.run(4.9)
+    assert pair.other.slow == (SESSION_WINDOW - 1, 0, 0, 0)
+    assert pair.other.events()[-1] == ("open", third)
+    pair.run(0.2)
+    assert pair.one.events()[-2:] == [("reset", second, SLOW_READER), ("gone", second)]
+    assert pair.other.events() == [("gone", second)]
+    assert pair.other.slow[1:] == (0, 1, 0)
+    # What it held is credit for the others.
+    assert pair.other.offsets(third)[2] > 0
+    assert (pair.one.state, pair.other.state) == ("open", "open")
+
+
+def test_a_reader_that_comes_in_time_loses_no_stream(connect):
+    pair = connect()
+    first, second = (pair.stream(bytes(MIB // 2), credit=MIB // 2) for _ in range(2))
+    pair.run(9.9)
+    read(pair.other, first)
+    pair.run(60)
+    assert pair.other.slow == (MIB // 2, 0, 0, 0)
+    assert pair.other.offsets(second) is not None
+
+
+def test_a_peer_that_takes_nothing_of_a_full_queue_for_30_seconds_is_closed(connect):
+    pair = connect()
+    number = pair.stream()
+    pair.one.write(number, bytes(4 * MIB + WINDOW))
+    pair.run(29.9)
+    assert pair.one.state == "open"
+    pair.run(0.2)
+    assert pair.one.events()[-1] == ("closed", SLOW_READER, False)
+    assert pair.other.events()[-1] == ("closed", SLOW_READER, True)
+    assert pair.one.slow[1] == 1
+
+
+def test_a_queue_that_is_not_full_waits_for_ever(connect):
+    pair = connect()
+    number = pair.stream()
+    pair.one.write(number, bytes(4 * MIB - 1))
+    pair.run(200)
+    assert (pair.one.state, pair.one.slow[1]) == ("open", 0)
+
+
+def test_a_peer_that_takes_a_little_of_a_full_queue_is_slow_and_no_more(connect):
+    pair = connect()
+    number = pair.stream()
+    pair.one.write(number, bytes(5 * MIB))
+    for _ in range(10):
+        pair.run(20)
+        read(pair.other, number)
+    assert pair.one.state == "open"
+    pair.run(31)  # more than half of a full queue waits still
+    assert pair.one.events()[-1] == ("closed", SLOW_READER, False)
+
+
+def test_windows_shrink_when_half_of_what_a_node_may_hold_is_unread(connect):
+    pair = connect()
+    bulk, other = pair.stream(), pair.stream()
+    pair.other.receive_len = 100 * MIB
+    for _ in range(100):
+        pair.one.write(bulk, bytes(MIB))
+        pair.pump()
+        read(pair.other, bulk)
+    sent, limit, *_ = pair.one.session_credit
+    assert limit - sent > 4 * MIB
+    pair.one.write(other, bytes(WINDOW))
+    pair.pump()
+    pair.other.receive_len = 2 * WINDOW - 1
+    for _ in range(200):
+        pair.one.write(bulk, bytes(WINDOW))
+        pair.pump()
+        read(pair.other, bulk)
+    sent, limit, *_ = pair.one.session_credit
+    assert limit - sent <= SESSION_WINDOW
+    assert pair.one.offsets(bulk)[0] > 100 * MIB
+
+
+def test_no_credit_is_given_while_a_node_holds_nine_tenths_of_what_it_may(connect):
+    pair = connect()
+    number, other = pair.stream(), pair.stream(bytes(WINDOW))
+    pair.other.receive_len = WINDOW * 10 // 9
+    before = pair.one.session_credit[1]
+    while pair.one.session_credit[0] < before - 2 * WINDOW:
+        pair.one.write(number, bytes(WINDOW))
+        pair.pump()
+        read(pair.other, number)
+    pair.run(3)
+    assert pair.one.session_credit[1] == before
+    assert pair.other.slow[3] > 0
+    read(pair.other, other)
+    pair.run(0.5)  # nothing comes meanwhile: the session looks by itself
+    assert pair.one.session_credit[1] > before
+    assert pair.other.slow[0] == 0
+
+
+def test_what_a_session_held_is_given_back_with_it(connect):
+    pair = connect()
+    for _ in range(4):
+        pair.stream(bytes(WINDOW))
+    pair.one.reset(1, CANCELLED)
+    pair.pump()
+    assert pair.other.slow[0] == 3 * WINDOW
+    pair.one.close(NONE)
+    pair.pump()
+    assert pair.other.slow[0] == 0
 
 
 # Turns

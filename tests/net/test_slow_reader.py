@@ -9,6 +9,8 @@ import pytest
 from net.child import Child
 from net.support import MIB, Drain, Held, core, trial, until
 
+import qg
+
 pytestmark = [pytest.mark.anyio, pytest.mark.net]
 
 WANTED = 64 * MIB
@@ -104,3 +106,14 @@ async def test_a_process_that_stands_still_holds_the_source_back():
             await until(lambda: watch.node.status().relayed_bytes > WANTED, watch.node.status)
         assert (await c.ask("drained"))["n_bytes"] == WANTED
         watch.check()
+
+
+async def test_a_peer_that_takes_nothing_of_a_full_queue_is_closed():
+    async with trial() as nodes:
+        a, c = await nodes.node(limits={"send_queue_kib": 64, "slow_reader_s": 1}), await nodes.node()
+        peer = await a.connect(c.address)
+        stream = await peer.open_stream(Held.id)
+        with pytest.raises(qg.RemoteError, match="not read in time"):
+            await stream.write(bytes(8 * MIB))
+        assert core(a)["n_slow_reader_closes"] == 1
+        c.services.held.release.set()
