@@ -22,7 +22,7 @@ async def told(work):
 
 async def freed(node, before):
     """Wait until a node that runs on holds what it held before, no more."""
-    names = ("n_sessions", "n_circuits", "relay_held_len", "n_flows", "n_conns")
+    names = ("n_sessions", "n_circuits", "relay_held_len", "n_flows", "n_conns", "n_secret_slots")
     await until(
         lambda: all(core(node)[name] <= before[name] for name in names),
         lambda: {name: (before[name], core(node)[name]) for name in names},
@@ -52,7 +52,8 @@ async def test_the_target_dies_and_source_and_relay_go_on():
             assert error.reason is qg.Reason.UNREACHABLE
         assert not peer.is_connected
         await told(peer.open_stream(Echo.id))
-        await freed(b, before | {"n_sessions": 1, "n_conns": before["n_conns"] + 1})
+        await freed(b, before | {"n_sessions": 1, "n_conns": before["n_conns"] + 1, "n_secret_slots": 2})
+        await until(lambda: core(b)["n_blocks"] == 0, lambda: core(b))
 
 
 async def test_the_target_of_a_link_dies():
@@ -103,5 +104,6 @@ async def test_the_source_dies_and_relay_and_target_go_on():
             assert isinstance(error, qg.RemoteError)
             assert error.reason is qg.Reason.UNREACHABLE
             await until(lambda: core(b)["n_circuits"] == 0, lambda: core(b))
-            await freed(b, before[0] | {"n_sessions": 1, "n_conns": 2})
-            await freed(c, before[1] | {"n_sessions": 1, "n_conns": 2})
+            await freed(b, before[0] | {"n_sessions": 1, "n_conns": 2, "n_secret_slots": 2})
+            await freed(c, before[1] | {"n_sessions": 1, "n_conns": 2, "n_secret_slots": 2})
+            await until(lambda: core(b)["n_blocks"] == 0, lambda: core(b))

@@ -406,3 +406,26 @@ async def test_strangers_leave_no_memory_behind():
             lambda: [core(to.node)[name] for name in names] == [before[name] for name in names],
             lambda: {name: (before[name], core(to.node)[name]) for name in names},
         )
+
+
+SOON = {"head_s": 1, "flight_s": 1, "handshake_s": 1, "sink_min_s": 2, "sink_max_s": 3}
+
+
+async def test_silent_slow_and_wrong_strangers_are_all_ended_by_fin_and_without_a_byte():
+    async with target(limits=SOON) as to:
+        one, late = first_flight(to.node), dialler(to.node)
+        strangers = await to.tell(b"", b"\0", one[:79], one[:80], one[:-1], bytes(80), bytes(4096))
+        half = await to.tell(late.flight1())
+        assert await half[0].receive()
+        strangers += half  # it was answered, and says nothing more
+        await until(lambda: core(to.node)["n_sinks"] == len(strangers), lambda: core(to.node))
+        assert core(to.node)["n_half_open"] == 0
+        assert [stranger.answer() for stranger in strangers] == [None] * len(strangers)
+        assert faults(to.node) == {"bad_envelope": 2}
+        assert [await stranger.receive_all() for stranger in strangers] == [b""] * len(strangers)
+        # Who was ended and does not go is read for a while yet: no RST tells where reading stopped.
+        for stranger in strangers:
+            await stranger.send(bytes(10_000))
+            stranger.finish()
+        await until(lambda: core(to.node)["n_sinks"] == 0, lambda: core(to.node))
+        await until(lambda: core(to.node)["n_conns"] == 1, lambda: core(to.node))
