@@ -1,73 +1,48 @@
 # SPDX-License-Identifier: MIT
 """Run the roles of a measurement as processes, read their clocks from outside, alternate what is compared.
 
-A role takes one JSON object per line on stdin, `{"do": command, ...}`, and answers each with one line on stdout; its
-first line says that it is ready. CPU time is the kernel's process clock, read by this process just before and after the
-measured interval, so start-up, connecting and warming up do not count and no role measures itself. 1 GB is 10^9 bytes.
+Roles talk as those of `qg.cli.measure` do. CPU time is the kernel's process clock, read by this process just before and
+after the measured interval, so start-up, connecting and warming up do not count and no role measures itself.
 """
 
 import json
 import re
-import resource
-import select
-import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterator
-from contextlib import ExitStack, contextmanager, suppress
+from contextlib import ExitStack, contextmanager
 from functools import partial
 from pathlib import Path
 from typing import Any
+
+from qg.cli.measure import Process
 
 ROOT = Path(__file__).resolve().parent.parent
 N_ROUNDS = 5
 WARM_UP_LEN = 64 << 20
 BULK_LEN = 1 << 30
-ANSWER_TIMEOUT_S = 120
-EXIT_TIMEOUT_S = 10
 
 PLAIN, UVLOOP, ASYNCIO, FORWARDER = "plain TCP", "uvloop TLS", "asyncio TLS", "libuv forwarder"
 AEGIS, CHACHA, SPINNING = "qg AEGIS-256", "qg ChaCha20-Poly1305", "qg AEGIS-256, spinning Python thread"
 BARE, IMPORT, HELP = "python -c pass", "import qg", "qg --help"
 # Candidates that speak the roles' commands: the module under `peers`, and options for both roles.
-PEERS = {PLAIN: ["plain_tcp"], UVLOOP: ["uvloop_tls"], ASYNCIO: ["asyncio_tls"]}
-HAS_QG = (ROOT / "qg" / "node.py").exists()
-if HAS_QG:
-    PEERS |= {AEGIS: ["qg", "aegis-256"], CHACHA: ["qg", "chacha20-poly1305"]}
+PEERS = {
+    PLAIN: ["plain_tcp"],
+    UVLOOP: ["uvloop_tls"],
+    ASYNCIO: ["asyncio_tls"],
+    AEGIS: ["qg", "aegis-256"],
+    CHACHA: ["qg", "chacha20-poly1305"],
+}
 
 Figures = dict[str, float]
 
 
-class Role:
-    """A process of the measurement. `hello` is what it said when it was ready."""
+class Role(Process):
+    """A process of the measurement, whose clocks are read from outside."""
 
     def __init__(self, *argv: str) -> None:
-        self._process = subprocess.Popen(argv, stdin=subprocess.PIPE, stdout=subprocess.PIPE, cwd=ROOT, text=True)
-        self.pid = self._process.pid
-        try:
-            self.hello = self.answer()
-        except BaseException:
-            self.close()
-            raise
-
-    def post(self, do: str, **arguments: Any) -> None:
-        assert self._process.stdin
-        with suppress(BrokenPipeError):  # it died; `answer` says how
-            self._process.stdin.write(json.dumps({"do": do, **arguments}) + "\n")
-            self._process.stdin.flush()
-
-    def answer(self) -> Any:
-        assert self._process.stdout
-        if not select.select([self._process.stdout], [], [], ANSWER_TIMEOUT_S)[0]:
-            raise TimeoutError(f"{self._process.args!r} did not answer within {ANSWER_TIMEOUT_S} s")
-        line = self._process.stdout.readline()
-        if not line:
-            raise ChildProcessError(f"{self._process.args!r} ended with {self._process.wait()}")
-        return json.loads(line)
-
-    def ask(self, do: str, **arguments: Any) -> Any:
-        self.post(do, **arguments)
-        return self.answer()
+        super().__init__(" ".join(argv), argv, ROOT)
+        self.pid = self.process.pid
 
     def cpu_s(self) -> float:
         """CPU seconds of all threads of the process, exact also while they run (clock_getcpuclockid(3))."""
@@ -86,22 +61,6 @@ class Role:
     def resident_len(self) -> int:
         rollup = Path(f"/proc/{self.pid}/smaps_rollup").read_text()
         return next(int(line.split()[1]) << 10 for line in rollup.splitlines() if line.startswith("Rss:"))
-
-    def close(self) -> None:
-        with self._process:
-            assert self._process.stdin
-            with suppress(BrokenPipeError):  # it died with a request unread
-                self._process.stdin.close()
-            try:
-                self._process.wait(EXIT_TIMEOUT_S)
-            except subprocess.TimeoutExpired:
-                self._process.kill()
-
-    def __enter__(self) -> "Role":
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self.close()
 
 
 def python_role(module: str, *arguments: str) -> Role:
@@ -147,15 +106,9 @@ class Transfer:
         self._sender.answer()
 
 
-def descriptors_raise() -> None:
-    """Let this process and its children open as many files as the administrator allows."""
-    hard = resource.getrlimit(resource.RLIMIT_NOFILE)[1]
-    resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
-
-
 def candidates_of(measure: Callable[..., Figures], *names: str) -> dict[str, Callable[[], Figures]]:
-    """Those of the named candidates that are there, ready to be measured."""
-    return {name: partial(measure, *PEERS[name]) for name in names if name in PEERS}
+    """The named candidates, ready to be measured."""
+    return {name: partial(measure, *PEERS[name]) for name in names}
 
 
 def compare(benchmark: Any, candidates: dict[str, Callable[[], Figures]], n_rounds: int = N_ROUNDS) -> None:

@@ -55,8 +55,8 @@ async def role_serve(commands: Commands, hello: dict[str, Any]) -> None:
     requests = asyncio.StreamReader()
     loop = asyncio.get_running_loop()
     await loop.connect_read_pipe(lambda: asyncio.StreamReaderProtocol(requests), sys.stdin)
-    print(json.dumps(hello), flush=True)
+    print(json.dumps({"ok": hello}), flush=True)
     while line := await requests.readline():
         request = json.loads(line)
         result = await commands[request.pop("do")](**request)
-        print(json.dumps(result), flush=True)
+        print(json.dumps({"ok": result}), flush=True)

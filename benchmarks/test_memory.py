@@ -3,7 +3,8 @@
 
 from typing import Any
 
-from benchmarks.harness import AEGIS, UVLOOP, Figures, candidates_of, compare, descriptors_raise, pair
+from benchmarks.harness import AEGIS, UVLOOP, Figures, candidates_of, compare, pair
+from qg.cli.common import descriptors_raise
 
 N_FEW, N_MANY, N_IN_FLIGHT = 1_000, 3_000, 16
 

@@ -12,7 +12,6 @@ from benchmarks.harness import (
     AEGIS,
     BULK_LEN,
     FORWARDER,
-    HAS_QG,
     PEERS,
     SPINNING,
     WARM_UP_LEN,
@@ -60,8 +59,9 @@ def qg_relay_measure(load: str, module: str, suite: str) -> Figures:
 
 
 def test_relay(benchmark: Any) -> None:
-    candidates = {FORWARDER: forwarder_measure}
-    if HAS_QG:
-        candidates[AEGIS] = partial(qg_relay_measure, "resting", *PEERS[AEGIS])
-        candidates[SPINNING] = partial(qg_relay_measure, "spinning", *PEERS[AEGIS])
+    candidates = {
+        FORWARDER: forwarder_measure,
+        AEGIS: partial(qg_relay_measure, "resting", *PEERS[AEGIS]),
+        SPINNING: partial(qg_relay_measure, "spinning", *PEERS[AEGIS]),
+    }
     compare(benchmark, candidates)

@@ -156,7 +156,7 @@ int main(int argc, char **argv)
     check(uv_pipe_init(loop, &input, 0), "stdin");
     check(uv_pipe_open(&input, 0), "stdin");
     check(uv_read_start((uv_stream_t *)&input, buffer_lend, stdin_read), "stdin");
-    printf("{\"port\": %d}\n", ntohs(own.sin_port));
+    printf("{\"ok\": {\"port\": %d}}\n", ntohs(own.sin_port));
     fflush(stdout);
     uv_run(loop, UV_RUN_DEFAULT);
     return 0;

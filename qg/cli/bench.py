@@ -4,6 +4,7 @@
 import json
 import time
 from collections.abc import Callable
+from resource import RLIMIT_NOFILE, getrlimit
 from typing import Any
 
 import click
@@ -13,7 +14,8 @@ from qg.cli.measure import Interval, Role, roles_start, suite_check, suite_optio
 
 _WARM_UP_S = 0.5
 _N_IN_FLIGHT = 16  # connections at a time
-_N_FEW, _N_MANY = 50, 250  # idle sessions; what one takes is the slope between
+_N_FEW, _N_MANY = 1_000, 3_000  # idle sessions; what one takes is the slope between
+_N_SPARE = 100  # descriptors beside those of sessions
 _TIMEOUT_S = 120.0
 
 Figures = dict[str, Any]
@@ -46,10 +48,10 @@ def _messages(sender: Role, receiver: Role, suite: str | None, seconds: float) -
 
 def _handshake(sender: Role, receiver: Role, suite: str | None, seconds: float) -> Figures:
     target = receiver.hello["address"]
-    sender.ask("others_start", n=_N_IN_FLIGHT)
-    sender.ask("handshakes", address=target, seconds=_WARM_UP_S)
+    run = {"address": target, "n_in_flight": _N_IN_FLIGHT, "timeout_s": seconds + _TIMEOUT_S}
+    sender.ask("handshakes", seconds=_WARM_UP_S, **run)
     interval = Interval(sender, receiver)
-    n_done = sender.ask("handshakes", address=target, seconds=seconds, timeout_s=seconds + _TIMEOUT_S)
+    n_done = sender.ask("handshakes", seconds=seconds, **run)
     interval.stop()
     return {
         "handshakes_per_s": n_done / interval.wall_s,
@@ -60,10 +62,14 @@ def _handshake(sender: Role, receiver: Role, suite: str | None, seconds: float) 
 
 def _idle_session_measure(sender: Role, receiver: Role) -> float:
     """Resident bytes of one more idle session at the receiver."""
+    n_descriptors = getrlimit(RLIMIT_NOFILE)[0]
+    if n_descriptors < _N_MANY + _N_SPARE:
+        raise click.ClickException(
+            f"{_N_MANY} idle sessions take more descriptors than the {n_descriptors} allowed; raise `ulimit -Hn`"
+        )
     resident_len = []
     for n in (_N_FEW, _N_MANY):
-        sender.ask("others_start", n=n)
-        sender.ask("hold", address=receiver.hello["address"])
+        sender.ask("hold", address=receiver.hello["address"], n=n, n_in_flight=_N_IN_FLIGHT)
         resident_len.append(receiver.ask("memory")["resident_len"])
     few_len, many_len = resident_len
     return float((many_len - few_len) / (_N_MANY - _N_FEW))
@@ -111,7 +117,8 @@ def command(what: str, seconds: float, suite: str | None, is_json: bool) -> None
       link        bytes over one link: MB/s, CPU seconds per GB
       relay       bytes over one relay: the same, for the relay too
       ping        64 bytes there and back: microseconds
-      handshake   connections, 16 at a time, opened and closed; then idle ones, for their memory
+      handshake   connections under new identities, 16 at a time; then 3,000 that
+                  stay idle, for what memory each of them takes
       messages    messages of 64 bytes one way
 
     \b

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: MIT
-"""Run the processes of `qg demo` and `qg bench`, and read what they use. 1 GB is 10^9 bytes, 1 MB 10^6.
+"""Run the processes of `qg demo`, `qg bench` and `benchmarks/`, and read what they use. 1 GB is 10^9 bytes, 1 MB 10^6.
 
 A process takes one JSON object per line, {"do": command, ...}, and answers each with one line; its first line says
 that it is ready. It ends when its standard input does, so none outlives this process. The kernel's account of its CPU
@@ -10,14 +10,16 @@ import json
 import select
 import subprocess
 import sys
+from collections.abc import Sequence
 from contextlib import suppress
-from typing import Any
+from pathlib import Path
+from typing import Any, Self
 
 import click
 
 SUITES = ("aegis-256", "aes-256-gcm", "chacha20-poly1305")
 
-_ANSWER_TIMEOUT_S = 60.0
+_ANSWER_TIMEOUT_S = 120.0
 _EXIT_TIMEOUT_S = 10.0
 
 suite_option = click.option(
@@ -31,32 +33,32 @@ def suite_check(asked: str | None, used: str) -> None:
         raise click.ClickException(f"{asked} is not to be had on this machine, {used} is used; leave out --suite")
 
 
-class Role:
-    """A process that plays one role; `hello` is what it said when it was ready."""
+class Process:
+    """A process that takes commands; `hello` is what it said when it was ready."""
 
-    def __init__(self, name: str, **settings: Any) -> None:
+    def __init__(self, name: str, command: Sequence[str], folder: Path | None = None) -> None:
         self.name = name
-        self.process = subprocess.Popen(
-            [sys.executable, "-m", "qg.cli.roles", name, json.dumps(settings)],
-            stdin=subprocess.PIPE,
-            stdout=subprocess.PIPE,
-            text=True,
-        )
+        self.process = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, cwd=folder, text=True)
         try:
-            self.hello = self._answer(_ANSWER_TIMEOUT_S)
+            self.hello = self.answer()
         except BaseException:
             self.close()
             raise
 
     def ask(self, do: str, timeout_s: float = _ANSWER_TIMEOUT_S, **arguments: Any) -> Any:
         """Let it do something and return its answer; raises `click.ClickException` with its words if it could not."""
+        self.post(do, **arguments)
+        return self.answer(timeout_s)
+
+    def post(self, do: str, **arguments: Any) -> None:
+        """Let it do something; `answer` waits for it."""
         assert self.process.stdin
         with suppress(BrokenPipeError):  # it died: its missing answer says so
             self.process.stdin.write(json.dumps({"do": do, **arguments}) + "\n")
             self.process.stdin.flush()
-        return self._answer(timeout_s)
 
-    def _answer(self, timeout_s: float) -> Any:
+    def answer(self, timeout_s: float = _ANSWER_TIMEOUT_S) -> Any:
+        """Wait for the answer to the oldest command that has none; errors as for `ask`."""
         assert self.process.stdout
         if not select.select([self.process.stdout], [], [], timeout_s)[0]:
             raise click.ClickException(f"the {self.name} process said nothing for {timeout_s:.0f} s; try again")
@@ -80,13 +82,20 @@ class Role:
             except subprocess.TimeoutExpired:
                 self.process.kill()
 
-    def __enter__(self) -> "Role":
+    def __enter__(self) -> Self:
         return self
 
     def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:
         if kind is not None:  # nobody waits for what it is doing
             self.process.kill()
         self.close()
+
+
+class Role(Process):
+    """A process of `qg.cli.roles`."""
+
+    def __init__(self, name: str, **settings: Any) -> None:
+        super().__init__(name, [sys.executable, "-m", "qg.cli.roles", name, json.dumps(settings)])
 
 
 class Interval:

@@ -95,9 +95,9 @@ async def _memory() -> dict[str, int]:
 class Sender:
     """What a sender does for the one who measures."""
 
-    def __init__(self, node: "qg.Node", config: "qg.Config") -> None:
-        self._node, self._config = node, config
-        self._others: list[qg.Node] = []  # a node has one session with another, so more sessions take more nodes
+    def __init__(self, node: "qg.Node") -> None:
+        self._node = node
+        self._held: list[qg.Peer] = []
         self._target: qg.Peer | None = None
         self._pushing: asyncio.Task[None] | None = None
 
@@ -150,34 +150,30 @@ class Sender:
         rtts_ns.sort()
         return {"p50_us": rtts_ns[len(rtts_ns) // 2] / 1e3, "p99_us": rtts_ns[len(rtts_ns) * 99 // 100] / 1e3}
 
-    async def others_start(self, n: int) -> None:
-        """Have `n` more nodes in this process, each with an identity of its own."""
-        while len(self._others) < n:
-            self._others.append(qg.Node(qg.Identity.generate(), config=self._config))
-            await self._others[-1].start()
-
-    async def others_close(self) -> None:
-        await asyncio.gather(*(node.close() for node in self._others))
-
-    async def handshakes(self, address: str, seconds: float) -> int:
-        """Connect and close over and over, all other nodes at once; return how often."""
+    async def handshakes(self, address: str, seconds: float, n_in_flight: int) -> int:
+        """Connect under a new identity and close, over and over, so many at a time; return how often."""
         end_s = time.perf_counter() + seconds
         n_done = 0
 
-        async def lane(node: qg.Node) -> None:
+        async def lane() -> None:
             nonlocal n_done
             while time.perf_counter() < end_s:
-                peer = await node.connect(address)
+                peer = await self._node.connect(address, identity=qg.Identity.generate())
                 await peer.close()
                 n_done += 1
 
-        await asyncio.gather(*map(lane, self._others))
+        await asyncio.gather(*(lane() for _ in range(n_in_flight)))
         return n_done
 
-    async def hold(self, address: str) -> None:
-        """Have a session of each of the other nodes, and keep it."""
-        for node in self._others:
-            await node.connect(address)
+    async def hold(self, address: str, n: int, n_in_flight: int) -> None:
+        """Have `n` sessions in all, each under an identity of its own, and keep them."""
+
+        async def lane(n_more: int) -> None:
+            for _ in range(n_more):
+                self._held.append(await self._node.connect(address, identity=qg.Identity.generate()))
+
+        n_new = n - len(self._held)
+        await asyncio.gather(*(lane((n_new + idx) // n_in_flight) for idx in range(n_in_flight)))
 
     async def file_make(self, path: str, size: int) -> str:
         """Write a file of random bytes; return its SHA-256."""
@@ -210,14 +206,10 @@ def _tree_make(path: Path) -> dict[str, Any]:
 
 async def _sender_main(suite: str | None) -> None:
     identity = qg.Identity.generate()
-    config = _config_make(suite)
-    async with qg.Node(identity, config=config) as node:
-        sender = Sender(node, config)
-        names = "connect push push_end ping others_start handshakes hold file_make tree_make file_send".split()
-        try:
-            await _serve({name: getattr(sender, name) for name in names}, {"peer_id": str(identity.peer_id)})
-        finally:
-            await sender.others_close()
+    async with qg.Node(identity, config=_config_make(suite)) as node:
+        sender = Sender(node)
+        names = "connect push push_end ping handshakes hold file_make tree_make file_send".split()
+        await _serve({name: getattr(sender, name) for name in names}, {"peer_id": str(identity.peer_id)})
 
 
 async def _relay_main(suite: str | None, sender_id: str, target: str) -> None:
