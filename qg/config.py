@@ -82,6 +82,8 @@ class LimitsConfig(Struct, frozen=True, kw_only=True):
     network_handshakes_burst: _Count = 60
     # Handshakes of the whole node: 500 cost about 16 % of a core.
     node_handshakes_per_s: _Rate = 500
+    # Processor time that handshakes of others may take per 100 ms, as measured: what a slow machine can afford.
+    handshake_cpu_ms: Annotated[int, Meta(ge=1, le=100)] = 20
     # Connections whose handshake is under way: 6 KiB each.
     half_open: _Count = 1024
     # Time to the first 80 bytes, to the whole first flight, to the end of the handshake.
@@ -95,6 +97,8 @@ class LimitsConfig(Struct, frozen=True, kw_only=True):
     # Sessions, all and per network; an idle one takes up to 8 KiB.
     sessions: _Count = 10_000
     network_sessions: _Count = 32
+    # Sessions over relays per PeerID: its address does not tell that they are one peer's.
+    peer_pipe_sessions: _Count = 8
     # Bytes that peers may have under way to this node's applications; windows shrink at half of it.
     receive_credit_mib: _Mib = 256
     # Bytes written by the application and not yet sent, per session; then `write` waits.

@@ -71,6 +71,10 @@ _GUARD = (
     ("targets_denied", "requests to relay to where policy forbids"),
     ("targets_rate", "requests to relay to too many new targets"),
     ("pipes_rate", "circuits opened too quick after one another"),
+    ("pipes_full", "circuits refused since there were too many"),
+    ("streams_rate", "streams opened too quick after one another"),
+    ("peer_sessions_full", "sessions over relays beyond those that one peer may have"),
+    ("refused_cpu", "handshakes refused to spare the processor"),
 )
 _ACCEPT_ERRORS = ("accept_errors", "connections that wait: out of descriptors, or of memory")
 

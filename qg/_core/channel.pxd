@@ -65,6 +65,10 @@ ctypedef struct path_t:         # a circuit under construction, or a direct link
     local_t *identity           # throw-away identity to show to the target; owned slot, NULL: the node's
     hop_t hops[1]               # n_hops of them
 
+ctypedef struct queue_t:        # channels in the order in which they came
+    channel_t *head
+    channel_t *tail
+
 ctypedef struct channel_t:
     session_t session           # first: a session of the engine is a channel
     engine_t *engine
@@ -78,7 +82,13 @@ ctypedef struct channel_t:
     channel_t *prev
     channel_t *next_dirty
     flow_t *flows
+    queue_t *queue              # of the half-open ones or of the sinks; NULL in neither
+    channel_t *queue_next
+    channel_t *queue_prev
     bucket_t pipes              # rate of pipes and relay streams that the peer opens
+    bucket_t services           # rate of its service streams
+    bucket_t refusals           # rate of those that were above that rate
+    uint64_t pipe_peer          # guard counts it among the sessions over pipes of this one; 0 = no
     address_t remote            # links
     local_t *identity           # of this session alone; owned slot, NULL: the node's
     uint64_t accept_ns
@@ -95,6 +105,7 @@ ctypedef struct channel_t:
     uint8_t is_known            # in the table of peers, or behind the link that is
     uint8_t is_retiring         # another link took its place; it closes with its last stream
     uint8_t is_counted          # guard counts its session
+    uint8_t is_far_end          # it runs in a pipe that a peer opened
 
 ctypedef struct engine_config_t:
     session_times_t times
@@ -104,7 +115,7 @@ ctypedef struct engine_config_t:
     uint64_t receive_credit_len # of this worker
     uint32_t max_streams        # that a peer may open per session
     uint32_t max_pipes
-    uint32_t max_sessions
+    uint32_t max_sessions       # all channels but half-open ones and sinks
     uint32_t control_frames     # that a peer may send per second
     uint64_t sink_min_ns        # a sink shuts after a time drawn between the two
     uint64_t sink_max_ns
@@ -140,6 +151,10 @@ ctypedef struct engine_t:
     uint64_t next_id
     uint32_t n_channels
     uint32_t n_auto_links       # links made for circuits only
+    uint32_t n_far_ends         # sessions in pipes that peers opened
+    queue_t half_open           # oldest first
+    queue_t sinks
+    uint64_t spent_ns           # of ctx.handshake_ns, what the guard has been told
     uint64_t n_links_up         # sessions that became ready
     uint64_t n_bytes_in
     uint64_t n_bytes_out
@@ -165,6 +180,7 @@ cdef void name_put(channel_t *channel) noexcept nogil           # to be found by
 cdef channel_t *channel_dial(engine_t *engine, const address_t *address, const uint8_t *link_key, const uint8_t *peer_id,
                              uint64_t now_ns) noexcept nogil    # link_key NULL: XX; NULL at the session limit
 cdef channel_t *channel_accept(engine_t *engine, void *conn, const address_t *remote, uint64_t now_ns) noexcept nogil
+    # NULL without memory
 cdef channel_t *channel_layer(channel_t *parent, stream_t *stream) noexcept nogil      # binds the stream
 cdef void channel_feed(channel_t *channel, uint8_t *data, size_t len, uint64_t now_ns) noexcept nogil
 cdef void channel_flush(channel_t *channel, uint64_t now_ns) noexcept nogil            # a link's output to the transport
@@ -175,5 +191,7 @@ cdef void channel_close(channel_t *channel, uint64_t now_ns) noexcept nogil
 cdef void channel_end(channel_t *channel, uint64_t now_ns) noexcept nogil              # off all lists; its carrier is closed or lost
 cdef void channel_claim(channel_t *channel) noexcept nogil      # it is no longer for circuits only
 cdef void channel_admitted(channel_t *channel) noexcept nogil   # no longer half open
+cdef uint64_t n_settled(const engine_t *engine) noexcept nogil  # channels but half-open ones and sinks
+cdef void queue_push(queue_t *queue, channel_t *channel) noexcept nogil
 cdef void channels_sweep(engine_t *engine, uint64_t now_ns) noexcept nogil
 cdef void stream_drain(stream_t *stream) noexcept nogil         # what it still delivers is dropped

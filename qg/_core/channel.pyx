@@ -4,7 +4,7 @@ from libc.stdint cimport uint8_t, uint32_t, uint64_t
 from libc.string cimport memcmp, memcpy
 
 from .flow cimport flow_abandon
-from .guard cimport guard_half_open_end, guard_session_end, guard_sink_end
+from .guard cimport guard_half_open_end, guard_peer_end, guard_session_end, guard_sink_end
 from .handshake cimport HANDSHAKE_XK, HANDSHAKE_XX
 from .heap cimport heap_drop, heap_set
 from .layer cimport layer_carrier, layer_pull
@@ -112,8 +112,6 @@ cdef void channel_arm(channel_t *channel) noexcept nogil:
 
 cdef channel_t *channel_create(engine_t *engine, int kind, const carrier_t *carrier, void *carrier_ctx) noexcept nogil:
     cdef channel_t *channel
-    if engine.n_channels >= engine.config.max_sessions:
-        return NULL
     channel = <channel_t *>mem_take(engine.pool, sizeof(channel_t))
     if channel is NULL:
         return NULL
@@ -145,9 +143,45 @@ cdef channel_t *channel_create(engine_t *engine, int kind, const carrier_t *carr
     return channel
 
 
+cdef uint64_t n_settled(const engine_t *engine) noexcept nogil:
+    return engine.n_channels - min(<uint64_t>engine.n_channels, engine.guard.n_half_open + engine.guard.n_sinks)
+
+
+cdef bint is_full(const engine_t *engine) noexcept nogil:
+    """Strangers come in nevertheless, since guard bounds them: they must not see whether the node is full."""
+    return n_settled(engine) >= engine.config.max_sessions
+
+
+cdef void queue_push(queue_t *queue, channel_t *channel) noexcept nogil:
+    channel.queue = queue
+    channel.queue_next = NULL
+    channel.queue_prev = queue.tail
+    if queue.tail is NULL:
+        queue.head = channel
+    else:
+        queue.tail.queue_next = channel
+    queue.tail = channel
+
+
+cdef void queue_leave(channel_t *channel) noexcept nogil:
+    cdef queue_t *queue = channel.queue
+    if queue is NULL:
+        return
+    channel.queue = NULL
+    if channel.queue_prev is NULL:
+        queue.head = channel.queue_next
+    else:
+        channel.queue_prev.queue_next = channel.queue_next
+    if channel.queue_next is NULL:
+        queue.tail = channel.queue_prev
+    else:
+        channel.queue_next.queue_prev = channel.queue_prev
+
+
 cdef void channel_admitted(channel_t *channel) noexcept nogil:
     if channel.is_half_open:
         channel.is_half_open = 0
+        queue_leave(channel)
         guard_half_open_end(channel.engine.guard)
 
 
@@ -164,6 +198,7 @@ cdef void channel_end(channel_t *channel, uint64_t now_ns) noexcept nogil:
         return
     if channel.state == CHANNEL_SINK or channel.state == CHANNEL_SINK_SHUT:
         guard_sink_end(engine.guard)
+        queue_leave(channel)
     if channel.state == CHANNEL_DIALLING:
         engine.transport.cancel(engine.transport.ctx, channel)
     channel.state = CHANNEL_ENDED
@@ -172,6 +207,9 @@ cdef void channel_end(channel_t *channel, uint64_t now_ns) noexcept nogil:
     link_leave(channel)
     if channel.is_counted:
         guard_session_end(engine.guard, &channel.remote if channel.kind == CHANNEL_LINK else NULL)
+    if channel.pipe_peer:
+        guard_peer_end(engine.guard, channel.pipe_peer)
+    engine.n_far_ends -= channel.is_far_end
     heap_drop(&engine.timers, &channel.timer)
     session_drop(&channel.session, REASON_UNREACHABLE, now_ns)
     while channel.flows is not NULL:
@@ -344,7 +382,9 @@ cdef channel_t *find_dialling(engine_t *engine, const uint8_t *link_key, const a
 
 cdef channel_t *channel_dial(engine_t *engine, const address_t *address, const uint8_t *link_key, const uint8_t *peer_id,
                              uint64_t now_ns) noexcept nogil:
-    cdef channel_t *channel = channel_create(engine, CHANNEL_LINK, &LINK_CARRIER, NULL)
+    cdef channel_t *channel = NULL
+    if not is_full(engine):
+        channel = channel_create(engine, CHANNEL_LINK, &LINK_CARRIER, NULL)
     if channel is NULL:
         return NULL
     channel.state = CHANNEL_DIALLING
@@ -435,7 +475,9 @@ LAYER_SINK.pull = layer_pull
 
 
 cdef channel_t *channel_layer(channel_t *parent, stream_t *stream) noexcept nogil:
-    cdef channel_t *channel = channel_create(parent.engine, CHANNEL_LAYER, layer_carrier(), stream)
+    cdef channel_t *channel = NULL
+    if not is_full(parent.engine):
+        channel = channel_create(parent.engine, CHANNEL_LAYER, layer_carrier(), stream)
     if channel is NULL:
         return NULL
     channel.state = CHANNEL_LIVE

@@ -40,6 +40,10 @@ cdef void report_peer(channel_t *channel, uint64_t request) noexcept nogil:
 
 # The relay's side
 
+cdef uint64_t n_pipes(const engine_t *engine) noexcept nogil:
+    return engine.n_far_ends + engine.relay.n_splices
+
+
 cdef int onward_hops(engine_t *engine, int hops_left) noexcept nogil:
     """hops_left of the onward pipe, 0 to refuse (protocol.md 6.5)."""
     if hops_left < 8:
@@ -88,7 +92,7 @@ cdef int circuit_extend(channel_t *layer, stream_t *stream, const frame_t *frame
     memcpy(splice.peer_id, target.peer_id, 32)
     splice.hops_left = <uint8_t>onward_hops(engine, layer.stream.hops_left)
     circuits_arm(engine, splice.due_ns)
-    if guard_pipe_take(engine.guard, &layer.parent.pipes, now_ns) < 0:
+    if guard_pipe_take(engine.guard, &layer.parent.pipes, n_pipes(engine), now_ns) < 0:
         reason = REASON_LIMIT
     elif not engine.config.relays or not guard_allows_relay(engine.guard, layer.parent.session.peer_id):
         reason = REASON_REFUSED

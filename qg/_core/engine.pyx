@@ -6,16 +6,17 @@ from libc.string cimport memcmp, memcpy, memset
 from .channel cimport (
     CHANNEL_DIALLING, CHANNEL_ENDED, CHANNEL_LINK, CHANNEL_LIVE, CHANNEL_SINK, CHANNEL_SINK_SHUT, SKEWS_KEPT, channel_accept, channel_admitted,
     channel_arm, channel_close, channel_end, channel_claim, channel_feed, channel_flush, channel_layer, channel_mark, channel_t,
-    channels_sweep, draw, engine_config_t, engine_t, has_id, has_instance, link_enter, links_of, name_put, stream_drain)
+    channels_sweep, draw, engine_config_t, engine_t, has_id, has_instance, link_enter, links_of, n_settled, name_put,
+    queue_push, stream_drain)
 from .circuit cimport (
-    circuit_extend, circuits_arm, circuits_join, circuits_refuse, is_awaited, path_free, paths_continue,
+    circuit_extend, circuits_arm, circuits_join, circuits_refuse, is_awaited, n_pipes, path_free, paths_continue,
     paths_failed, paths_request, report_peer)
 from .flow cimport (
     FLOWS_WAITING_MAX, EVENT_IDENTITY_TWICE, EVENT_PEER_DOWN, EVENT_PONG, EVENT_STOPPED, EVENT_STREAM_RESET, event_t, flow_announce, flow_bind, flow_create, flow_open,
     flow_t, outbox_clear, outbox_init, outbox_put, outbox_put_late, outbox_t)
 from .guard cimport (
     PENALTY_ENVELOPE, PENALTY_HANDSHAKE, PENALTY_LIMIT, PENALTY_REPLAY, PENALTY_VIOLATION, guard_accept, guard_allows,
-    guard_half_open_begin, guard_handshake, guard_penalise, guard_pipe_take, guard_session_begin, guard_sink_begin, guard_t)
+    guard_half_open_begin, guard_handshake, guard_peer_begin, guard_penalise, guard_pipe_take, guard_session_begin, guard_sink_begin, guard_spend, guard_stream_take, guard_t)
 from .handshake cimport HANDSHAKE_NK, HANDSHAKE_XK, STAGE_ADMIT_M1, handshake_t, party_init
 from .heap cimport heap_clear, heap_drop, heap_first, heap_init, heap_node_t
 from .memory cimport pool_t
@@ -64,11 +65,16 @@ cdef int engine_init(engine_t *engine, pool_t *pool, guard_t *guard, const engin
 
 # Streams that a peer opens
 
-cdef int open_service(channel_t *channel, stream_t *stream, const frame_t *frame) noexcept nogil:
+cdef int open_service(channel_t *channel, stream_t *stream, const frame_t *frame, uint64_t now_ns) noexcept nogil:
     cdef outbox_t *outbox = &channel.engine.outbox
     cdef flow_t *flow
     if outbox.n_waiting >= FLOWS_WAITING_MAX:
         return -REASON_BUSY
+    if guard_stream_take(channel.engine.guard, &channel.services, now_ns) < 0:
+        if guard_stream_take(channel.engine.guard, &channel.refusals, now_ns) < 0:
+            channel.engine.ctx.n_status[-E_RATE] += 1
+            session_close(&channel.session, REASON_LIMIT, now_ns)
+        return -REASON_LIMIT
     if channel.is_auto:
         channel_claim(channel)                  # the peer uses it
         report_peer(channel, 0)
@@ -84,12 +90,14 @@ cdef int open_pipe(channel_t *channel, stream_t *stream, uint64_t now_ns) noexce
     cdef channel_t *layer
     if stream.hops_left < 1 or stream.hops_left > 8:
         return -REASON_HOPS
-    if guard_pipe_take(channel.engine.guard, &channel.pipes, now_ns) < 0:
+    if guard_pipe_take(channel.engine.guard, &channel.pipes, n_pipes(channel.engine), now_ns) < 0:
         return -REASON_LIMIT
     layer = channel_layer(channel, stream)
     if layer is NULL:
         return -REASON_MEMORY
     layer.remote = channel.remote
+    layer.is_far_end = 1
+    channel.engine.n_far_ends += 1
     if begin_half_open(layer, now_ns) < 0:
         return -REASON_BUSY
     if session_listen(&layer.session, &channel.engine.ctx, (1 << HANDSHAKE_XK) | (1 << HANDSHAKE_NK), LAYER_FAR_END, now_ns) < 0:
@@ -109,7 +117,7 @@ cdef int on_open(mux_t *mux, stream_t *stream, const frame_t *frame, uint64_t no
         return open_pipe(channel, stream, now_ns)
     if stream.kind == STREAM_RELAY:
         return circuit_extend(channel, stream, frame, now_ns)
-    return open_service(channel, stream, frame)
+    return open_service(channel, stream, frame, now_ns)
 
 
 cdef mux_hooks_t MUX_HOOKS
@@ -118,16 +126,10 @@ MUX_HOOKS.on_open = on_open
 
 # Sessions: admission and life
 
-cdef void evict_half_open(engine_t *engine, uint64_t now_ns) noexcept nogil:
+cdef inline void evict_half_open(engine_t *engine, uint64_t now_ns) noexcept nogil:
     """The oldest of the half-open ones becomes a sink."""
-    cdef channel_t *oldest = NULL
-    cdef channel_t *other = engine.all
-    while other is not NULL:
-        if other.is_half_open and (oldest is NULL or other.id < oldest.id):
-            oldest = other
-        other = other.next
-    if oldest is not NULL:
-        session_drop(&oldest.session, REASON_LIMIT, now_ns)
+    if engine.half_open.head is not NULL:
+        session_drop(&engine.half_open.head.session, REASON_LIMIT, now_ns)
 
 
 cdef int begin_half_open(channel_t *channel, uint64_t now_ns) noexcept nogil:
@@ -138,6 +140,7 @@ cdef int begin_half_open(channel_t *channel, uint64_t now_ns) noexcept nogil:
         if guard_half_open_begin(guard) < 0:
             return E_FULL
     channel.is_half_open = 1
+    queue_push(&channel.engine.half_open, channel)
     return OK
 
 
@@ -147,15 +150,15 @@ cdef void penalise(channel_t *channel, uint64_t now_ns) noexcept nogil:
     cdef int penalty
     if channel.kind != CHANNEL_LINK or channel.session.role == 0 or status == 0 or status == E_MEMORY or status == E_IO:
         return
-    if channel.is_counted and (status == E_TAG or status == E_LENGTH or status == E_FULL):
-        return                                  # bits that somebody on the way may have flipped, or our own limit
+    if status == E_FULL or channel.is_counted and (status == E_TAG or status == E_LENGTH):
+        return                                  # our own limit, or bits that somebody on the way may have flipped
     if channel.is_counted:
         penalty = PENALTY_VIOLATION
     elif status == E_TAG and channel.session.kind == 0:
         penalty = PENALTY_ENVELOPE
     elif status == E_REPLAY:
         penalty = PENALTY_REPLAY
-    elif status == E_RATE or status == E_FULL:
+    elif status == E_RATE:
         penalty = PENALTY_LIMIT
     else:
         penalty = PENALTY_HANDSHAKE
@@ -171,11 +174,15 @@ cdef int admit(channel_t *channel, uint64_t now_ns) noexcept nogil:
     if handshake.stage != STAGE_ADMIT_M1:
         if not guard_allows(engine.guard, handshake.peer_id):
             return E_IDENTITY
+        if remote is NULL and guard_peer_begin(engine.guard, handshake.peer_id, &channel.pipe_peer) < 0:
+            return E_FULL
         rc = guard_session_begin(engine.guard, remote, now_ns)
         channel.is_counted = rc >= 0
-        return rc
+        return E_FULL if rc >= 0 and n_settled(engine) >= engine.config.max_sessions else rc
     if handshake.kind == HANDSHAKE_NK and not engine.config.relays:
         return E_FULL
+    guard_spend(engine.guard, engine.ctx.handshake_ns - engine.spent_ns, now_ns)
+    engine.spent_ns = engine.ctx.handshake_ns
     return guard_handshake(engine.guard, remote, handshake.m1_hash, handshake.first.time_s, unix_s(engine, now_ns), now_ns)
 
 
@@ -289,22 +296,19 @@ cdef void on_ready(channel_t *channel, uint64_t now_ns) noexcept nogil:
 
 cdef void begin_sink(channel_t *channel, uint64_t now_ns) noexcept nogil:
     """A stranger: nothing is answered; the connection closes at a time that was drawn when it was accepted."""
-    cdef channel_t *oldest = NULL
-    cdef channel_t *other = channel.engine.all
+    cdef engine_t *engine = channel.engine
+    cdef channel_t *oldest = engine.sinks.head
     channel_admitted(channel)
-    if guard_sink_begin(channel.engine.guard) < 0:
-        while other is not NULL:
-            if (other.state == CHANNEL_SINK or other.state == CHANNEL_SINK_SHUT) and (oldest is NULL or other.id < oldest.id):
-                oldest = other
-            other = other.next
+    if guard_sink_begin(engine.guard) < 0:
         if oldest is not NULL:
             channel_close(oldest, now_ns)
             channel_end(oldest, now_ns)
-        if guard_sink_begin(channel.engine.guard) < 0:
+        if guard_sink_begin(engine.guard) < 0:
             channel_close(channel, now_ns)
             channel_end(channel, now_ns)
             return
     channel.state = CHANNEL_SINK
+    queue_push(&engine.sinks, channel)
     channel_arm(channel)
 
 
@@ -378,6 +382,8 @@ cdef channel_t *engine_accepted(engine_t *engine, void *conn, const address_t *r
     rc = guard_accept(engine.guard, remote, now_ns)
     if rc == E_FULL:
         evict_half_open(engine, now_ns)
+    elif rc < 0 and engine.guard.n_sinks >= engine.guard.limits.sinks:
+        return NULL                             # no room for more silence, and older strangers shall keep theirs
     channel = channel_accept(engine, conn, remote, now_ns)
     if channel is not NULL and ((rc < 0 and rc != E_FULL) or begin_half_open(channel, now_ns) < 0):
         session_drop(&channel.session, REASON_LIMIT, now_ns)

@@ -22,6 +22,7 @@ cdef enum:
     NEIGHBOUR_SETS = 1024       # 4,096 entries
     LEDGER_WAYS = 4
     PORT_DEFAULT = 7447
+    CPU_WINDOW_MS = 100
     SCORE_MAX = 100
     SCORE_STEP = 10             # regained per SCORE_STEP_S, and left when a refusal ends
     SCORE_STEP_S = 600
@@ -54,7 +55,11 @@ cdef enum:                      # outcomes: index of guard_t.counts
     GUARD_TARGET_DENIED = 14
     GUARD_TARGET_RATE = 15
     GUARD_PIPE_RATE = 16        # pipes and relay streams of one link
-    N_GUARD_COUNTS = 17
+    GUARD_PIPES_FULL = 17       # of the node
+    GUARD_STREAM_RATE = 18      # service streams of one session
+    GUARD_PEER_FULL = 19        # sessions over pipes of one PeerID
+    GUARD_CPU = 20              # handshakes take too much of the processor
+    N_GUARD_COUNTS = 21
 
 ctypedef struct guard_limits_t: # named as in the configuration's [limits]
     uint32_t accepts_per_s              # per address
@@ -70,6 +75,10 @@ ctypedef struct guard_limits_t: # named as in the configuration's [limits]
     uint32_t network_sessions           # per network
     uint32_t pipes_per_s                # pipes and relay streams that one link may open
     uint32_t pipes_burst
+    uint32_t pipes                      # and relay streams, all
+    uint32_t streams_per_s              # service streams that one session may open; as many at once
+    uint32_t peer_pipe_sessions         # sessions over pipes per PeerID
+    uint32_t handshake_cpu_ms           # of handshakes that others began, per CPU_WINDOW_MS
     uint32_t targets_per_s              # new relay targets per neighbour
     uint32_t targets_burst
     uint32_t is_loopback_exempt         # 1: 127.0.0.0/8 and ::1 are exempt
@@ -127,11 +136,13 @@ ctypedef struct guard_t:
     ledger_t addresses          # addresses and networks
     ledger_t neighbours         # by PeerID
     table_t networks            # keyed hash of a network -> number of its sessions, as a pointer
+    table_t peers               # keyed hash of a PeerID -> number of its sessions over pipes, as a pointer
     bucket_t node               # handshakes of all
+    uint64_t cpu_free_ns        # when the time that handshakes took is paid for
     uint64_t n_half_open        # atomic, written by the worker
     uint64_t n_sinks            # atomic, written by the worker
     uint64_t n_sessions         # atomic, written by the worker
-    uint64_t counts[17]         # by outcome, atomic, written by the worker
+    uint64_t counts[21]         # by outcome, atomic, written by the worker
     uint64_t penalties[5]       # by penalty, atomic, written by the worker
 
 cdef int bucket_take(bucket_t *bucket, uint32_t rate_per_s, uint32_t burst, uint64_t now_ns) noexcept nogil
@@ -161,7 +172,7 @@ cdef int guard_accept(guard_t *guard, const address_t *remote, uint64_t now_ns) 
 cdef int guard_handshake(guard_t *guard, const address_t *remote, const uint8_t *m1_hash32, uint64_t flight_s,
                          uint64_t unix_s, uint64_t now_ns) noexcept nogil
     # steps 4, 5 and 5b of protocol.md 3.5. flight_s: the time in M1's envelope; remote: NULL on a pipe.
-    # OK for one of all workers; E_REPLAY, E_CLOCK, E_RATE, E_FULL (filter), E_MEMORY, E_ADDRESS
+    # OK for one of all workers; E_REPLAY, E_CLOCK; E_RATE: this address; E_FULL: the node; E_MEMORY, E_ADDRESS
 cdef int guard_half_open_begin(guard_t *guard) noexcept nogil           # from accept on, TCP or pipe: OK, E_FULL
 cdef void guard_half_open_end(guard_t *guard) noexcept nogil            # session, sink or closed
 cdef int guard_sink_begin(guard_t *guard) noexcept nogil                # OK, E_FULL: the caller closes its oldest
@@ -180,5 +191,11 @@ cdef bint guard_allows_relay(guard_t *guard, const uint8_t *peer_id32) noexcept 
 cdef bint guard_allows_target(guard_t *guard, const address_t *target) noexcept nogil   # address and port
 cdef int guard_target_take(guard_t *guard, const uint8_t *peer_id32, uint64_t now_ns) noexcept nogil
     # before a new target is dialled for this neighbour: OK, E_RATE, E_MEMORY
-cdef int guard_pipe_take(guard_t *guard, bucket_t *link, uint64_t now_ns) noexcept nogil
-    # a pipe or relay stream that a peer opens; `link`: the bucket of its link. OK, E_RATE
+cdef int guard_pipe_take(guard_t *guard, bucket_t *link, uint64_t n_pipes, uint64_t now_ns) noexcept nogil
+    # a pipe or relay stream that a peer opens; `link`: the bucket of its link, n_pipes: of the node. OK, E_RATE, E_FULL
+cdef int guard_stream_take(guard_t *guard, bucket_t *session, uint64_t now_ns) noexcept nogil  # a service stream; OK, E_RATE
+cdef void guard_spend(guard_t *guard, uint64_t cpu_ns, uint64_t now_ns) noexcept nogil
+    # others' handshakes took this long; guard_handshake refuses once that is too much
+cdef int guard_peer_begin(guard_t *guard, const uint8_t *peer_id32, uint64_t *slot) noexcept nogil
+    # a session over a pipe, after M3; slot is for guard_peer_end. OK, E_FULL
+cdef void guard_peer_end(guard_t *guard, uint64_t slot) noexcept nogil

@@ -9,7 +9,7 @@ from .memory cimport mem_give, mem_take, pool_clear, pool_init, pool_t
 from .replay cimport REPLAY_KEEP_S, replay_init, replay_insert, replay_lookup, replay_t
 from .status cimport E_ADDRESS, E_FULL, E_MEMORY, E_RATE, OK, PEER_ID_LEN
 from .sys cimport atomic_exchange_ptr, atomic_load_ptr, atomic_peek, atomic_poke
-from .table cimport table_clear, table_drop, table_get, table_init, table_put
+from .table cimport table_clear, table_drop, table_get, table_init, table_put, table_t
 from .wire cimport ADDRESS_IP4, ADDRESS_IP6, ADDRESS_NAME, address_t
 
 cdef enum:
@@ -19,6 +19,7 @@ cdef enum:
     N_REFUSALS_MAX = 8          # REFUSE_MIN_S doubled so often is above REFUSE_MAX_S
 
 cdef uint64_t NS_PER_S = 1000000000
+cdef uint64_t NS_PER_MS = 1000000
 cdef uint8_t[5] PENALTY_POINTS = [1, 10, 20, 20, 50]
 cdef prefix_list_t LOOPBACK
 cdef prefix_list_t NEVER_DIALLED
@@ -371,6 +372,10 @@ cdef void guard_limits_default(guard_limits_t *limits) noexcept nogil:
     limits.network_sessions = 32
     limits.pipes_per_s = 50
     limits.pipes_burst = 200
+    limits.pipes = 65536
+    limits.streams_per_s = 1000
+    limits.peer_pipe_sessions = 8
+    limits.handshake_cpu_ms = 20
     limits.targets_per_s = 1        # 10 in 10 s
     limits.targets_burst = 10
     limits.is_loopback_exempt = 1
@@ -387,6 +392,7 @@ cdef int guard_init(guard_t *guard, pool_t *pool, replay_t *replay, const uint8_
     guard.addresses.n_sets = ADDRESS_SETS
     guard.neighbours.n_sets = NEIGHBOUR_SETS
     table_init(&guard.networks, pool, NETWORKS_MAX, keyed_hash(key16, <const char *>b"networks", 8))
+    table_init(&guard.peers, pool, NETWORKS_MAX, keyed_hash(key16, <const char *>b"peers", 5))
     return OK
 
 
@@ -394,6 +400,7 @@ cdef void guard_clear(guard_t *guard) noexcept nogil:
     ledger_clear(&guard.addresses, guard.pool)
     ledger_clear(&guard.neighbours, guard.pool)
     table_clear(&guard.networks)
+    table_clear(&guard.peers)
 
 
 cdef int guard_ports_set(guard_t *guard, const uint16_t *ports, size_t n_ports) noexcept nogil:
@@ -456,12 +463,18 @@ cdef int guard_handshake(guard_t *guard, const address_t *remote, const uint8_t 
         rc = handshake_rates(guard, ip, now_ns)
         if rc < 0:
             return rc
+    if guard.cpu_free_ns > now_ns + CPU_WINDOW_MS * NS_PER_MS:
+        return answer(guard, GUARD_CPU, E_FULL)
     if bucket_take(&guard.node, limits.node_handshakes_per_s, limits.node_handshakes_per_s, now_ns) < 0:
-        return answer(guard, GUARD_NODE_RATE, E_RATE)
+        return answer(guard, GUARD_NODE_RATE, E_FULL)
     rc = replay_insert(guard.replay, m1_hash32, flight_s, unix_s)
     if rc < 0:
         return answer(guard, GUARD_REPLAY_FULL if rc == E_FULL else GUARD_REPLAY, rc)
     return answer(guard, GUARD_ADMITTED, OK)
+
+
+cdef void guard_spend(guard_t *guard, uint64_t cpu_ns, uint64_t now_ns) noexcept nogil:
+    guard.cpu_free_ns = max(guard.cpu_free_ns, now_ns) + cpu_ns * CPU_WINDOW_MS // max(guard.limits.handshake_cpu_ms, 1)
 
 
 cdef int guard_half_open_begin(guard_t *guard) noexcept nogil:
@@ -486,6 +499,25 @@ cdef void guard_sink_end(guard_t *guard) noexcept nogil:
     add(&guard.n_sinks, -1)
 
 
+cdef int count_put(table_t *table, uint64_t id, uintptr_t n) noexcept nogil:
+    """Tables of counts hold no zeros. A smaller count always finds its place."""
+    table_drop(table, id)
+    return table_put(table, id, <void *>n) if n else OK
+
+
+cdef int guard_peer_begin(guard_t *guard, const uint8_t *peer_id32, uint64_t *slot) noexcept nogil:
+    cdef uint64_t id = ledger_id(guard, peer_id32, PEER_ID_LEN)
+    cdef uintptr_t n = <uintptr_t>table_get(&guard.peers, id)
+    if n >= guard.limits.peer_pipe_sessions or count_put(&guard.peers, id, n + 1) < 0:
+        return answer(guard, GUARD_PEER_FULL, E_FULL)
+    slot[0] = id
+    return OK
+
+
+cdef void guard_peer_end(guard_t *guard, uint64_t slot) noexcept nogil:
+    count_put(&guard.peers, slot, <uintptr_t>table_get(&guard.peers, slot) - 1)
+
+
 cdef int network_begin(guard_t *guard, const uint8_t *ip16, uint64_t now_ns) noexcept nogil:
     cdef uint64_t id = network_id(guard, ip16)
     cdef uintptr_t n_sessions = <uintptr_t>table_get(&guard.networks, id)
@@ -493,8 +525,7 @@ cdef int network_begin(guard_t *guard, const uint8_t *ip16, uint64_t now_ns) noe
     cdef int rc
     if n_sessions >= guard.limits.network_sessions:
         return E_FULL
-    table_drop(&guard.networks, id)
-    rc = table_put(&guard.networks, id, <void *>(n_sessions + 1))
+    rc = count_put(&guard.networks, id, n_sessions + 1)
     if rc < 0:
         return rc
     entry = ledger_take(&guard.addresses, guard.pool, address_id(guard, ip16), now_ns)
@@ -520,15 +551,12 @@ cdef int guard_session_begin(guard_t *guard, const address_t *remote, uint64_t n
 
 cdef void guard_session_end(guard_t *guard, const address_t *remote) noexcept nogil:
     cdef uint8_t[16] ip
-    cdef uintptr_t n_sessions
     cdef uint64_t id
     add(&guard.n_sessions, -1)
     if remote is NULL or address_ip(ip, remote) < 0 or is_exempt(guard, ip):
         return
     id = network_id(guard, ip)
-    n_sessions = <uintptr_t>table_drop(&guard.networks, id)
-    if n_sessions > 1:
-        table_put(&guard.networks, id, <void *>(n_sessions - 1))     # into the place just left: cannot fail
+    count_put(&guard.networks, id, <uintptr_t>table_get(&guard.networks, id) - 1)
 
 
 # --- who and what ---
@@ -576,7 +604,15 @@ cdef int guard_target_take(guard_t *guard, const uint8_t *peer_id32, uint64_t no
     return OK
 
 
-cdef int guard_pipe_take(guard_t *guard, bucket_t *link, uint64_t now_ns) noexcept nogil:
+cdef int guard_stream_take(guard_t *guard, bucket_t *session, uint64_t now_ns) noexcept nogil:
+    if bucket_take(session, guard.limits.streams_per_s, guard.limits.streams_per_s, now_ns) < 0:
+        return answer(guard, GUARD_STREAM_RATE, E_RATE)
+    return OK
+
+
+cdef int guard_pipe_take(guard_t *guard, bucket_t *link, uint64_t n_pipes, uint64_t now_ns) noexcept nogil:
+    if n_pipes >= guard.limits.pipes:
+        return answer(guard, GUARD_PIPES_FULL, E_FULL)
     if bucket_take(link, guard.limits.pipes_per_s, guard.limits.pipes_burst, now_ns) < 0:
         return answer(guard, GUARD_PIPE_RATE, E_RATE)
     return OK
@@ -587,7 +623,7 @@ cdef int guard_pipe_take(guard_t *guard, bucket_t *link, uint64_t now_ns) noexce
 COUNT_NAMES = (
     "accepted", "accept_rate", "refused", "half_open_full", "admitted", "replay", "address_rate", "network_rate",
     "node_rate", "replay_full", "sinks_full", "sessions_full", "peer_denied", "relay_denied", "target_denied",
-    "target_rate", "pipe_rate",
+    "target_rate", "pipe_rate", "pipes_full", "stream_rate", "peer_full", "cpu",
 )
 
 
@@ -700,6 +736,19 @@ cdef class Guard:
         cdef address_t remote = address_of(ip or b"", 0)
         return guard_handshake(&self.guard, NULL if ip is None else &remote, exactly(m1_hash, 32, "a hash"), flight_s,
                                unix_s, now_ns)
+
+    def spend(self, uint64_t cpu_ns, uint64_t now_ns):
+        """Tell how long handshakes took."""
+        guard_spend(&self.guard, cpu_ns, now_ns)
+
+    def peer_begin(self, bytes peer_id not None):
+        """Ask for a session over a pipe: (status code, slot)."""
+        cdef uint64_t slot = 0
+        cdef int rc = guard_peer_begin(&self.guard, exactly(peer_id, PEER_ID_LEN, "a PeerID"), &slot)
+        return rc, slot
+
+    def peer_end(self, uint64_t slot):
+        guard_peer_end(&self.guard, slot)
 
     def half_open_begin(self):
         return guard_half_open_begin(&self.guard)

@@ -203,6 +203,10 @@ cdef class Runtime:
         limits.network_handshakes_burst = options.get("network_handshakes_burst", limits.network_handshakes_burst)
         limits.pipes_per_s = options.get("pipes_per_s", limits.pipes_per_s)
         limits.pipes_burst = options.get("pipes_burst", limits.pipes_burst)
+        limits.pipes = options.get("max_node_pipes", limits.pipes)
+        limits.streams_per_s = options.get("streams_per_s", limits.streams_per_s)
+        limits.peer_pipe_sessions = options.get("peer_pipe_sessions", limits.peer_pipe_sessions)
+        limits.handshake_cpu_ms = options.get("handshake_cpu_ms", limits.handshake_cpu_ms)
         limits.node_handshakes_per_s = options.get("handshakes_per_s", limits.node_handshakes_per_s)
 
     def _make_engine(self, dict options):
@@ -582,7 +586,7 @@ cdef class Runtime:
                 by_status[-i] = engine.ctx.n_status[i]
         return {
             "n_sessions": engine.n_channels, "n_sinks": worker.guard.n_sinks, "n_half_open": worker.guard.n_half_open,
-            "n_links_up": engine.n_links_up, "n_auto_links": engine.n_auto_links, "n_circuits": engine.relay.n_splices, "n_circuits_joined": engine.relay.n_joined,
+            "n_links_up": engine.n_links_up, "n_auto_links": engine.n_auto_links, "handshake_cpu_ns": engine.ctx.handshake_ns, "n_circuits": engine.relay.n_splices, "n_circuits_joined": engine.relay.n_joined,
             "in_len": engine.n_bytes_in, "out_len": engine.n_bytes_out, "stream_in_len": engine.outbox.n_bytes_in,
             "stream_out_len": engine.outbox.n_bytes_out, "relayed_len": engine.relay.n_bytes, "relay_held_len": engine.relay.held,
             "n_relay_direct": engine.relay.n_direct, "n_relay_held": engine.relay.n_held,

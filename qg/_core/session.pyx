@@ -306,10 +306,21 @@ cdef int after_flight(session_t *session, uint64_t now_ns) noexcept nogil:
     return rc
 
 
+cdef inline uint64_t work_begin(const session_t *session) noexcept nogil:
+    return session.ctx.clock() if session.role == 1 and session.ctx.clock is not NULL else 0
+
+
+cdef inline void work_end(session_t *session, uint64_t began_ns) noexcept nogil:
+    if began_ns:
+        session.ctx.handshake_ns += session.ctx.clock() - began_ns
+
+
 cdef int session_admit(session_t *session, uint64_t now_ns) noexcept nogil:
+    cdef uint64_t began_ns = work_begin(session)
     cdef int rc = handshake_admit(session.handshake)
     if rc >= 0:
         rc = after_flight(session, now_ns)
+    work_end(session, began_ns)
     if rc < 0:
         fail(session, rc, now_ns)
     return rc
@@ -430,10 +441,13 @@ cdef int session_send_data(session_t *session, stream_t *stream, uint8_t *payloa
 
 cdef int pump_flight(session_t *session, uint64_t now_ns) noexcept nogil:
     cdef uint8_t *dst
+    cdef uint64_t began_ns
     cdef int n, rc
     if not flight_is_due(session.handshake) or session.carrier.room(session) < flight_room(session):
         return 0
+    began_ns = work_begin(session)
     n = handshake_flight(session.handshake, session.ctx.scratch, unix_s(session, now_ns))
+    work_end(session, began_ns)
     if n <= 0:
         return n
     dst = session.carrier.reserve(session, n)
@@ -737,7 +751,9 @@ cdef size_t feed_records(session_t *session, uint8_t *data, size_t len, uint64_t
 cdef int feed_handshake(session_t *session, uint8_t *data, size_t len, uint64_t now_ns) noexcept nogil:
     """Feed one flight at most; what is left of the input is in session.left."""
     cdef size_t used = 0
+    cdef uint64_t began_ns = work_begin(session)
     cdef int rc = handshake_feed(session.handshake, data, len, &used, unix_s(session, now_ns))
+    work_end(session, began_ns)
     session.left = len - used
     if rc == NEED_MORE or rc == NEED_ADMIT:
         if session.role == 1 and session.handshake.in_need > 80:

@@ -3,7 +3,7 @@
 from libc.stdint cimport int64_t, uint8_t, uint16_t, uint32_t, uint64_t
 from libc.stdlib cimport calloc, free, malloc
 from libc.string cimport memcpy, memset
-from posix.time cimport CLOCK_MONOTONIC, CLOCK_REALTIME, clock_gettime, timespec
+from posix.time cimport CLOCK_MONOTONIC, CLOCK_REALTIME, CLOCK_THREAD_CPUTIME_ID, clock_gettime, timespec
 from posix.unistd cimport pwrite, write as fd_write
 
 from .cert cimport cert_build
@@ -381,6 +381,12 @@ cdef void on_timer(void *ctx, uint64_t now_ns) noexcept nogil:
     engine_settle(&worker.engine, now_ns)
 
 
+cdef uint64_t work_ns() noexcept nogil:
+    cdef timespec spent
+    clock_gettime(CLOCK_THREAD_CPUTIME_ID, &spent)
+    return <uint64_t>spent.tv_sec * SECOND_NS + <uint64_t>spent.tv_nsec
+
+
 cdef void look_at_clock(worker_t *worker, uint64_t now_ns) noexcept nogil:
     cdef timespec wall
     cdef timespec steady
@@ -463,6 +469,7 @@ cdef int worker_start(worker_t *worker, size_t read_len) noexcept nogil:
     events.on_lost = on_lost
     events.on_writable = on_writable
     events.on_accept_error = on_accept_error
+    worker.engine.ctx.clock = work_ns
     worker.engine.outbox.emit = on_emit
     worker.engine.outbox.emit_ctx = worker
     worker.engine.transport.ctx = worker

@@ -15,6 +15,7 @@ OK, E_REPLAY, E_RATE, E_ADDRESS, E_FULL = 0, -14, -21, -24, -32
 ENVELOPE, HANDSHAKE, REPLAY, LIMIT, VIOLATION = range(5)
 NONE, ANYONE, LISTED = range(3)
 S = 10**9  # ns
+MS = 10**6
 START = 5 * S
 NOW_S = 1_750_000_000  # wall clock
 STRANGER = ip_address("203.0.113.7").packed
@@ -260,11 +261,47 @@ def test_a_network_handshakes_sixty_times_at_once_and_twenty_times_a_second(insi
 def test_the_node_handshakes_500_times_a_second_with_whomever():
     guard = Guard()
     handshake = Flights(guard)
-    assert n_taken(handshake, None, START) == (500, E_RATE)
-    assert handshake(LOOPBACK, START) == E_RATE
-    assert handshake(STRANGER, START) == E_RATE
-    assert n_taken(handshake, LOOPBACK, START + S) == (500, E_RATE)
+    assert n_taken(handshake, None, START) == (500, E_FULL)  # not E_RATE: it is nobody's fault
+    assert handshake(LOOPBACK, START) == E_FULL
+    assert handshake(STRANGER, START) == E_FULL
+    assert n_taken(handshake, LOOPBACK, START + S) == (500, E_FULL)
     assert guard.counts["node_rate"] == 4
+
+
+def test_handshakes_pause_when_they_took_too_much_of_the_processor():
+    guard = Guard()
+    handshake = Flights(guard)
+    for i in range(10):  # 2 ms in every 10 are what it may have
+        guard.spend(2 * MS, START + i * 10 * MS)
+        assert handshake(None, START + i * 10 * MS) == OK
+    now = START + 100 * MS
+    guard.spend(20 * MS, now)
+    assert handshake(None, now) == OK
+    guard.spend(1, now)
+    assert handshake(None, now) == E_FULL
+    assert handshake(None, now + 1 * MS) == OK
+    assert guard.counts["cpu"] == 1
+
+
+def test_a_pause_ends_however_much_was_spent_while_it_lasted():
+    guard = Guard(handshake_cpu_ms=50)
+    handshake = Flights(guard)
+    guard.spend(S, START)
+    assert handshake(None, START + 1900 * MS - 1) == E_FULL
+    assert handshake(None, START + 1900 * MS) == OK
+
+
+@given(st.lists(st.tuples(st.booleans(), st.integers(0, 3))))
+def test_sessions_over_pipes_are_counted_per_peer(steps):
+    guard = Guard(peer_pipe_sessions=2)
+    slots = {number: [] for number in range(4)}
+    for is_begin, number in steps:
+        if is_begin:
+            rc, slot = guard.peer_begin(peer(number))
+            assert rc == (OK if len(slots[number]) < 2 else E_FULL)
+            slots[number] += [slot] * (rc == OK)
+        elif slots[number]:
+            guard.peer_end(slots[number].pop())
 
 
 def test_a_refused_address_takes_nothing_from_the_node():

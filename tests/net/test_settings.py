@@ -5,9 +5,13 @@ import asyncio
 import dataclasses
 import socket
 import time
+from contextlib import suppress
 
 import pytest
+from api.services import Echo
 from model import frames
+from model.envelope import KIND_XK1
+from model.peer import layer_dial
 from net.flights import first_flight
 from net.live import Model, talk
 from net.support import config, core, faults, target, until
@@ -22,7 +26,10 @@ RATED = {"exempt": []}  # this machine is an address like any other
 async def answered(to, n):
     """How many of n first flights are answered; the friend of the target had one handshake before."""
     strangers = await to.tell(*(first_flight(to.node) for _ in range(n)))
-    await until(lambda: sum(core(to.node)["guard_counts"][4:9]) == n + 1, lambda: core(to.node))
+    await until(
+        lambda: sum(core(to.node)["guard_counts"][4:9]) + core(to.node)["guard_counts"][20] == n + 1,
+        lambda: core(to.node),
+    )
     await to.settled()
     return sum(stranger.answer() is not None for stranger in strangers)
 
@@ -78,6 +85,93 @@ async def test_pipes_of_one_link_have_a_burst():
         await t.model.until(lambda: sum(pipe.is_closed for pipe in pipes) == 2)
         assert [frames.REASONS[pipe.reset_reason] for pipe in pipes[2:]] == ["limit", "limit"]
         assert faults(t.node) == {"pipes_rate": 2}
+
+
+async def test_pipes_of_the_node_are_bounded():
+    async with talk("model", config=config(limits={"pipes": 2})) as t:
+        pipes = [t.peer.stream_open(frames.KIND_PIPE, b"\x08") for _ in range(4)]
+        await t.model.until(lambda: sum(pipe.is_closed for pipe in pipes) == 2)
+        assert [frames.REASONS[pipe.reset_reason] for pipe in pipes[2:]] == ["limit", "limit"]
+        assert faults(t.node) == {"pipes_full": 2}
+        t.peer.stream_reset(pipes[0], 0)
+        again = t.peer.stream_open(frames.KIND_PIPE, b"\x08")
+        await t.model.until(lambda: again.is_accepted)
+
+
+async def test_sessions_over_pipes_are_bounded_per_peer():
+    async with talk("model", config=config(limits={"peer_pipe_sessions": 2})) as t:
+
+        def session():
+            pipe = t.peer.stream_open(frames.KIND_PIPE, b"\x08")
+            where = bytes(t.node.address.link_key), bytes(t.node.id)
+            return pipe, layer_dial(t.model.party, t.peer, pipe, *where, KIND_XK1)
+
+        first, _ = [await t.model.connected(session()[1]) for _ in range(2)]
+        pipe, _ = session()
+        await t.model.until(lambda: pipe.is_closed)
+        assert frames.REASONS[pipe.reset_reason] == "refused"
+        assert faults(t.node) == {"peer_sessions_full": 1, "full": 1}
+        first.close()
+        await until(lambda: core(t.node)["n_sessions"] == 2, lambda: core(t.node))
+        await t.model.connected(session()[1])
+
+
+async def test_new_streams_are_refused_above_their_rate_and_then_the_session_closes():
+    async with talk("model", config=config(limits={"service_streams_per_s": 5})) as t:
+        streams = [t.peer.stream_open(frames.KIND_BYTES, bytes(Echo.id)) for _ in range(8)]
+        await t.model.until(lambda: sum(stream.is_closed for stream in streams) == 3)
+        assert [frames.REASONS[stream.reset_reason] for stream in streams[5:]] == ["limit"] * 3
+        assert faults(t.node) == {"streams_rate": 3}
+        for _ in range(20):
+            t.peer.stream_open(frames.KIND_BYTES, bytes(Echo.id))
+        await t.model.until(lambda: t.peer.end)
+        assert frames.REASONS[t.peer.end_reason] == "limit"
+        assert faults(t.node)["over_rate"] == 1
+
+
+async def test_handshakes_that_take_too_much_of_the_processor_are_refused_and_nobody_is_blamed():
+    async with target(
+        limits=RATED
+        | {"handshake_cpu_ms": 1, "handshakes_burst": 100, "network_handshakes_burst": 100, "accepts_burst": 100}
+    ) as to:
+        assert await answered(to, 60) < 60
+        n = faults(to.node)["refused_cpu"]
+        assert faults(to.node) == {"refused_cpu": n, "full": n}
+        assert core(to.node)["handshake_cpu_ns"] > 0
+        async with qg.Node(qg.Identity.generate()) as node:
+            while not node.peers:
+                with suppress(TimeoutError):
+                    await asyncio.wait_for(node.connect(to.node.address), 1)
+
+
+async def test_handshakes_of_the_node_have_a_rate_and_nobody_is_blamed():
+    async with target(limits=RATED | {"node_handshakes_per_s": 2}) as to:
+        assert await answered(to, 12) < 4
+        n = faults(to.node)["refused_node_rate"]
+        assert faults(to.node) == {"refused_node_rate": n, "full": n}  # and no refused_score
+
+
+async def test_a_full_node_looks_to_strangers_like_any_other():
+    async with target(limits={"sessions": 1}) as to:
+        silent, spoken = await to.tell(bytes(200), first_flight(to.node))
+        assert await spoken.receive()
+        await until(lambda: core(to.node)["n_sinks"] == 1, lambda: core(to.node))
+        assert silent.answer() is None
+        async with qg.Node(qg.Identity.generate(), config=config(limits={"handshake_s": 1})) as node:
+            with pytest.raises(qg.PeerTimeout):
+                await node.connect(to.node.address)
+        await to.heard(bad_envelope=1, sessions_full=1, full=1)
+
+
+async def test_who_connects_too_often_meets_silence_while_sinks_are_free_and_fin_without_them():
+    async with target(limits=RATED | {"accepts_per_s": 1, "accepts_burst": 2, "sinks": 2}) as to:
+        strangers = []
+        for n in range(2, 7):
+            strangers.append(await to.dial())
+            await until(lambda n=n: core(to.node)["n_accepted"] == n, lambda: core(to.node))
+        await to.settled()
+        assert core(to.node)["n_sinks"] == 2
+        assert [stranger.answer() for stranger in strangers] == [None, None, None, b"", b""]
 
 
 @pytest.mark.parametrize("offset_s", [-90, 0, 90])
