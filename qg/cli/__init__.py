@@ -96,13 +96,14 @@ def main(ctx: click.Context) -> None:
     \b
     Move a file between two machines:
       there$ qg receive --listen tcp://0.0.0.0:7447
-      here$  qg send holiday.mp4 'qg://...'        (the line that `qg receive` printed)
+      here$  qg send holiday.mp4 'qg://...'    # what `qg receive` printed
 
     \b
     Run a node that relays for the members of a closed network:
       $ qg keygen node.key
       $ qg keygen --network friends.net
-      $ qg run --identity node.key --network friends.net --relay members --listen tcp://0.0.0.0:7447
+      $ qg run --identity node.key --network friends.net --relay members \\
+          --listen tcp://0.0.0.0:7447
 
     \b
     Exit codes: 0 done, 1 failed, 2 misuse.

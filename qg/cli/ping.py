@@ -30,7 +30,7 @@ def command(address: "qg.Address", count: int, interval: float, via: "tuple[qg.A
     Examples:
       qg ping 'qg://...@203.0.113.7:7447'
       qg ping --network friends.net 'qg://...'
-      qg ping --via 'qg://...' 'qg://...'          (the relay's address first)
+      qg ping --via 'qg://...' 'qg://...'          # the relay's address first
     """
     async_run(_ping(node_make(**options), address, via, count, interval))
 

@@ -71,7 +71,8 @@ def command(
     \b
     Examples:
       qg run --listen tcp://0.0.0.0:7447
-      qg run --identity node.key --listen tcp://0.0.0.0:7447 --network friends.net --relay members
+      qg run -i node.key --listen tcp://0.0.0.0:7447 --network friends.net \\
+          --relay members
       qg run -c qg.toml --log-level debug
 
     \b
