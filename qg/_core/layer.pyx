@@ -5,8 +5,8 @@ from libc.string cimport memset
 
 from .mux cimport FLAG_DEAD, FLAG_FIN_QUEUED, FLAG_SOURCE_READY, stream_may_fill, stream_room, stream_sent, stream_source_ready, stream_t
 from .session cimport (
-    SESSION_KEYED, SESSION_OPEN, carrier_t, session_begin, session_end, session_has_output, session_padded, session_pump,
-    session_room, session_t, session_wake)
+    SESSION_KEYED, SESSION_OPEN, carrier_t, session_begin, session_end, session_has_output, session_holds_data,
+    session_padded, session_pump, session_room, session_t, session_wake)
 from .status cimport RECORD_HEAD_LEN
 from .wire cimport FRAME_DATA, frame_put_data_head, varint_len
 
@@ -22,7 +22,7 @@ cdef size_t room(session_t *session) noexcept nogil:
     if stream is NULL or stream.flags & (FLAG_DEAD | FLAG_FIN_QUEUED):
         return 0
     outer = outer_of(stream)
-    if (outer.state != SESSION_OPEN and outer.state != SESSION_KEYED) or outer.is_mute:
+    if (outer.state != SESSION_OPEN and outer.state != SESSION_KEYED) or outer.is_mute or session_holds_data(outer):
         return 0
     inner = session_room(outer)
     head = 3 + varint_len(stream.id)

@@ -14,7 +14,7 @@ from .handshake cimport handshake_t, local_t, party_t
 from .memory cimport block_t, pool_t
 from .mux cimport mux_hooks_t, mux_t, mux_times_t, plan_t, receive_t, stream_t
 from .record cimport record_dir_t, record_keys_t
-from .rekey cimport rekey_secret_t, rekey_t, rekey_times_t
+from .rekey cimport rekey_is_pending, rekey_secret_t, rekey_t, rekey_times_t
 from .wire cimport hello_t
 
 cdef enum session_state_t:
@@ -166,3 +166,7 @@ cdef uint8_t *session_begin(session_t *session, size_t inner_len) noexcept nogil
 cdef int session_end(session_t *session, const uint8_t *inner, size_t len, uint64_t now_ns) noexcept nogil
 cdef int session_send_data(session_t *session, stream_t *stream, uint8_t *payload, size_t len, uint64_t now_ns) noexcept nogil
     # seals one DATA frame straight from payload (17 bytes before it and 1 KiB behind it may be touched); bytes, or 0: queue it
+
+cdef inline bint session_holds_data(const session_t *session) noexcept nogil:
+    """Keys change first: until session_pump has seen to that, nobody seals a stream's bytes past it."""
+    return session.rekey.is_due != 0 or rekey_is_pending(&session.rekey)

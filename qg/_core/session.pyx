@@ -424,7 +424,7 @@ cdef int session_send_data(session_t *session, stream_t *stream, uint8_t *payloa
     cdef int n
     if session.state != SESSION_OPEN and session.state != SESSION_KEYED or session.is_mute:
         return 0
-    if rekey_is_pending(&session.rekey) or session.rekey.is_due:
+    if session_holds_data(session):
         return 0
     n = frame_put_data_head(head, stream.id, len, FRAME_DATA)
     total = n + len
