@@ -2,7 +2,7 @@
 """Build the compiled core: every `qg/_core/*.pyx` becomes one extension module on `libqg_native`.
 
 Switches (environment): QG_LIBS=system links the system's libsodium and libuv; QG_DEBUG=1 checks bounds, asserts and
-keeps symbols; QG_SANITIZE=1 adds ASan and UBSan; QG_TEST=1 compiles what only tests and benchmarks may have;
+keeps symbols; QG_SANITIZE=1 adds ASan and UBSan; QG_TEST=1 compiles what only benchmarks may have, a null cipher;
 QG_NATIVE_SOURCES names a folder with the archives of both libraries.
 
 `python setup.py build_ext --inplace` rebuilds only what changed. Two builds in one tree wait for each other.

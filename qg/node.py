@@ -49,7 +49,7 @@ _SERVING_MAX = 1024  # streams of one peer being served, reset ones included
 _TWICE_S = 3600.0  # how often it is said that an identity runs twice
 _TWICE_MAX = 64  # identities that it is said of within that time
 
-_SUITES = {1: "chacha20-poly1305", 2: "aes-256-gcm", 4: "aegis-256"}  # docs/protocol.md, section 3.3
+_SUITES = {1: "chacha20-poly1305", 2: "aes-256-gcm", 4: "aegis-256", 0x8000: "null"}  # docs/protocol.md, section 3.3
 
 
 @final

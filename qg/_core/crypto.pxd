@@ -12,6 +12,7 @@ cdef enum suite_t:              # u16 wire values and bits of a mask, protocol.m
     SUITE_CHACHA20_POLY1305 = 1
     SUITE_AES_256_GCM = 2
     SUITE_AEGIS_256 = 4
+    SUITE_NULL = 0x8000         # copies, seals nothing: in builds with QG_TEST=1 only, after null_cipher_allow
 
 cdef enum:
     XCHACHA_TAG_LEN = 16

@@ -22,13 +22,30 @@ from .sodium cimport (
     sodium_memcmp, sodium_memzero, sodium_version_string)
 from .status cimport (
     E_ARGUMENT, E_DH, E_IO, E_KEM, E_LONG, E_SHORT, E_SIGNATURE, E_SUITE, E_TAG, OK)
+from .sys cimport QG_TEST
 
 cdef extern from *:
     """
     _Static_assert(sizeof(crypto_auth_hmacsha256_state) == 26 * sizeof(uint64_t), "hkdf_prk_t holds libsodium's HMAC state");
     """
 
+# What everything but encryption costs. A build for use has no code for it: there the macro leaves nothing behind.
+cdef extern from *:
+    """
+    #include <string.h>
+    #if QG_TEST
+    static __attribute__((noinline)) int qg_null_copy(unsigned char *dst, const unsigned char *src, size_t len) {
+        if (dst != src) memmove(dst, src, len);
+        return (int)len;
+    }
+    #else
+    #define qg_null_copy(dst, src, len) (-1)
+    #endif
+    """
+    int null_copy "qg_null_copy"(uint8_t *dst, const uint8_t *src, size_t len) noexcept nogil
+
 cdef enum:
+    NULL_TAG_LEN = 32           # that of AEGIS-256, so that records are as long
     SRC_MAX = INT_MAX - 64      # lengths are returned as int, tag included
     HKDF_MAX = 8160             # 255 blocks
 
@@ -41,9 +58,9 @@ cdef int crypto_init() noexcept nogil:
         return E_IO
     # Without AES instructions libsodium would run AEGIS in software with tables: never offered (protocol.md 3.6).
     if crypto_aead_aes256gcm_is_available():
-        usable_suites = SUITE_CHACHA20_POLY1305 | SUITE_AES_256_GCM | SUITE_AEGIS_256
+        usable_suites |= SUITE_CHACHA20_POLY1305 | SUITE_AES_256_GCM | SUITE_AEGIS_256
     else:
-        usable_suites = SUITE_CHACHA20_POLY1305
+        usable_suites |= SUITE_CHACHA20_POLY1305
     return usable_suites
 
 
@@ -65,6 +82,8 @@ cdef bint ct_equal(const void *a, const void *b, size_t n) noexcept nogil:
 
 cdef int suite_select(uint16_t offered, uint16_t usable) noexcept nogil:
     cdef uint16_t common = offered & usable
+    if QG_TEST and common & usable_suites & SUITE_NULL:
+        return SUITE_NULL
     if common & SUITE_AEGIS_256:
         return SUITE_AEGIS_256
     if common & SUITE_AES_256_GCM:
@@ -75,13 +94,13 @@ cdef int suite_select(uint16_t offered, uint16_t usable) noexcept nogil:
 
 
 cdef int aead_tag_len(uint16_t suite) noexcept nogil:
-    if suite == SUITE_AEGIS_256:
+    if suite == SUITE_AEGIS_256 or (QG_TEST and suite == SUITE_NULL):
         return 32
     return 16 if suite == SUITE_CHACHA20_POLY1305 or suite == SUITE_AES_256_GCM else E_SUITE
 
 
 cdef int aead_nonce_len(uint16_t suite) noexcept nogil:
-    if suite == SUITE_AEGIS_256:
+    if suite == SUITE_AEGIS_256 or (QG_TEST and suite == SUITE_NULL):
         return 32
     return 12 if suite == SUITE_CHACHA20_POLY1305 or suite == SUITE_AES_256_GCM else E_SUITE
 
@@ -115,6 +134,9 @@ cdef int aead_seal(const aead_key_t *key, uint8_t *dst, const uint8_t *src, size
     elif key.suite == SUITE_AES_256_GCM:
         crypto_aead_aes256gcm_encrypt_afternm(dst, &dst_len, src, src_len, ad, ad_len, NULL, nonce,
                                               <const crypto_aead_aes256gcm_state *>&key.schedule[0])
+    elif QG_TEST and key.suite == SUITE_NULL:
+        dst_len = null_copy(dst, src, src_len) + NULL_TAG_LEN
+        memset(dst + src_len, 0, NULL_TAG_LEN)
     else:
         return E_SUITE
     return <int>dst_len
@@ -136,6 +158,8 @@ cdef int aead_open(const aead_key_t *key, uint8_t *dst, const uint8_t *src, size
     elif key.suite == SUITE_AES_256_GCM:
         rc = crypto_aead_aes256gcm_decrypt_afternm(dst, &dst_len, NULL, src, src_len, ad, ad_len, nonce,
                                                    <const crypto_aead_aes256gcm_state *>&key.schedule[0])
+    elif QG_TEST and key.suite == SUITE_NULL:
+        return null_copy(dst, src, src_len - NULL_TAG_LEN)
     else:
         return E_SUITE
     return <int>dst_len if rc == 0 else E_TAG
@@ -388,6 +412,14 @@ def suites():
 def suite_chosen(uint16_t offered, uint16_t usable):
     """Return the suite that a responder picks, or E_SUITE."""
     return suite_select(offered, usable)
+
+
+def null_cipher_allow():
+    """Let this process use the null cipher; False where the build has none (QG_TEST)."""
+    global usable_suites
+    if QG_TEST:
+        usable_suites |= SUITE_NULL
+    return bool(QG_TEST)
 
 
 def sodium_version():

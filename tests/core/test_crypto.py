@@ -2,14 +2,17 @@
 """Primitives: agreement with independent packages, tampering, lengths, misuse; see also test_vectors_wycheproof.py."""
 
 import copy
+import pathlib
 import pickle
+import subprocess
+import sys
 
 import pytest
 from core.crypto_help import fixed_bytes, status
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from qg._core import crypto
+from qg._core import _build_info, crypto
 
 CHACHA20_POLY1305, AES_256_GCM, AEGIS_256 = 1, 2, 4
 SUITES = [suite for suite in (CHACHA20_POLY1305, AES_256_GCM, AEGIS_256) if crypto.suites() & suite]
@@ -90,6 +93,37 @@ def test_a_suite_is_exactly_one_known_bit(suite):
 )
 def test_the_best_suite_of_both_is_chosen(offered, usable, chosen):
     assert crypto.suite_chosen(offered, usable) == (status.E_SUITE if chosen is None else chosen)
+
+
+NULL = 0x8000
+
+
+@pytest.mark.skipif(_build_info.IS_TEST, reason="a build for measurements")
+def test_a_build_for_use_has_no_null_cipher():
+    assert not crypto.null_cipher_allow()
+    assert crypto.suites() & NULL == 0
+    assert crypto.suite_chosen(NULL | 1, NULL | 1) == 1
+    assert crypto.suite_chosen(NULL, NULL) == status.E_SUITE
+    with pytest.raises(ValueError, match="unknown"):
+        crypto.AeadKey(NULL, bytes(32))
+    assert b"qg_null" not in pathlib.Path(crypto.__file__).read_bytes()
+
+
+@pytest.mark.skipif(not _build_info.IS_TEST, reason="only with QG_TEST=1")
+def test_a_build_for_measurements_has_a_null_cipher_for_those_who_ask_for_it():
+    """In a process of its own: asking is for good."""
+    code = """if True:
+        from qg._core import _build_info, crypto
+        assert crypto.suites() < 8 and crypto.suite_chosen(0x8001, 0x8001) == 1
+        assert crypto.null_cipher_allow() and crypto.suites() & 0x8000
+        assert crypto.suite_chosen(0x8007, 0x8007) == 0x8000 and crypto.suite_chosen(0x8007, 7) == 4
+        key = crypto.AeadKey(0x8000, bytes(32))
+        assert key.seal(bytes(32), b"plain") == b"plain" + bytes(32)
+        assert key.open(bytes(32), b"plain" + bytes(32)) == b"plain"
+        assert key.open(bytes(32), bytes(31)) < 0
+    """
+    subprocess.run([sys.executable, "-c", code], check=True)
+    assert b"qg_null" in pathlib.Path(crypto.__file__).read_bytes()
 
 
 def test_aead_suites_agree_with_independent_packages():
