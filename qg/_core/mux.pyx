@@ -830,7 +830,7 @@ cdef int on_credit(mux_t *mux, frame_t *frame, uint64_t now_ns) noexcept nogil:
         if not (stream.flags & FLAG_LOCAL) or (stream.flags & FLAG_ACCEPTED):
             return E_STATE
         stream.flags |= FLAG_ACCEPTED
-    if frame.offset < stream.tx_credit and frame.type == FRAME_CREDIT:
+    if frame.offset < stream.tx_credit:
         return E_CREDIT
     note_credit(stream, frame.offset)
     stream_ready(stream, now_ns)

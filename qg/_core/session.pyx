@@ -22,7 +22,7 @@ from .rekey cimport (
     rekey_record_end, rekey_sent, rekey_start, rekey_t, rekey_tick)
 from .secret cimport secret_give, secret_take
 from .status cimport (
-    E_CLOSED, E_FRAME, E_FULL, E_KIND, E_MEMORY, E_RATE, E_STATE, E_TAG, INNER_MAX, INNER_SMALL, LAYERS_MAX, LAYER_OVERHEAD,
+    E_CLOSED, E_CREDIT, E_FRAME, E_FULL, E_KIND, E_MEMORY, E_RATE, E_STATE, E_TAG, INNER_MAX, INNER_SMALL, LAYERS_MAX, LAYER_OVERHEAD,
     LAYER_ROOM_MIN, NEED_ADMIT, NEED_MORE, OK, REASON_INTERNAL, REASON_LIMIT, REASON_MEMORY, REASON_NONE, REASON_PROTOCOL, REASON_REFUSED, REASON_REKEY,
     REASON_SLOW_READER, REASON_TIMEOUT, RECORD_HEAD_LEN)
 from .wire cimport (
@@ -571,6 +571,8 @@ cdef int on_hello(session_t *session, frame_t *frame, uint64_t now_ns) noexcept 
         return rc
     if session.kind == HANDSHAKE_NK and session.role == 1 and frame.len != 0:
         return E_FRAME
+    if session.peer_hello.session_credit < session.mux.tx_credit:
+        return E_CREDIT
     session.peer_hello.services = NULL
     session.has_hello = 1
     session.is_mute = 0

@@ -268,6 +268,14 @@ def test_the_credit_of_the_session_bounds_many_streams(endpoint, role):
 
 
 @every_role
+@pytest.mark.parametrize(("credit", "code"), [(1048575, status.E_CREDIT), (1048576, status.OK)])
+def test_hello_never_gives_less_session_credit_than_there_is_already(endpoint, role, credit, code):
+    link = Wire(endpoint, role=role, hello=HelloValues(session_credit=credit))
+    assert link.core.status == code
+    assert link.is_open() == (code == status.OK)
+
+
+@every_role
 def test_resets_carry_their_reason(endpoint, role):
     link = Wire(endpoint, role=role)
     stream = link.model.stream_open(BYTES, UUID)

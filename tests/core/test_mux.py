@@ -511,6 +511,15 @@ def test_credit_never_falls(connect):
     assert is_closed_for(pair, status.E_CREDIT)
 
 
+@pytest.mark.parametrize("frame", [ACCEPT, CREDIT])
+def test_credit_never_falls_below_what_the_opener_has_already(connect, frame):
+    pair = connect()
+    number = pair.other.open_stream(BYTES, NORMAL, WINDOW, UUID)
+    pair.pump()
+    assert send_raw(pair, wire.build_offset(frame, number, EARLY - 1)) == status.E_CREDIT
+    assert is_closed_for(pair, status.E_CREDIT)
+
+
 def test_a_stream_is_accepted_once_and_by_its_acceptor(connect):
     pair = connect()
     mine, theirs = pair.stream(), pair.stream(opener=pair.other)

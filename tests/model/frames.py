@@ -321,6 +321,8 @@ def _read_open(reader: Reader) -> Open:
     frame = Open(reader.varint(), reader.uint(1), reader.uint(1), reader.varint(), reader.counted())
     if frame.priority > PRIORITY_DELAYED:
         raise WireError("OPEN: unknown priority")
+    if frame.kind > KIND_RELAY:
+        raise WireError("OPEN: unknown kind")
     if frame.kind in SERVICE_KINDS and not 16 <= len(frame.body) <= 16 + METADATA_MAX:
         raise WireError("OPEN: a service stream names an extender and at most 1,024 bytes of metadata")
     if frame.kind == KIND_PIPE and len(frame.body) != 1:

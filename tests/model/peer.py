@@ -174,6 +174,8 @@ class ModelPeer:
         if self.kind == KIND_NK1 and self.role == "responder" and frame.entries:
             raise WireError("the HELLO of an NK initiator is empty")
         self.remote_hello = frames.hello_values(frame)
+        if self.remote_hello.session_credit < self.session_send_limit:
+            raise WireError("session credit fell")
         self.session_send_limit = self.remote_hello.session_credit
 
     def _on_ping(self, frame: frames.Ping) -> None:
@@ -348,8 +350,6 @@ class ModelPeer:
             self.stream_reset(stream, REASON["refused"])
 
     def _open_refusal(self, frame: Open) -> str | None:
-        if frame.kind > frames.KIND_RELAY:
-            return "unsupported"
         if not self.may_open(frame.kind, "them"):
             return "refused"
         theirs = [stream for stream in self.streams.values() if not stream.is_ours]
@@ -388,6 +388,8 @@ class ModelPeer:
 
     def _on_data(self, frame: Data | DataFin) -> None:
         stream = self._stream_find(frame.id)
+        if stream is not None and stream.fin_received:
+            raise WireError("DATA behind FIN")
         kind = stream.kind if stream else self._closed_kinds.get(frame.id)
         if kind in frames.SERVICE_KINDS:
             self.session_received += len(frame.data)
@@ -398,7 +400,7 @@ class ModelPeer:
                 self._session_consume(len(frame.data))
             return
         stream.n_received += len(frame.data)
-        if stream.fin_received or stream.n_received > stream.recv_limit:
+        if stream.n_received > stream.recv_limit:
             if stream.is_service:
                 self._session_consume(len(frame.data))
             self.stream_reset(stream, REASON["protocol"])
@@ -413,6 +415,8 @@ class ModelPeer:
     def _on_reset(self, frame: frames.Reset) -> None:
         stream = self._stream_find(frame.id)
         if stream is not None:
+            if frame.sent != stream.n_received:
+                raise WireError("RESET counts other bytes than came")
             stream.reset_reason = frames.reason_known(frame.reason)
             stream.receiver.was_reset(stream.reset_reason)
             self._stream_drop(stream)

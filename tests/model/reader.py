@@ -90,4 +90,7 @@ def address_read(reader: Reader) -> Address:
             raise WireError("a name is 1..255 printable ASCII bytes")
     else:
         raise WireError("unknown kind of address")
-    return Address(kind, host, reader.uint(2))
+    port = reader.uint(2)
+    if port == 0:
+        raise WireError("port 0 is no port")
+    return Address(kind, host, port)

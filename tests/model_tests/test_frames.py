@@ -14,7 +14,7 @@ varints = st.one_of(st.integers(0, 70), st.integers(0, 20000), st.integers(0, 1 
 blobs = st.binary(max_size=300)
 uuids = st.lists(st.binary(min_size=16, max_size=16), max_size=4).map(tuple)
 names = st.text(st.characters(min_codepoint=0x21, max_codepoint=0x7E), min_size=1, max_size=255).map(str.encode)
-ports = st.integers(0, 65535)
+ports = st.integers(1, 65535)
 numeric_addresses = st.one_of(
     st.builds(Address, st.just(4), st.binary(min_size=4, max_size=4), ports),
     st.builds(Address, st.just(6), st.binary(min_size=16, max_size=16), ports),
@@ -26,7 +26,6 @@ bodies = st.one_of(
     st.tuples(st.sampled_from([0, 1]), st.binary(min_size=16, max_size=400)),
     st.tuples(st.just(2), st.binary(min_size=1, max_size=1)),
     st.tuples(st.just(3), targets.map(RelayTarget.build)),
-    st.tuples(st.integers(4, 255), blobs),
 )
 opens = st.builds(
     lambda stream_id, body, priority, credit: frames.Open(stream_id, body[0], priority, credit, body[1]),

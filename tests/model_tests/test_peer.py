@@ -181,6 +181,10 @@ VIOLATIONS = {
     "DATA for a stream never opened": [frames.Data(9, b"")],
     "CREDIT for a stream never opened": [frames.Credit(2, 1)],
     "credit that falls": [frames.SessionCredit(1)],
+    "DATA behind FIN": [frames.Open(1, 0, 1, 0, UUID), frames.DataFin(1, b""), frames.Data(1, b"")],
+    "RESET that counts fewer bytes": [frames.Open(1, 0, 1, 0, UUID), frames.Data(1, b"abc"), frames.Reset(1, 0, 2)],
+    "RESET that counts more bytes": [frames.Open(1, 0, 1, 0, UUID), frames.Data(1, b"abc"), frames.Reset(1, 0, 4)],
+    "a kind of stream that does not exist": [frames.Open(1, 4, 1, 0, UUID)],
     "ACCEPT of an own stream": [frames.Open(1, 0, 1, 0, UUID), frames.Accept(1, 70000)],
     "REKEY2 without REKEY1": [frames.Rekey2(bytes(frames.REKEY2_LEN)), frames.RekeyDone()],
     "REKEY_DONE alone": [frames.RekeyDone()],
@@ -199,6 +203,21 @@ def test_a_violation_is_answered_with_close_protocol(connect, what):
     assert one.end_reason == REASON["protocol"]
 
 
+@pytest.mark.parametrize("answer", [frames.Accept, frames.Credit])
+def test_credit_below_what_the_opener_has_already_is_a_violation(connect, answer):
+    one, other = connect()
+    stream = other.stream_open(frames.KIND_BYTES, UUID)
+    other.receive(one.keys.send.seal(answer(stream.id, 16_383).build()))
+    assert (other.end, other.end_reason) == ("fin", REASON["protocol"])
+
+
+def test_a_hello_with_less_session_credit_than_there_is_already_is_a_violation(party, pump):
+    one, other = party("one"), party("other")
+    pair = peer_dial(one, other.identity.link_public, hello=HelloValues(session_credit=1048575)), peer_answer(other)
+    pump(pair)
+    assert [peer.end_reason for peer in pair] == [REASON["protocol"]] * 2
+
+
 def test_opens_that_are_refused_say_why(connect, pump):
     one, other = connect(hello=HelloValues(max_pipes=1))
     wanted = {
@@ -206,7 +225,6 @@ def test_opens_that_are_refused_say_why(connect, pump):
             frames.KIND_RELAY,
             frames.RelayTarget(bytes(32), bytes(32), (frames.Address(4, bytes(4), 1),)).build(),
         ): "refused",
-        (4, b""): "unsupported",
         (frames.KIND_PIPE, b"\x00"): "hops",
         (frames.KIND_PIPE, b"\x09"): "hops",
     }
