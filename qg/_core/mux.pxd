@@ -45,7 +45,7 @@ cdef enum:
     LIST_STARVED = 3            # service streams that wait for session credit
     LIST_NONE = 255
     BULK_MIN = 1024             # payload from which a frame is sealed from its block instead of being packed
-    QUANTUM = 16384             # bytes a stream may send before the next one of its class
+    QUANTUM = 16007             # bytes a stream may send before the next one of its class: one full record, eight layers deep too
     CONTROL_MAX = 65536         # bytes of control frames that may wait; above: E_FULL, the session closes
     PACKED_MAX = 979            # bytes without borders that share a block: with a DATA head and one layer they fit a small record
     CLOSED_PIPES = 64           # closed pipes whose late DATA is known not to count for session credit

@@ -40,7 +40,7 @@ EARLY_PIPE = 4096
 MIB = 1 << 20
 WINDOW_MAX = 1 << 20
 SESSION_WINDOW_MAX = 8 << 20
-QUANTUM = 16384
+INNER_MAX = 16384
 RECORD_ROOM = 2 + 16384 + 32  # a carrier that takes one large record at a time
 TARGET = wire.build_open_relay(bytes(32), bytes(32), [(4, bytes([192, 0, 2, 1]), 7447)])
 
@@ -416,7 +416,7 @@ def test_the_last_bytes_of_credit_wait_where_more_is_sure_to_come(connect):
     """Else a record would carry a few bytes for each window (RFC 1122, 4.2.3.4)."""
     pair = connect()
     number = pair.stream()
-    full = QUANTUM - 4  # payload of the largest record
+    full = INNER_MAX - 4  # payload of the largest record
     pair.one.write(number, bytes(20 * full))
     pair.pump()
     assert pair.one.offsets(number)[0] == 4 * full == WINDOW - 16
@@ -754,8 +754,13 @@ def test_inside_a_class_bytes_are_shared_in_turns(bulk, priority):
     for record in turns(pair, 40):
         for number, length in record.items():
             totals[number] += length
-        assert max(totals.values()) - min(totals.values()) <= 2 * QUANTUM
-    assert min(totals.values()) > 8 * QUANTUM
+        assert max(totals.values()) - min(totals.values()) <= INNER_MAX
+    assert min(totals.values()) > 9 * INNER_MAX
+
+
+def test_a_turn_of_bulk_is_one_full_record(bulk):
+    pair = bulk(NORMAL, NORMAL, NORMAL, length=MIB // 2)
+    assert turns(pair, 6) == [{number: INNER_MAX - 4} for number in pair.ids] * 2
 
 
 def test_a_stream_of_small_writes_is_not_starved_by_bulk(bulk):
