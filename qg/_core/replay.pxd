@@ -14,6 +14,8 @@ cdef enum:
     REPLAY_SLOTS = 262144       # 2 MiB; at 240 s enough for 800 handshakes a second
     REPLAY_KEEP_S = 240         # twice the clock window
     REPLAY_PROBE_LEN = 256      # slots that are looked at: no refusal up to three quarters of a full table
+    REPLAY_SAVED_HEAD_LEN = 32
+    REPLAY_SAVED_ENTRY_LEN = 12
     REPLAY_BACK_S = 65536       # an entry may come from so far in the future when the clock was set back
 
 # Puts a new high-water mark on disk, from the thread that inserts. Negative: it could not, and the flight is refused.
@@ -37,3 +39,8 @@ cdef int replay_lookup(const replay_t *replay, const uint8_t *id8, uint64_t time
     # OK when unseen; E_REPLAY; E_CLOCK at or below floor_s. time_s is the flight's own time.
 cdef int replay_insert(replay_t *replay, const uint8_t *id8, uint64_t time_s, uint64_t now_s) noexcept nogil
     # OK for exactly one of all callers; E_REPLAY, E_CLOCK, E_FULL, E_IO (the mark could not be kept)
+cdef size_t replay_saved_len(const replay_t *replay) noexcept nogil     # bytes that replay_save writes; no worker runs
+cdef void replay_save(const replay_t *replay, uint8_t *dst) noexcept nogil
+    # newest_s 8 | floor_s 8 | key 16 | n x (slot 4, word 8): all that was seen, for a filter of as many slots in another process
+cdef int replay_restore(replay_t *replay, const uint8_t *src, size_t len) noexcept nogil
+    # into a filter just initialised; E_LENGTH, E_ARGUMENT: nothing was taken over

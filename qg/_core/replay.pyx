@@ -7,8 +7,9 @@ from libc.string cimport memcpy, memset
 
 from .crypto cimport exactly, keyed_hash
 from .memory cimport mem_give, mem_take, pool_clear, pool_init, pool_t
-from .status cimport E_ARGUMENT, E_CLOCK, E_FULL, E_IO, E_REPLAY, OK
-from .sys cimport atomic_add, atomic_cas, atomic_load, atomic_peek, atomic_store
+from .status cimport E_ARGUMENT, E_CLOCK, E_FULL, E_IO, E_LENGTH, E_REPLAY, OK
+from .sys cimport (
+    atomic_add, atomic_cas, atomic_load, atomic_peek, atomic_store, load_be32, load_be64, store_be32, store_be64)
 
 cdef enum:
     SECOND_BITS = 24
@@ -102,6 +103,47 @@ cdef int replay_insert(replay_t *replay, const uint8_t *id8, uint64_t time_s, ui
     return OK
 
 
+cdef size_t replay_saved_len(const replay_t *replay) noexcept nogil:
+    cdef uint32_t i
+    cdef size_t n = 0
+    for i in range(replay.n_slots):
+        n += replay.slots[i] != 0
+    return REPLAY_SAVED_HEAD_LEN + n * REPLAY_SAVED_ENTRY_LEN
+
+
+cdef void replay_save(const replay_t *replay, uint8_t *dst) noexcept nogil:
+    """Expired entries too: `find` stops at a slot that was never used."""
+    cdef uint32_t i
+    store_be64(dst, replay.newest_s)
+    store_be64(dst + 8, replay.floor_s)
+    memcpy(dst + 16, &replay.key[0], 16)
+    dst += REPLAY_SAVED_HEAD_LEN
+    for i in range(replay.n_slots):
+        if replay.slots[i] != 0:
+            store_be32(dst, i)
+            store_be64(dst + 4, replay.slots[i])
+            dst += REPLAY_SAVED_ENTRY_LEN
+
+
+cdef int replay_restore(replay_t *replay, const uint8_t *src, size_t len) noexcept nogil:
+    cdef const uint8_t *end = src + len
+    cdef const uint8_t *entry = src + REPLAY_SAVED_HEAD_LEN
+    if len < REPLAY_SAVED_HEAD_LEN or (len - REPLAY_SAVED_HEAD_LEN) % REPLAY_SAVED_ENTRY_LEN:
+        return E_LENGTH
+    while entry < end:
+        if load_be32(entry) >= replay.n_slots:
+            return E_ARGUMENT
+        entry += REPLAY_SAVED_ENTRY_LEN
+    replay.newest_s = load_be64(src)
+    replay.floor_s = load_be64(src + 8)
+    memcpy(&replay.key[0], src + 16, 16)
+    entry = src + REPLAY_SAVED_HEAD_LEN
+    while entry < end:
+        replay.slots[load_be32(entry)] = load_be64(entry + 4)
+        entry += REPLAY_SAVED_ENTRY_LEN
+    return OK
+
+
 @cython.final
 cdef class ReplayFilter:
     """Own a replay filter; for tests and fuzzers. Methods release the GIL, so that threads really race."""
@@ -141,6 +183,16 @@ cdef class ReplayFilter:
             for i in range(n):
                 n_new += replay_insert(&self.replay, src + i * REPLAY_ID_LEN, time_s, now_s) == OK
         return n_new
+
+    def save(self):
+        """Return all that was seen, as bytes."""
+        cdef bytes saved = bytes(replay_saved_len(&self.replay))
+        replay_save(&self.replay, <uint8_t *><char *>saved)
+        return saved
+
+    def restore(self, bytes saved not None):
+        """Take over what another filter saved; return the status code."""
+        return replay_restore(&self.replay, saved, len(saved))
 
     def set_floor(self, uint64_t floor_s):
         """Refuse flights of this second and older."""

@@ -28,7 +28,9 @@ from .keyfile cimport KeyRing, NetworkSecret, ring_t
 from .loop cimport gate_wait, loop_cpu_ns, loop_thread_join, loop_wake
 from .memory cimport (
     block_class_for, block_len, block_start, block_t, block_take, chain_push, chain_t, pool_clear, pool_collect, pool_init, pool_t)
-from .replay cimport REPLAY_MARK_AHEAD_S, replay_init, replay_t
+from .replay cimport (
+    REPLAY_MARK_AHEAD_S, REPLAY_SAVED_ENTRY_LEN, REPLAY_SAVED_HEAD_LEN, replay_init, replay_restore, replay_save, replay_saved_len,
+    replay_t)
 from .resolve cimport INTERFACES_MAX, interface_t, interfaces_list
 from .secret cimport (
     SECRET_LOCK_PREFERRED, SECRET_LOCK_REQUIRED, secret_give, secret_pool_free, secret_pool_init, secret_pool_t, secret_take)
@@ -43,6 +45,7 @@ from .worker cimport (
 
 cdef enum:
     REPLAY_SLOTS = 1 << 18
+    MARK_LEN_MAX = 8 + REPLAY_SAVED_HEAD_LEN + REPLAY_SLOTS * REPLAY_SAVED_ENTRY_LEN
     BORDER_SLOTS = 1024         # throw-away identities on their way to the worker
     WRITE_MAX = 65536           # payload of one block: what is behind it stays free for padding in place
 
@@ -282,10 +285,12 @@ cdef class Runtime:
             raise OSError("the machine refuses an event loop or a thread: too many open files or threads?")
 
     def _mark_open(self, path):
-        """Keep the replay filter's high-water mark at `path`; what an earlier run left there is the floor.
+        """Keep the replay filter's high-water mark at `path`, and go on from what an earlier run left there.
 
-        The file is locked: a second node would lower the mark of the first. A mark from beyond what can be taken now (the clock
-        was set back since) and a damaged one count as the latest that can be: nobody gets in for minutes, and not for years.
+        The file begins with the mark, 8 bytes. After a clean stop it is zero, and behind it lies all that the filter had seen: nobody
+        who comes anew is refused. Otherwise the mark is the floor. One from beyond what can be taken now (the clock was set
+        back since) and a damaged one count as the latest that can be: nobody gets in for minutes, and not for years. The file
+        is locked: a second node would lower the mark of the first.
         """
         cdef bytes left
         cdef int flags = os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW | os.O_NONBLOCK
@@ -297,22 +302,35 @@ cdef class Runtime:
             fcntl.flock(self.mark_fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except OSError as error:
             raise OSError(error.errno, error.strerror, path) from None
-        left = os.pread(self.mark_fd, 9, 0)
-        if left:
-            self.replay.floor_s = min(int.from_bytes(left, "big"), latest_s) if len(left) == 8 else latest_s
+        left = os.pread(self.mark_fd, MARK_LEN_MAX, 0)
+        if len(left) >= 8 and left[:8] != bytes(8):
+            self.replay.floor_s = min(int.from_bytes(left[:8], "big"), latest_s)
+        elif left and replay_restore(&self.replay, <const uint8_t *><char *>left + 8, max(len(left), 8) - 8) < 0:
+            self.replay.floor_s = latest_s
+        self.replay.floor_s = min(self.replay.floor_s, latest_s)
+        self.replay.mark_s = max(self.replay.newest_s, self.replay.floor_s)
+        if self.replay.mark_s:
+            os.pwrite(self.mark_fd, (<object>self.replay.mark_s).to_bytes(8, "big"), 0)
+        os.ftruncate(self.mark_fd, 8 if self.replay.mark_s else 0)
         self.replay.mark_ctx = <void *><size_t>self.mark_fd
         self.replay.mark = mark_write
 
     def _mark_close(self):
-        """A clean end leaves the newest flight itself: the next run refuses what this one accepted, and nothing else."""
-        cdef uint64_t newest_s = max(self.replay.newest_s, self.replay.floor_s)
-        if self.mark_fd >= 0:
-            self.replay.mark = NULL
-            if newest_s:
-                os.pwrite(self.mark_fd, (<object>newest_s).to_bytes(8, "big"), 0)
-            fcntl.flock(self.mark_fd, fcntl.LOCK_UN)    # a forked child may still have the descriptor
-            os.close(self.mark_fd)
-            self.mark_fd = -1
+        """A clean end leaves what was seen: the next run refuses what this one accepted, and nothing else."""
+        cdef bytes saved
+        if self.mark_fd < 0:
+            return
+        self.replay.mark = NULL
+        saved = bytes(replay_saved_len(&self.replay))
+        replay_save(&self.replay, <uint8_t *><char *>saved)
+        try:
+            if os.pwrite(self.mark_fd, saved, 8) == len(saved):
+                os.pwrite(self.mark_fd, bytes(8), 0)
+        except OSError:
+            pass                    # the disk is full: the mark stays what it was
+        fcntl.flock(self.mark_fd, fcntl.LOCK_UN)    # a forked child may still have the descriptor
+        os.close(self.mark_fd)
+        self.mark_fd = -1
 
     def fileno(self):
         """Return the descriptor that is readable when events wait."""

@@ -182,3 +182,23 @@ def test_it_agrees_with_a_dictionary(steps):
         assert replay.insert(flight, now_s, now_s) == (status.E_REPLAY if seen else status.OK)
         if not seen:
             model[number] = now_s
+
+
+def test_what_was_seen_can_be_handed_on():
+    first, second = ReplayFilter(4096, key=bytes(range(16))), ReplayFilter(4096)
+    seen = ids(500)
+    for n, flight in enumerate(seen):
+        assert first.insert(flight, 1000 + n, 1000 + n) == status.OK  # the first have expired when the last come
+    assert second.restore(first.save()) == status.OK
+    assert second.newest_s == first.newest_s == 1499
+    for flight in seen:
+        assert second.insert(flight, 1500, 1499) == first.insert(flight, 1500, 1499)
+    assert second.save() == first.save()
+
+
+@pytest.mark.parametrize("spoil", [lambda raw: raw[:-1], lambda raw: raw[:31], lambda raw: raw[:-12] + b"\xff" * 12])
+def test_what_is_damaged_is_not_taken_over(spoil):
+    first, second = ReplayFilter(4096), ReplayFilter(4096)
+    assert first.insert(bytes(8), 1000, 1000) == status.OK
+    assert second.restore(spoil(first.save())) < 0
+    assert second.save() == ReplayFilter(4096).save()

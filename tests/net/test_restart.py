@@ -44,16 +44,33 @@ async def is_answered(node, flight):
         return not receiving.cancelled() and receiving.result() != b""
 
 
-async def test_a_recorded_flight_is_refused_after_a_clean_stop(tmp_path):
+async def test_after_a_clean_stop_a_recorded_flight_is_refused_and_nobody_else(tmp_path):
     identity, mark = qg.Identity.generate(), tmp_path / "mark"
+    flights, late = [], None
+    for _ in range(3):
+        async with run(identity, mark) as node:
+            for flight in flights:
+                assert not await is_answered(node, flight)
+            assert faults(node).get("refused_replay", 0) == len(flights)
+            assert core(node)["replay_floor_s"] == 0
+            late = late or first_flight(node, clock_s=lambda: int(time.time()) - 60)
+            flights.append(first_flight(node))
+            assert await is_answered(node, flights[-1])
     async with run(identity, mark) as node:
-        flight = first_flight(node)
-        assert await is_answered(node, flight)
-    async with run(identity, mark) as node:
-        assert not await is_answered(node, flight)
-        assert faults(node)["refused_replay"] == 1
-    async with run(identity) as node:  # it is the mark that refused it
-        assert await is_answered(node, flight)
+        assert await is_answered(node, late)  # its clock is behind
+    async with run(identity) as node:  # it is the mark that refused them
+        assert await is_answered(node, flights[0])
+
+
+async def test_a_floor_outlives_a_clean_stop(tmp_path):
+    identity, mark = qg.Identity.generate(), tmp_path / "mark"
+    floor_s = int(time.time()) + 60
+    mark.write_bytes(floor_s.to_bytes(8))
+    for _ in range(2):
+        async with run(identity, mark) as node:
+            assert core(node)["replay_floor_s"] == floor_s
+            assert not await is_answered(node, first_flight(node))
+            assert mark.read_bytes() == floor_s.to_bytes(8)  # as a kill would leave it
 
 
 CHILD = """
@@ -121,7 +138,9 @@ async def test_a_mark_that_cannot_be_kept_is_said_and_leaves_nothing_open(tmp_pa
     assert not (tmp_path / "elsewhere").exists()
 
 
-@pytest.mark.parametrize("content", [b"short", bytes(9), (2**63).to_bytes(8)])
+@pytest.mark.parametrize(
+    "content", [b"short", bytes(8), bytes(8 + 33), bytes(8 + 32) + b"\xff" * 12, (2**63).to_bytes(8)]
+)
 async def test_a_mark_that_cannot_be_right_bars_everybody_for_minutes_only(tmp_path, content):
     """A damaged one, and one of a clock that was years ahead."""
     mark = tmp_path / "mark"
