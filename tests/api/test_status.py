@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 
 import qg
+from qg.status import _GUARD as GUARD
 from qg.status import COUNTERS, Watch
 from qg.testing import network
 
@@ -20,7 +21,7 @@ def core(by_status=(), guard_counts=(), n_accept_errors=0, is_locked=True, clock
     """The figures of the core that a watch looks at."""
     return {
         "by_status": dict(by_status),
-        "guard_counts": [*guard_counts, *[0] * (17 - len(guard_counts))],
+        "guard_counts": [*guard_counts, *[0] * (len(GUARD) - len(guard_counts))],
         "n_accept_errors": n_accept_errors,
         "is_locked": is_locked,
         "clock_skew_s": clock_skew_s,
