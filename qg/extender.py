@@ -91,6 +91,11 @@ class Registry:
         self._serving: set[asyncio.Task[None]] = set()
         self._hooks: dict[tuple[Extender, Peer], asyncio.Task[None]] = {}  # the last one of each pair
 
+    @property
+    def keys(self) -> list[bytes]:
+        """Give the ids of all extenders."""
+        return list(self._by_id)
+
     def takes_streams(self, key: bytes) -> bool:
         """Tell whether the extender of this id serves streams."""
         return key in self._streams

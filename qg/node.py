@@ -114,7 +114,7 @@ class Node:
         if secret is None and self._config.network_secret is not None:
             secret = NetworkSecret.load(self._config.network_secret)
         previous = self._config.network_secret_previous
-        options = runtime_options(self._config, secret)
+        options = runtime_options(self._config, secret) | {"services": self._registry.keys}
         loop = asyncio.get_running_loop()
         try:
             runtime = Runtime(
@@ -390,7 +390,7 @@ class Node:
             request.resolve(Endpoint(request.endpoint.transport, host, port))
 
     def _on_peer_up(self, event: tuple[Any, ...]) -> None:
-        _, channel, number, is_relayed, is_outgoing, peer_id, link_key, host, port, suite, is_preferred = event
+        _, channel, number, is_relayed, is_outgoing, peer_id, link_key, host, port, suite, is_preferred, services = event
         border = self._border_now()
         link = self._links.get(channel)
         request = self._requests.get(number)
@@ -406,6 +406,8 @@ class Node:
                     self._direct[peer_id] = peer
             link = self._links[channel] = Link(border, channel, peer, is_outgoing=is_outgoing, is_asked=number != 0)
             self._link_up(link, is_preferred=is_preferred)
+        if services:
+            link.peer.extenders = tuple(ExtenderId(services[at : at + 16]) for at in range(0, len(services), 16))
         if number:
             if isinstance(request, _Connecting):
                 request.peer = link.peer

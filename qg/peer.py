@@ -56,6 +56,7 @@ class Peer:
         "_pongs",
         "_reason",
         "_writers",
+        "extenders",
         "host",
         "id",
         "is_relayed",
@@ -77,6 +78,7 @@ class Peer:
         self.host = host  # where its session comes from or was dialled; for a relayed one, the neighbour's or target's
         self.port = port
         self.suite = suite  # AEAD suite of the newest session
+        self.extenders: tuple[ExtenderId, ...] = ()  # what the peer says it offers
         self.is_relayed = False
         self.n_claims = 0  # calls of `connect` that gave this object
         self.n_serving = 0  # tasks that serve streams of this peer

@@ -116,7 +116,7 @@ def _peer_info(peer: Peer, n_streams: Mapping[Any, int]) -> PeerInfo:
         peer_id=peer.id,
         n_links=len(peer.links),
         n_streams=sum(n_streams[link] for link in peer.links),
-        extenders=(),
+        extenders=peer.extenders,
     )
 
 

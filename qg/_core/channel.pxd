@@ -11,7 +11,7 @@ from .flow cimport flow_t, outbox_t
 from .guard cimport bucket_t, guard_t
 from .handshake cimport local_t
 from .heap cimport heap_node_t, heap_t
-from .memory cimport chain_t, pool_t
+from .memory cimport block_t, chain_t, pool_t
 from .mux cimport mux_hooks_t, stream_t
 from .relay cimport relay_t
 from .session cimport context_t, session_hooks_t, session_t, session_times_t
@@ -82,11 +82,12 @@ ctypedef struct channel_t:
     channel_t *prev
     channel_t *next_dirty
     flow_t *flows
+    block_t *services           # links and sessions over pipes: what the peer offers, until PEER_UP takes it; owned, NULL
     queue_t *queue              # of the half-open ones or of the sinks; NULL in neither
     channel_t *queue_next
     channel_t *queue_prev
     bucket_t pipes              # rate of pipes and relay streams that the peer opens
-    bucket_t services           # rate of its service streams
+    bucket_t openings           # rate of its service streams
     bucket_t refusals           # rate of those that were above that rate
     uint64_t pipe_peer          # guard counts it among the sessions over pipes of this one; 0 = no
     address_t remote            # links
@@ -121,6 +122,8 @@ ctypedef struct engine_config_t:
     uint64_t sink_max_ns
     uint64_t max_message
     uint64_t relay_memory_len
+    const uint8_t *services     # ids of what this node offers, 16 bytes each; borrowed
+    uint32_t n_services
     uint8_t padding
     uint8_t relays              # pipes are accepted for others
     uint8_t accepts_xx
@@ -189,6 +192,7 @@ cdef void channel_arm(channel_t *channel) noexcept nogil        # its deadline i
 cdef void channel_close(channel_t *channel, uint64_t now_ns) noexcept nogil
     # its carrier: what is sealed goes out, then FIN; one that was dialled and never answered is dropped
 cdef void channel_end(channel_t *channel, uint64_t now_ns) noexcept nogil              # off all lists; its carrier is closed or lost
+cdef void services_keep(channel_t *channel) noexcept nogil      # of the peer's HELLO, which is being read
 cdef void channel_claim(channel_t *channel) noexcept nogil      # it is no longer for circuits only
 cdef void channel_admitted(channel_t *channel) noexcept nogil   # no longer half open
 cdef uint64_t n_settled(const engine_t *engine) noexcept nogil  # channels but half-open ones and sinks

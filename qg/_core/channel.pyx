@@ -8,7 +8,7 @@ from .guard cimport guard_half_open_end, guard_peer_end, guard_session_end, guar
 from .handshake cimport HANDSHAKE_XK, HANDSHAKE_XX
 from .heap cimport heap_drop, heap_set
 from .layer cimport layer_carrier, layer_pull
-from .memory cimport BLOCK_LARGE, block_room, block_t, block_take, chain_clear, chain_push, mem_give, mem_take
+from .memory cimport BLOCK_LARGE, block_class_for, block_give, block_room, block_start, block_t, block_take, chain_clear, chain_push, mem_give, mem_take
 from .mux cimport (
     FLAG_DEAD, STREAM_ACCEPTED, STREAM_CREDIT, STREAM_FIN, STREAM_GONE, STREAM_RESET, sink_t, stream_bind, stream_finish,
     stream_reset, stream_t, stream_used)
@@ -19,7 +19,7 @@ from .session cimport (
 from .status cimport E_FULL, NEED_ADMIT, OK, REASON_MEMORY, REASON_NONE, REASON_PROTOCOL, REASON_REFUSED, REASON_SHUTDOWN, REASON_UNREACHABLE
 from .sys cimport load_be64
 from .table cimport table_drop, table_get, table_put, table_t
-from .wire cimport address_t
+from .wire cimport address_t, hello_t
 
 cdef enum:
     LINK_ROOM = 32768           # of a link that takes more: a whole record, so that none is cut at the limit
@@ -132,6 +132,8 @@ cdef channel_t *channel_create(engine_t *engine, int kind, const carrier_t *carr
     channel.session.hello.max_service_streams = engine.config.max_streams
     channel.session.hello.max_message = engine.config.max_message
     memcpy(channel.session.hello.instance, engine.config.instance, 8)
+    channel.session.hello.services = engine.config.services
+    channel.session.hello.n_services = engine.config.n_services
     channel.session.rate_limit = engine.config.control_frames
     if kind == CHANNEL_LINK:
         channel.session.hello.max_pipes = engine.config.max_pipes
@@ -185,6 +187,17 @@ cdef void channel_admitted(channel_t *channel) noexcept nogil:
         guard_half_open_end(channel.engine.guard)
 
 
+cdef void services_keep(channel_t *channel) noexcept nogil:
+    cdef const hello_t *hello = &channel.session.peer_hello
+    cdef uint32_t len = 16 * hello.n_services
+    if len == 0:
+        return
+    channel.services = block_take(channel.engine.pool, block_class_for(len))
+    if channel.services is not NULL:
+        memcpy(block_start(channel.services), hello.services, len)
+        channel.services.end += len
+
+
 cdef void channel_claim(channel_t *channel) noexcept nogil:
     if channel.is_auto and channel.kind == CHANNEL_LINK:
         channel.is_auto = 0
@@ -215,6 +228,9 @@ cdef void channel_end(channel_t *channel, uint64_t now_ns) noexcept nogil:
     while channel.flows is not NULL:
         flow_abandon(channel.flows)
     chain_clear(&channel.out)
+    if channel.services is not NULL:
+        block_give(channel.services)
+        channel.services = NULL
     table_drop(&engine.channels, channel.id)
     if channel.prev is not NULL:
         channel.prev.next = channel.next

@@ -34,6 +34,8 @@ cdef void report_peer(channel_t *channel, uint64_t request) noexcept nogil:
     memcpy(event.link_key, channel.session.peer_link_key, 32)
     event.address = channel.remote
     event.address.name = NULL
+    event.blocks = channel.services
+    channel.services = NULL
     channel.is_reported = 1
     outbox_put(&channel.engine.outbox, &event)
 
@@ -195,7 +197,8 @@ cdef void path_fail(engine_t *engine, path_t *path, int reason, int status) noex
 cdef void give_identity(path_t *path, channel_t *channel) noexcept nogil:
     """The target's session shows the path's throw-away identity where there is one."""
     if path.identity is not NULL:
-        memset(channel.session.hello.instance, 0, 8)    # it would tell whose identity this is
+        memset(channel.session.hello.instance, 0, 8)    # that and the services would tell whose identity this is
+        channel.session.hello.n_services = 0
     channel.identity = path.identity
     channel.session.local = path.identity
     path.identity = NULL

@@ -7,7 +7,7 @@ from .channel cimport (
     CHANNEL_DIALLING, CHANNEL_ENDED, CHANNEL_LINK, CHANNEL_LIVE, CHANNEL_SINK, CHANNEL_SINK_SHUT, SKEWS_KEPT, channel_accept, channel_admitted,
     channel_arm, channel_close, channel_end, channel_claim, channel_feed, channel_flush, channel_layer, channel_mark, channel_t,
     channels_sweep, draw, engine_config_t, engine_t, has_id, has_instance, link_enter, links_of, n_settled, name_put,
-    queue_push, stream_drain)
+    queue_push, services_keep, stream_drain)
 from .circuit cimport (
     circuit_extend, circuits_arm, circuits_join, circuits_refuse, is_awaited, n_pipes, path_free, paths_continue,
     paths_failed, paths_request, report_peer)
@@ -70,7 +70,7 @@ cdef int open_service(channel_t *channel, stream_t *stream, const frame_t *frame
     cdef flow_t *flow
     if outbox.n_waiting >= FLOWS_WAITING_MAX:
         return -REASON_BUSY
-    if guard_stream_take(channel.engine.guard, &channel.services, now_ns) < 0:
+    if guard_stream_take(channel.engine.guard, &channel.openings, now_ns) < 0:
         if guard_stream_take(channel.engine.guard, &channel.refusals, now_ns) < 0:
             channel.engine.ctx.n_status[-E_RATE] += 1
             session_close(&channel.session, REASON_LIMIT, now_ns)
@@ -278,6 +278,7 @@ cdef void on_ready(channel_t *channel, uint64_t now_ns) noexcept nogil:
     if channel.session.kind == HANDSHAKE_NK:
         paths_continue(channel, now_ns)
         return
+    services_keep(channel)
     if channel.kind == CHANNEL_LINK and channel.identity is NULL:
         know_link(channel, now_ns)
         if channel.session.state != SESSION_OPEN:

@@ -3,7 +3,7 @@
 from libc.stdint cimport uint8_t, uint16_t, uint32_t, uint64_t
 from libc.string cimport memset
 
-from .memory cimport block_t, chain_append, chain_clear, chain_push, chain_t, mem_give, mem_take, pool_t
+from .memory cimport block_give, block_t, chain_append, chain_clear, chain_push, chain_t, mem_give, mem_take, pool_t
 from .mux cimport (
     FLAG_FIN_QUEUED, FLAG_FIN_RECEIVED, FLAG_FIN_SENT, STREAM_ACCEPTED, STREAM_FIN, STREAM_GONE, STREAM_RESET, STREAM_SENT,
     mux_open, mux_used, sink_t, stream_accept, stream_bind, stream_finish, stream_reset, stream_t, stream_used, stream_write)
@@ -23,11 +23,17 @@ cdef void outbox_init(outbox_t *outbox, pool_t *pool, uint64_t mix) noexcept nog
     table_init(&outbox.flows, pool, FLOWS_MAX, mix)
 
 
+cdef inline void drop_blocks(const event_t *event) noexcept nogil:
+    if event.blocks is not NULL:
+        block_give(event.blocks)
+
+
 cdef void drop_kept(outbox_t *outbox, pending_t **head, pending_t **tail) noexcept nogil:
     cdef pending_t *pending
     while head[0] is not NULL:
         pending = head[0]
         head[0] = pending.next
+        drop_blocks(&pending.event)
         mem_give(outbox.pool, pending, sizeof(pending_t))
     tail[0] = NULL
 
@@ -47,6 +53,7 @@ cdef void outbox_clear(outbox_t *outbox) noexcept nogil:
 cdef void keep(outbox_t *outbox, const event_t *event, pending_t **head, pending_t **tail) noexcept nogil:
     cdef pending_t *pending = <pending_t *>mem_take(outbox.pool, sizeof(pending_t))
     if pending is NULL:
+        drop_blocks(event)
         return
     pending.event = event[0]
     if tail[0] is NULL:

@@ -37,7 +37,7 @@ from .secret cimport (
 from .session cimport SCRATCH_LEN
 from .status cimport E_MEMORY, METADATA_MAX, OK, SEND_QUEUE_MAX, SESSION_WINDOW_MAX, WINDOW_MAX
 from .sys cimport atomic_cas_ptr, atomic_exchange, atomic_exchange_ptr, atomic_fence, atomic_load, atomic_load_ptr, atomic_store
-from .wire cimport ADDRESS_IP4, ADDRESS_IP6, ADDRESS_NAME, address_t
+from .wire cimport ADDRESS_IP4, ADDRESS_IP6, ADDRESS_NAME, HELLO_SERVICES_MAX, address_t
 from .worker cimport (
     CERT_ENTRIES, COMMAND_ACCEPT, COMMAND_CANCEL, COMMAND_CLOSE_PEER, COMMAND_CONNECT, COMMAND_FINISH, COMMAND_KILL,
     COMMAND_LINKS, COMMAND_LISTEN, COMMAND_OPEN, COMMAND_PING, COMMAND_RENEW, COMMAND_RESET, COMMAND_STOP, COMMAND_USED, COMMAND_WRITE, RING_LEN, command_free,
@@ -90,6 +90,7 @@ cdef class Runtime:
     cdef bint is_joined
     cdef object ring                # keeps the keys alive while they are copied
     cdef dict options
+    cdef bytes services             # read by the worker as long as it runs
     cdef uint64_t n_asked           # COMMAND_LINKS posted
 
     def __cinit__(self, KeyRing ring not None, NetworkSecret network, NetworkSecret previous, dict options not None):
@@ -247,6 +248,9 @@ cdef class Runtime:
         config.relays = 0 if options.get("relay_allow", "none") == "none" else 1
         config.accepts_xx = 1 if options.get("accepts_xx", False) else 0
         config.n_workers = 1
+        self.services = b"".join(options.get("services", ())[:HELLO_SERVICES_MAX])
+        config.services = self.services
+        config.n_services = len(self.services) // 16
         crypto_random(NULL, config.instance, 8)
         if engine_init(&worker.engine, &worker.pool, &worker.guard, &config, mix) < 0:
             raise MemoryError
@@ -733,7 +737,8 @@ cdef tuple event_tuple(event_t *event):
     if type == EVENT_PEER_UP:
         host, port = endpoint(&event.address)
         return (type, event.id, event.a, bool(event.b & 1), bool(event.b & 2), (<char *>event.peer_id)[:32], (<char *>event.link_key)[:32],
-                host, port, event.b >> 8, bool(event.b & 4))
+                host, port, event.b >> 8, bool(event.b & 4),
+                join_blocks(event.blocks) if event.blocks is not NULL else b"")
     if type == EVENT_IDENTITY_TWICE:
         return type, event.id, (<char *>event.peer_id)[:32]
     if type == EVENT_PEER_DOWN:

@@ -139,7 +139,7 @@ ctypedef struct session_t:
     uint8_t peer_id[32]
     uint8_t peer_link_key[32]
     hello_t hello               # ours, to be sent
-    hello_t peer_hello          # theirs; `services` is not kept
+    hello_t peer_hello          # theirs; `services` is valid during SESSION_ON_READY only
 
 cdef int session_connect(session_t *session, context_t *ctx, int kind, int layer, const uint8_t *link_key,
                          const uint8_t *peer_id, uint64_t now_ns) noexcept nogil    # after the session_set_* below

@@ -233,6 +233,8 @@ cdef void queue_hello(session_t *session) noexcept nogil:
         n = frame_put_empty_hello(frame)
     else:
         session.hello.session_credit = session.mux.rx_credit
+        if session.kind == HANDSHAKE_NK:
+            session.hello.n_services = 0    # nothing runs here that they could be used in
         n = frame_put_hello(frame, &session.hello)
     mux_control(&session.mux, frame, n)
     queue_grease(session)
@@ -573,13 +575,13 @@ cdef int on_hello(session_t *session, frame_t *frame, uint64_t now_ns) noexcept 
         return E_FRAME
     if session.peer_hello.session_credit < session.mux.tx_credit:
         return E_CREDIT
-    session.peer_hello.services = NULL
     session.has_hello = 1
     session.is_mute = 0
     session.padding = max(session.hello.padding, session.peer_hello.padding)
     mux_set_peer(&session.mux, &session.peer_hello)
     session.state = SESSION_OPEN
     session.hooks.on_event(session, SESSION_ON_READY, now_ns)
+    session.peer_hello.services = NULL      # it lies in this record
     session_wake(session, now_ns)
     return OK
 

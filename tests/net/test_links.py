@@ -204,3 +204,45 @@ async def test_a_link_for_circuits_becomes_a_peer_when_either_side_uses_it():
         assert {peer.id for peer in b.peers} == {a.id, c.id, d.id}
         for peer in far:
             await peer.close()
+
+
+async def test_both_ends_know_what_the_other_one_offers_also_over_a_relay():
+    def offered(node):
+        return {info.peer_id: set(info.extenders) for info in node.status().peers}
+
+    services = {Echo.id, Guests.id, Held.id}
+    async with conserved() as nodes:
+        source, target = Side(qg.Identity.generate()), Side(qg.Identity.generate())
+        relay_tables = {"allow": [str(source.node.id)], "targets": ["127.0.0.0/8"]}
+        async with source.node, target.node:
+            relay = qg.Node(
+                qg.Identity.generate(),
+                listen=LISTEN,
+                config=config(relay=relay_tables | {"ports": [target.node.address.port]}),
+            )
+            async with relay:
+                nodes += [source.node, target.node, relay]
+                far = await source.node.connect(target.node.address, via=[relay.address])
+                assert offered(source.node) == {relay.id: set(), target.node.id: services}
+                near = await relay.connect(target.node.address)  # its link for circuits becomes a peer
+                assert set(near.extenders) == services
+                masked = await source.node.connect(target.node.address, identity=qg.Identity.generate())
+                assert set(masked.extenders) == services
+                await until(lambda: len(target.node.peers) == 3, lambda: target.node.peers)
+                assert offered(target.node)[source.node.id] == services
+                (stranger,) = target.node.status().peers[2:]
+                assert stranger.extenders == ()  # they would tell who it is
+                await far.close()
+
+
+async def test_a_node_says_the_first_250_of_very_many_services():
+    class Many(qg.Extender):
+        def __init__(self, number):
+            self.id = qg.ExtenderId(number.to_bytes(16, "big"))
+
+    async with (
+        qg.Node(qg.Identity.generate(), listen=LISTEN, extenders=map(Many, range(300))) as near,
+        qg.Node(qg.Identity.generate()) as far,
+    ):
+        peer = await far.connect(near.address)
+        assert [int.from_bytes(bytes(key), "big") for key in peer.extenders] == list(range(250))
