@@ -390,7 +390,8 @@ class Node:
             request.resolve(Endpoint(request.endpoint.transport, host, port))
 
     def _on_peer_up(self, event: tuple[Any, ...]) -> None:
-        _, channel, number, is_relayed, is_outgoing, peer_id, link_key, host, port, suite, is_preferred, services = event
+        _, channel, number, is_relayed, is_outgoing, peer_id, link_key, host, port, *more = event
+        suite, is_preferred, services = more
         border = self._border_now()
         link = self._links.get(channel)
         request = self._requests.get(number)
