@@ -7,9 +7,10 @@ from .loop cimport loop_now, loop_t
 from .status cimport E_ADDRESS, E_CLOSED, E_FULL, E_IO, OK
 from .tcp cimport address_from_sockaddr
 from .uv cimport (
-    AF_INET, AF_INET6, AF_UNSPEC, SOCK_STREAM, UV_EAI_NODATA, UV_EINVAL, addrinfo, sockaddr_storage, uv_cancel,
-    sockaddr_in, sockaddr_in6, uv_close, uv_free_interface_addresses, uv_freeaddrinfo, uv_getaddrinfo, uv_getaddrinfo_t, uv_handle_t, uv_inet_pton, uv_interface_address_t,
-    uv_interface_addresses, uv_req_t, uv_timer_init, uv_timer_start, uv_timer_t)
+    AF_INET, AF_INET6, AF_UNSPEC, SOCK_STREAM, UV_EAI_NODATA, UV_EINVAL, addrinfo, sockaddr_in, sockaddr_in6,
+    sockaddr_storage, uv_cancel, uv_close, uv_free_interface_addresses, uv_freeaddrinfo, uv_getaddrinfo, uv_getaddrinfo_t,
+    uv_handle_t, uv_inet_pton, uv_interface_address_t, uv_interface_addresses, uv_req_t, uv_timer_init, uv_timer_start,
+    uv_timer_t)
 from .wire cimport ADDRESS_IP4, ADDRESS_IP6, ADDRESS_NAME, address_t
 
 
@@ -178,24 +179,24 @@ cdef int interfaces_list(interface_t *dst, size_t max) noexcept nogil:
     if uv_interface_addresses(&found, &n_found) < 0:
         return 0
     for i in range(n_found):
-        if <size_t>n < max and interface_read(&dst[n], <const sockaddr_storage *>&found[i].address,
-                                              <const sockaddr_storage *>&found[i].netmask):
+        if <size_t>n < max and interface_read(&dst[n], <const sockaddr_in6 *>&found[i].address,
+                                              <const sockaddr_in6 *>&found[i].netmask):
             n += 1
     uv_free_interface_addresses(found, n_found)
     return n
 
 
-cdef bint interface_read(interface_t *dst, const sockaddr_storage *address, const sockaddr_storage *mask) noexcept nogil:
+cdef bint interface_read(interface_t *dst, const sockaddr_in6 *address, const sockaddr_in6 *mask) noexcept nogil:
     cdef const uint8_t *ip
     cdef const uint8_t *bits
     cdef int i
     memset(dst, 0, sizeof(interface_t))
-    if address.ss_family == AF_INET:
+    if address.sin6_family == AF_INET:
         dst.ip_len = 4
         ip, bits = <const uint8_t *>&(<sockaddr_in *>address).sin_addr, <const uint8_t *>&(<sockaddr_in *>mask).sin_addr
-    elif address.ss_family == AF_INET6:
+    elif address.sin6_family == AF_INET6:
         dst.ip_len = 16
-        ip, bits = <const uint8_t *>&(<sockaddr_in6 *>address).sin6_addr, <const uint8_t *>&(<sockaddr_in6 *>mask).sin6_addr
+        ip, bits = <const uint8_t *>&address.sin6_addr, <const uint8_t *>&mask.sin6_addr
     else:
         return False
     while dst.n_bits < 8 * dst.ip_len and bits[dst.n_bits >> 3] & (128 >> (dst.n_bits & 7)):
