@@ -82,7 +82,7 @@ ctypedef struct channel_t:
     channel_t *prev
     channel_t *next_dirty
     flow_t *flows
-    block_t *services           # links and sessions over pipes: what the peer offers, until PEER_UP takes it; owned, NULL
+    uint8_t *services           # links and sessions over pipes: what the peer offers, until PEER_UP tells it; owned, NULL
     queue_t *queue              # of the half-open ones or of the sinks; NULL in neither
     channel_t *queue_next
     channel_t *queue_prev
@@ -193,6 +193,7 @@ cdef void channel_close(channel_t *channel, uint64_t now_ns) noexcept nogil
     # its carrier: what is sealed goes out, then FIN; one that was dialled and never answered is dropped
 cdef void channel_end(channel_t *channel, uint64_t now_ns) noexcept nogil              # off all lists; its carrier is closed or lost
 cdef void services_keep(channel_t *channel) noexcept nogil      # of the peer's HELLO, which is being read
+cdef block_t *services_take(channel_t *channel) noexcept nogil  # gives a copy for an event and forgets them; NULL: there are none
 cdef void channel_claim(channel_t *channel) noexcept nogil      # it is no longer for circuits only
 cdef void channel_admitted(channel_t *channel) noexcept nogil   # no longer half open
 cdef uint64_t n_settled(const engine_t *engine) noexcept nogil  # channels but half-open ones and sinks

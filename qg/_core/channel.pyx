@@ -8,7 +8,7 @@ from .guard cimport guard_half_open_end, guard_peer_end, guard_session_end, guar
 from .handshake cimport HANDSHAKE_XK, HANDSHAKE_XX
 from .heap cimport heap_drop, heap_set
 from .layer cimport layer_carrier, layer_pull
-from .memory cimport BLOCK_LARGE, block_class_for, block_give, block_room, block_start, block_t, block_take, chain_clear, chain_push, mem_give, mem_take
+from .memory cimport BLOCK_LARGE, block_class_for, block_room, block_start, block_t, block_take, chain_clear, chain_push, mem_give, mem_take
 from .mux cimport (
     FLAG_DEAD, STREAM_ACCEPTED, STREAM_CREDIT, STREAM_FIN, STREAM_GONE, STREAM_RESET, sink_t, stream_bind, stream_finish,
     stream_reset, stream_t, stream_used)
@@ -189,13 +189,24 @@ cdef void channel_admitted(channel_t *channel) noexcept nogil:
 
 cdef void services_keep(channel_t *channel) noexcept nogil:
     cdef const hello_t *hello = &channel.session.peer_hello
-    cdef uint32_t len = 16 * hello.n_services
-    if len == 0:
-        return
-    channel.services = block_take(channel.engine.pool, block_class_for(len))
-    if channel.services is not NULL:
-        memcpy(block_start(channel.services), hello.services, len)
-        channel.services.end += len
+    if hello.n_services:
+        channel.services = <uint8_t *>mem_take(channel.engine.pool, 16 * hello.n_services)
+        if channel.services is not NULL:
+            memcpy(channel.services, hello.services, 16 * hello.n_services)
+
+
+cdef block_t *services_take(channel_t *channel) noexcept nogil:
+    cdef uint32_t len = 16 * channel.session.peer_hello.n_services
+    cdef block_t *block = NULL
+    if channel.services is NULL:
+        return NULL
+    block = block_take(channel.engine.pool, block_class_for(len))
+    if block is not NULL:
+        memcpy(block_start(block), channel.services, len)
+        block.end += len
+    mem_give(channel.engine.pool, channel.services, len)
+    channel.services = NULL
+    return block
 
 
 cdef void channel_claim(channel_t *channel) noexcept nogil:
@@ -229,7 +240,7 @@ cdef void channel_end(channel_t *channel, uint64_t now_ns) noexcept nogil:
         flow_abandon(channel.flows)
     chain_clear(&channel.out)
     if channel.services is not NULL:
-        block_give(channel.services)
+        mem_give(engine.pool, channel.services, 16 * channel.session.peer_hello.n_services)
         channel.services = NULL
     table_drop(&engine.channels, channel.id)
     if channel.prev is not NULL:

@@ -5,7 +5,7 @@ from libc.string cimport memcmp, memcpy, memset
 
 from .channel cimport (
     CHANNEL_LAYER, CHANNEL_LINK, HOPS_MAX, channel_arm, channel_claim, channel_dial, channel_layer, channel_t, draw, engine_t, find_dialling,
-    find_link, has_id, hop_t, is_own_key, path_t, stream_drain)
+    find_link, has_id, hop_t, is_own_key, path_t, services_take, stream_drain)
 from .flow cimport EVENT_CONNECT_FAILED, EVENT_PEER_UP, event_t, outbox_put
 from .guard cimport guard_allows_relay, guard_allows_target, guard_pipe_take, guard_target_take
 from .handshake cimport HANDSHAKE_NK, HANDSHAKE_XK
@@ -18,7 +18,7 @@ from .session cimport LAYER_SOURCE, SESSION_OPEN, session_close, session_connect
 from .status cimport (
     E_IDENTITY, LAYER_OVERHEAD, OK, REASON_BUSY, REASON_CANCELLED, REASON_HOPS, REASON_LIMIT, REASON_MEMORY,
     REASON_REFUSED, REASON_SHUTDOWN, REASON_UNREACHABLE, WINDOW_MIN)
-from .wire cimport PRIORITY_NORMAL, STREAM_PIPE, STREAM_RELAY, address_t, frame_t, open_relay_parse, open_relay_put, open_relay_t
+from .wire cimport ADDRESS_NAME, PRIORITY_NORMAL, STREAM_PIPE, STREAM_RELAY, address_t, frame_t, open_relay_parse, open_relay_put, open_relay_t
 
 
 cdef void report_peer(channel_t *channel, uint64_t request) noexcept nogil:
@@ -34,8 +34,7 @@ cdef void report_peer(channel_t *channel, uint64_t request) noexcept nogil:
     memcpy(event.link_key, channel.session.peer_link_key, 32)
     event.address = channel.remote
     event.address.name = NULL
-    event.blocks = channel.services
-    channel.services = NULL
+    event.blocks = services_take(channel)
     channel.is_reported = 1
     outbox_put(&channel.engine.outbox, &event)
 
@@ -228,7 +227,8 @@ cdef void path_start(engine_t *engine, path_t *path, uint64_t now_ns) noexcept n
             path.channel = link
             path_next(engine, path, now_ns)
             return
-        link = find_dialling(engine, hop.link_key, &hop.address)
+        if hop.address.type != ADDRESS_NAME:    # another name may lead elsewhere
+            link = find_dialling(engine, hop.link_key, &hop.address)
     if link is not NULL and memcmp(link.session.peer_id, hop.peer_id, 32) == 0:
         path.channel = link                     # somebody else's dial is as good as one of its own
         return
