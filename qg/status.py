@@ -80,6 +80,7 @@ _ACCEPT_ERRORS = ("accept_errors", "connections that wait: out of descriptors, o
 
 COUNTERS: dict[str, str] = dict((*_OUTCOMES.values(), *_GUARD, _ACCEPT_ERRORS))
 _IN_ORDER = frozenset({"accepted", "handshakes"})
+_SHORTAGES = frozenset({"accept_errors", "replay_full", "no_memory", "not_locked", "io"})  # honest peers suffer too
 
 
 def status_make(
@@ -151,7 +152,8 @@ class Watch:
         self._counters = counters
         lines = [(name, n) for name, n in grown.items() if n]
         for name, n in lines[: self._lines_max]:
-            _log.info("counted %s=%d: %s", name, n, COUNTERS.get(name, "see status.pxd"))
+            level = logging.WARNING if name in _SHORTAGES else logging.INFO
+            _log.log(level, "counted %s=%d: %s", name, n, COUNTERS.get(name, "see status.pxd"))
         if len(lines) > self._lines_max:
             _log.info("counted more=%d: reasons left out, see the status", len(lines) - self._lines_max)
         self._warn(core)

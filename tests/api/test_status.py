@@ -52,7 +52,7 @@ def test_what_strangers_do_is_one_line_for_each_reason_however_often(said):
     watch.look(core({-3: 1000, -14: 2}, [6, 7]))
     assert said() == []
     watch.look(core({-3: 1001, -14: 2}, [6, 7], n_accept_errors=1))
-    assert said() == [("INFO", "counted bad_envelope=1"), ("INFO", "counted accept_errors=1")]
+    assert said() == [("INFO", "counted bad_envelope=1"), ("WARNING", "counted accept_errors=1")]
 
 
 def test_lines_that_strangers_cause_are_bounded(said):
