@@ -244,7 +244,10 @@ class Node:
         return tuple(dict.fromkeys(link.peer for link in self._links.values()))
 
     def status(self) -> Status:
-        """Take a snapshot of the node's counters, peers and links."""
+        """Take a snapshot of the node's counters, peers and links.
+
+        Blocks until the native thread has come around, which takes less than a millisecond and at most a second.
+        """
         return status_make(self._border_now(), self._identity, self._bound, self.peers, self._started_s)
 
     def remains(self) -> dict[str, int]:

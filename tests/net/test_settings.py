@@ -40,6 +40,14 @@ async def test_handshakes_of_one_address_have_a_burst():
         assert faults(to.node) == {"refused_address_rate": 3, "over_rate": 3}
 
 
+async def test_a_network_that_is_exempt_has_no_rates_and_the_rest_of_this_machine_has():
+    rates = {"handshakes_per_s": 1, "handshakes_burst": 4}
+    async with target(limits=rates | {"exempt": ["127.0.0.1/32"]}) as to:
+        assert await answered(to, 6) == 6
+    async with target(limits=rates | {"exempt": ["127.0.0.2/32", "::1/128"]}) as to:
+        assert await answered(to, 6) == 3
+
+
 async def test_handshakes_of_one_network_have_a_burst():
     async with target(limits=RATED | {"network_handshakes_per_s": 1, "network_handshakes_burst": 3}) as to:
         assert await answered(to, 6) == 2
