@@ -45,6 +45,7 @@ _LIMITS = qg.LimitsConfig(
     network_handshakes_per_s=100_000,
     network_handshakes_burst=100_000,
     node_handshakes_per_s=100_000,
+    handshake_cpu_ms=100,
     network_sessions=10_000,
 )
 
