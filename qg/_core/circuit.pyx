@@ -53,7 +53,7 @@ cdef int onward_hops(engine_t *engine, int hops_left) noexcept nogil:
 
 
 cdef void refuse_later(engine_t *engine, splice_t *splice, int reason, uint64_t now_ns) noexcept nogil:
-    relay_refuse(splice, reason, now_ns + draw(engine, 50, 250) * 1000000)
+    relay_refuse(splice, reason, now_ns + draw(engine, 50, 240) * 1000000)      # relay_tick may be 10 ms late
     circuits_arm(engine, splice.due_ns)
 
 
@@ -140,8 +140,13 @@ cdef void join_splice(engine_t *engine, splice_t *splice, channel_t *link, uint6
     relay_join(splice, far, now_ns)
 
 
+cdef inline splice_t *waiting_first(channel_t *channel) noexcept nogil:
+    """Where to begin looking for splices that wait for this channel; only a link that was dialled has any."""
+    return channel.engine.relay.splices if channel.kind == CHANNEL_LINK and channel.session.role == 0 else NULL
+
+
 cdef void circuits_join(channel_t *link, uint64_t now_ns) noexcept nogil:
-    cdef splice_t *splice = link.engine.relay.splices
+    cdef splice_t *splice = waiting_first(link)
     cdef splice_t *following
     while splice is not NULL:
         following = splice.next
@@ -151,7 +156,7 @@ cdef void circuits_join(channel_t *link, uint64_t now_ns) noexcept nogil:
 
 
 cdef void circuits_refuse(channel_t *link, uint64_t now_ns) noexcept nogil:
-    cdef splice_t *splice = link.engine.relay.splices
+    cdef splice_t *splice = waiting_first(link)
     while splice is not NULL:
         if splice.state == SPLICE_WAITS and splice.link == link:
             refuse_later(link.engine, splice, REASON_UNREACHABLE, now_ns)

@@ -91,8 +91,10 @@ cdef int write_message(rekey_t *rekey, int type) noexcept nogil:
     memset(payload, 0, PAYLOAD_LEN)
     rc = noise_write(&rekey.exchange.noise, rekey.exchange.message, REKEY1_LEN, payload, PAYLOAD_LEN, rekey.random,
                      rekey.random_ctx)
+    if rc < 0:
+        return rc
     rekey.pending = <uint8_t>type
-    return min(rc, <int>OK)
+    return OK
 
 
 cdef int read_message(rekey_t *rekey, const uint8_t *data, size_t len) noexcept nogil:
@@ -167,7 +169,8 @@ cdef int on_rekey2(rekey_t *rekey, const uint8_t *data, size_t len) noexcept nog
     rc = read_message(rekey, data, len)
     if rc >= 0:
         rc = derive(rekey)
-    rekey.pending = FRAME_REKEY_DONE
+    if rc >= 0:
+        rekey.pending = FRAME_REKEY_DONE    # nothing else may switch: there are no keys to switch to
     return rc
 
 

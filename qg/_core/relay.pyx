@@ -23,6 +23,7 @@ cdef enum:
 
 cdef uint64_t NEVER = <uint64_t>0xFFFFFFFFFFFFFFFF
 cdef uint64_t SCAN_NS = <uint64_t>5 * 1000000000       # how often idle circuits are looked for
+cdef uint64_t WALK_NS = 10000000                        # not more often than this: refusals due one by one would cost a walk each
 
 
 cdef inline session_t *session_of(stream_t *stream) noexcept nogil:
@@ -166,25 +167,39 @@ cdef inline uint64_t oldest_ns(const splice_t *splice) noexcept nogil:
         oldest = splice.near.queue.head.stamp_ns
     if splice.far is not NULL and splice.far.queue.head is not NULL:
         oldest = min(oldest, splice.far.queue.head.stamp_ns)
+    if splice.early.head is not NULL:
+        oldest = min(oldest, splice.early.head.stamp_ns)
     return oldest
 
 
+cdef inline bint is_overfull(const relay_t *relay) noexcept nogil:
+    return relay.held * 4 > relay.held_max * 3
+
+
 cdef void relieve(relay_t *relay, uint64_t now_ns) noexcept nogil:
-    """The budget is spent: reset the splices that hold the oldest bytes until it is below three quarters."""
+    """The budget is spent: reset the splices that hold the oldest bytes until it is below three quarters.
+
+    Each round resets all whose bytes are about as old as the oldest, or many splices that hold little would cost a walk each.
+    """
     cdef splice_t *splice
-    cdef splice_t *oldest
-    while relay.held * 4 > relay.held_max * 3:
-        oldest = NULL
+    cdef splice_t *following
+    cdef uint64_t oldest
+    while is_overfull(relay):
+        oldest = NEVER
         splice = relay.splices
         while splice is not NULL:
-            if splice.held > 0 and (oldest is NULL or oldest_ns(splice) < oldest_ns(oldest)):
-                oldest = splice
+            oldest = min(oldest, oldest_ns(splice))
             splice = splice.next
-        if oldest is NULL:
+        if oldest == NEVER:
             return
-        relay.n_memory_resets += 1
-        reset_both(oldest, REASON_MEMORY, now_ns)
-        splice_unlink(oldest)
+        splice = relay.splices
+        while splice is not NULL and is_overfull(relay):
+            following = splice.next
+            if oldest_ns(splice) <= oldest + (now_ns - oldest) // 8:
+                relay.n_memory_resets += 1
+                reset_both(splice, REASON_MEMORY, now_ns)
+                splice_unlink(splice)
+            splice = following
 
 
 # The sink of both streams
@@ -225,7 +240,10 @@ cdef int on_data(stream_t *stream, uint8_t *data, size_t len, uint64_t now_ns) n
         return OK
     splice.used_ns = now_ns
     if other is NULL:
-        return hold_early(splice, data, len, now_ns)
+        rc = hold_early(splice, data, len, now_ns)
+        if relay.held > relay.held_max:
+            relieve(relay, now_ns)
+        return rc
     relay.n_bytes += len
     if stream.rx_credit < other.tx_credit:
         pass_credit(splice, other, now_ns)
@@ -328,4 +346,4 @@ cdef uint64_t relay_tick(relay_t *relay, uint64_t now_ns) noexcept nogil:
         else:
             next_ns = min(next_ns, splice.due_ns)
         splice = following
-    return next_ns
+    return max(next_ns, now_ns + WALK_NS)

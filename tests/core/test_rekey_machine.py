@@ -102,6 +102,16 @@ def test_an_answer_is_one_record_that_done_ends(one, other, cut):
     assert one.read(answer) == status.E_STATE
 
 
+def test_a_broken_message_changes_no_keys(one, other):
+    """The CLOSE that follows is sealed with the keys that both sides have."""
+    one.start()
+    other.read(one.take())
+    answer = bytearray(other.take())
+    answer[-2] ^= 1
+    assert one.read(bytes(answer)) == status.E_TAG
+    assert (one.take(), one.sending) == (b"", (0, 0))
+
+
 def test_an_exchange_of_another_generation_is_a_violation(one, other):
     """The prologue holds the number of the generation and the hash of the one before."""
     stale = machine(INITIATOR)

@@ -16,6 +16,7 @@ from model.peer import layer_answer, layer_dial
 from model.reader import Address
 from model.streams import splice
 from net.live import CLOSED_NETWORK, Model, bytes_wait, host
+from net.support import core
 
 import qg
 
@@ -255,6 +256,25 @@ async def test_a_relay_says_why_it_does_not_extend():
             stream = layer.stream_open(frames.KIND_RELAY, target_body(address, peer_id))
             assert await refusal(model, stream) == reason, address
         assert layer.end is None
+
+
+async def test_what_waits_for_a_target_counts_for_the_relays_memory():
+    """Each piece lies in a block of its own, so that 40 times 4 KiB take more than a MiB."""
+    with socket.create_server(("127.0.0.1", 0)) as mute:
+        port = mute.getsockname()[1]
+        policy = qg.RelayConfig(allow="members", targets=(LOOPBACK,), ports=(port,), memory_mib=1)
+        async with layer_at(lambda _: qg.Config(relay=policy)) as (model, _, layer, relay, target):
+            body = target_body(target.node.address._replace(port=port), target.node.id)
+            streams = [layer.stream_open(frames.KIND_RELAY, body) for _ in range(40)]
+            for stream in streams:
+                for _ in range(16):
+                    layer.frame_send(Data(stream.id, bytes(256)))
+            layer.ping(bytes(8))
+            await model.until(lambda: frames.Pong(bytes(8)) in layer.received)
+            closed = [stream for stream in streams if stream.is_closed]
+            assert {frames.REASONS[stream.reset_reason] for stream in closed} == {"memory"}
+            assert len(closed) < 20
+            assert core(relay.node)["relay_held_len"] <= MIB
 
 
 @pytest.mark.parametrize("spoil", [lambda body: body[:-1], lambda body: body + b"\0", lambda body: body[:64] + b"\0"])
