@@ -47,7 +47,8 @@ def test_cython_sources_keep_the_rules():
 @pytest.mark.parametrize("module", ["memory", "wire", "errors"])
 def test_a_single_right_module_passes(tree, module):
     core = module != "errors"
-    root = tree(f"_core/{module}.pyx" if core else f"{module}.py", "from libc.stdint cimport uint8_t\n" if core else "")
+    text = "from libc.stdint cimport uint8_t\ncdef uint8_t x\n" if core else ""
+    root = tree(f"_core/{module}.pyx" if core else f"{module}.py", text)
     assert check("check_layers.py", str(root)) == []
     assert check("check_cython.py", str(root)) == []
 
@@ -158,11 +159,13 @@ WRONG = [
     ("memoryview", "cdef int[:] view\n"),
     ("memoryview", "cdef double[:, ::1] view\n"),
     ("memoryview", "x = <unsigned char[:n]> p\n"),
+    ("unused-import", "from .status cimport (\n    E_IO,\n    OK)\ncdef int x = OK\n"),
+    ("unused-import", "from .status cimport E_IO, OK as FINE\ncdef int x = E_IO\n"),
     ("cpdef", "cpdef int f():\n    return 0\n"),
     ("include", 'include "part.pxi"\n'),
     ("private-name", "cdef int __hidden = 0\n"),
     ("clock", "cdef int f() noexcept nogil:\n    return time(NULL)\n"),
-    ("clock", "from libc.time cimport time_t\n"),
+    ("clock", "from libc.time cimport time_t\ncdef time_t x\n"),
     ("clock", "import time\n"),
     (
         "clock",
@@ -173,7 +176,7 @@ WRONG = [
     ("heap", "p = malloc(5)\n"),
     ("heap", "free(p)\n"),
     ("system", "n = read(fd, p, 5)\n"),
-    ("system", "from posix.unistd cimport getpid\n"),
+    ("system", "from posix.unistd cimport getpid\nx = getpid\n"),
     ("system", "import os\n"),
 ]
 
@@ -197,7 +200,7 @@ def test_a_missing_license_line_is_found(tree):
 
 RIGHT = '''
 """Words in texts are no code: except * and with gil, cpdef, malloc(5), time(NULL)."""
-from libc.string cimport memcpy
+from libc.stdint cimport uint8_t
 
 cdef extern from *:
     """
@@ -208,7 +211,7 @@ cdef extern from *:
 
 ctypedef int (*done_fn)(void *ctx) noexcept nogil
 
-cdef inline void clear(char *p) noexcept nogil:
+cdef inline void clear(uint8_t *p) noexcept nogil:
     p[0] = 0                    # free() is a word in a comment
 
 cdef char *start(char *p, int readable=0):

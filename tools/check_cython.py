@@ -15,7 +15,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import NamedTuple
 
-from check_layers import CORE
+from check_layers import CIMPORT, CORE
 from cython_text import code_text, verbatim_text
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -118,6 +118,14 @@ def exceptions_check(code: str) -> Iterator[tuple[int, str]]:
             yield offset, "noexcept: a void function says noexcept, or returns a code"
 
 
+def imports_check(code: str) -> Iterator[tuple[int, str]]:
+    """Yield (offset, problem) for names that are imported and not used."""
+    for match in CIMPORT.finditer(code):
+        for name in re.findall(r"\w+(?=\s*(?:,|\)|$))", match["names"] or ""):
+            if len(re.findall(rf"(?<![\w.]){name}\b", code)) == 1:
+                yield match.start(), f"unused-import: {name}: take it out"
+
+
 def source_check(path: Path) -> Iterator[tuple[int, str]]:
     """Yield (line number, problem) for everything that is wrong in one .pyx or .pxd."""
     source = path.read_text()
@@ -126,6 +134,7 @@ def source_check(path: Path) -> Iterator[tuple[int, str]]:
         (match.start(), f"{rule.name}: {rule.why}") for rule in RULES for match in re.finditer(rule.pattern, code, re.M)
     ]
     found += exceptions_check(code)
+    found += imports_check(code)
     if path.stem in PURE:
         found += [
             (match.start(), f"{rule.name}: {rule.why}")

@@ -94,7 +94,7 @@ LEVEL_OF = {f"_core.{name}": level for level, names in CORE.items() for name in 
 }
 LEVEL_OF["_core"] = "L0"
 
-_CIMPORT = re.compile(
+CIMPORT = re.compile(
     r"""^[ \t]*(?:from\s+(?P<source>\.*[\w.]*)\s+c?import\s*(?P<names>\([^)]*\)|[^\n;]+)
                 |c?import\s+(?P<plain>[\w.,\ \t]+))""",
     re.MULTILINE | re.VERBOSE,
@@ -163,7 +163,7 @@ def imports_python(path: Path, importer: str) -> Iterator[str]:
 
 
 def imports_cython(path: Path, importer: str) -> Iterator[str]:
-    for match in _CIMPORT.finditer(code_text(path.read_text())):
+    for match in CIMPORT.finditer(code_text(path.read_text())):
         if match["plain"]:
             for part in match["plain"].split(","):
                 yield from module_resolve(part.split()[0] if part.split() else "", [], importer, False)

@@ -5,7 +5,7 @@ A channel is a link (over a connection of the transport) or a layer (in a stream
 their carriers, timers, birth and end; what a session's events mean is decided above, by the functions in `engine_t.session_hooks`,
 `mux_hooks` and `admit`. An ended channel keeps its memory until `channels_sweep`.
 """
-from libc.stdint cimport int64_t, uint8_t, uint16_t, uint32_t, uint64_t
+from libc.stdint cimport int64_t, uint8_t, uint32_t, uint64_t
 
 from .flow cimport flow_t, outbox_t
 from .guard cimport bucket_t, guard_t

@@ -8,15 +8,19 @@ from .guard cimport guard_half_open_end, guard_peer_end, guard_session_end, guar
 from .handshake cimport HANDSHAKE_XK, HANDSHAKE_XX
 from .heap cimport heap_drop, heap_set
 from .layer cimport layer_carrier, layer_pull
-from .memory cimport BLOCK_LARGE, block_class_for, block_room, block_start, block_t, block_take, chain_clear, chain_push, mem_give, mem_take
+from .memory cimport (
+    BLOCK_LARGE, block_class_for, block_room, block_start, block_t, block_take, chain_clear, chain_push, mem_give,
+    mem_take)
 from .mux cimport (
-    FLAG_DEAD, STREAM_ACCEPTED, STREAM_CREDIT, STREAM_FIN, STREAM_GONE, STREAM_RESET, sink_t, stream_bind, stream_finish,
-    stream_reset, stream_t, stream_used)
+    FLAG_DEAD, STREAM_ACCEPTED, STREAM_CREDIT, STREAM_FIN, STREAM_GONE, STREAM_RESET, sink_t, stream_bind,
+    stream_finish, stream_reset, stream_t, stream_used)
 from .secret cimport secret_give
 from .session cimport (
-    LAYER_NONE, SESSION_KEYED, SESSION_OPEN, carrier_t, session_admit, session_bind, session_clear, session_close, session_drop,
-    session_feed, session_has_output, session_listen, session_pump, session_t, session_wake)
-from .status cimport E_FULL, NEED_ADMIT, OK, REASON_MEMORY, REASON_NONE, REASON_PROTOCOL, REASON_REFUSED, REASON_SHUTDOWN, REASON_UNREACHABLE
+    LAYER_NONE, SESSION_KEYED, SESSION_OPEN, carrier_t, session_admit, session_bind, session_clear, session_close,
+    session_drop, session_feed, session_has_output, session_listen, session_pump, session_t, session_wake)
+from .status cimport (
+    E_FULL, NEED_ADMIT, OK, REASON_MEMORY, REASON_NONE, REASON_PROTOCOL, REASON_REFUSED, REASON_SHUTDOWN,
+    REASON_UNREACHABLE)
 from .sys cimport load_be64
 from .table cimport table_drop, table_get, table_put, table_t
 from .wire cimport address_t, hello_t

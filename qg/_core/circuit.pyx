@@ -4,8 +4,8 @@ from libc.stdint cimport uint8_t, uint32_t, uint64_t
 from libc.string cimport memcmp, memcpy, memset
 
 from .channel cimport (
-    CHANNEL_LAYER, CHANNEL_LINK, HOPS_MAX, channel_arm, channel_claim, channel_dial, channel_layer, channel_t, draw, engine_t, find_dialling,
-    find_link, has_id, hop_t, is_own_key, path_t, services_take, stream_drain)
+    CHANNEL_LAYER, CHANNEL_LINK, HOPS_MAX, channel_arm, channel_claim, channel_dial, channel_layer, channel_t, draw,
+    engine_t, find_dialling, find_link, has_id, hop_t, is_own_key, path_t, services_take, stream_drain)
 from .flow cimport EVENT_CONNECT_FAILED, EVENT_PEER_UP, event_t, outbox_put
 from .guard cimport guard_allows_relay, guard_allows_target, guard_pipe_take, guard_target_take
 from .handshake cimport HANDSHAKE_NK, HANDSHAKE_XK
@@ -18,7 +18,9 @@ from .session cimport LAYER_SOURCE, SESSION_OPEN, session_close, session_connect
 from .status cimport (
     E_IDENTITY, LAYER_OVERHEAD, OK, REASON_BUSY, REASON_CANCELLED, REASON_HOPS, REASON_LIMIT, REASON_MEMORY,
     REASON_REFUSED, REASON_SHUTDOWN, REASON_UNREACHABLE, WINDOW_MIN)
-from .wire cimport ADDRESS_NAME, PRIORITY_NORMAL, STREAM_PIPE, STREAM_RELAY, address_t, frame_t, open_relay_parse, open_relay_put, open_relay_t
+from .wire cimport (
+    ADDRESS_NAME, PRIORITY_NORMAL, STREAM_PIPE, STREAM_RELAY, address_t, frame_t, open_relay_parse, open_relay_put,
+    open_relay_t)
 
 
 cdef void report_peer(channel_t *channel, uint64_t request) noexcept nogil:

@@ -4,7 +4,7 @@
 cimport cython
 from cpython.bytes cimport PyBytes_AS_STRING, PyBytes_GET_SIZE
 from libc.stdint cimport int64_t, uint8_t, uint16_t, uint32_t, uint64_t
-from libc.string cimport memcpy, memset
+from libc.string cimport memcpy
 
 from .cert cimport cert_build, cert_cache_init, cert_cache_t, cert_entry_t
 from .crypto cimport chacha20_keystream, crypto_random, exactly, sha256, wipe
@@ -12,18 +12,20 @@ from .envelope cimport envelope_keys_known, envelope_keys_open, network_derive
 from .handshake cimport LOCAL_KEYS_MAX, STAGE_ADMIT_M1, local_key_t, local_t, party_init
 from .keyfile cimport KeyRing, NetworkSecret, link_key_t
 from .memory cimport (
-    BLOCK_LARGE, block_len, block_room, block_start, block_t, block_take, chain_append, chain_clear, chain_push, chain_t,
-    mem_give, mem_take, pool_clear, pool_init, pool_outstanding, pool_t)
+    BLOCK_LARGE, block_len, block_room, block_start, block_t, block_take, chain_append, chain_clear, chain_push,
+    chain_t, mem_give, mem_take, pool_clear, pool_init, pool_outstanding, pool_t)
 from .mux cimport (
-    STREAM_ACCEPTED, STREAM_FIN, STREAM_GONE, STREAM_RESET, mux_control, mux_hooks_t, mux_open, mux_t, mux_used, sink_t, stream_accept,
-    stream_bind, stream_copy, stream_finish, stream_grant, stream_reset, stream_t, stream_used, streams_sweep)
+    STREAM_ACCEPTED, STREAM_FIN, STREAM_GONE, STREAM_RESET, mux_control, mux_hooks_t, mux_open, mux_t, mux_used, sink_t,
+    stream_accept, stream_bind, stream_copy, stream_finish, stream_grant, stream_reset, stream_t, stream_used,
+    streams_sweep)
 from .rekey cimport rekey_start
 from .secret cimport SECRET_LOCK_PREFERRED, secret_pool_free, secret_pool_init, secret_pool_t, secret_take
 from .session cimport (
-    SCRATCH_LEN, SESSION_ON_DEADLINE, SESSION_ON_KEYED, SESSION_ON_PONG, SESSION_OPEN, carrier_t, context_t, session_admit, session_bind, session_clear,
-    session_close, session_connect, session_drop, session_feed, session_has_output, session_hooks_t, session_listen,
-    session_ping, session_pump, session_t, session_tick, session_times_t, session_wake)
-from .status cimport E_CLOSED, E_MEMORY, NEED_ADMIT, REASON_MEMORY, REASON_REFUSED
+    SCRATCH_LEN, SESSION_ON_DEADLINE, SESSION_ON_KEYED, SESSION_ON_PONG, SESSION_OPEN, carrier_t, context_t,
+    session_admit, session_bind, session_clear, session_close, session_connect, session_drop, session_feed,
+    session_has_output, session_hooks_t, session_listen, session_ping, session_pump, session_t, session_tick,
+    session_times_t, session_wake)
+from .status cimport E_CLOSED, NEED_ADMIT, REASON_MEMORY, REASON_REFUSED
 from .table cimport table_clear, table_get, table_init, table_next, table_put, table_t
 from .wire cimport STREAM_BYTES, STREAM_MESSAGES, STREAM_PIPE, frame_t
 

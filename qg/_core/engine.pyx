@@ -4,30 +4,33 @@ from libc.stdint cimport int64_t, uint8_t, uint64_t
 from libc.string cimport memcmp, memcpy, memset
 
 from .channel cimport (
-    CHANNEL_DIALLING, CHANNEL_ENDED, CHANNEL_LINK, CHANNEL_LIVE, CHANNEL_SINK, CHANNEL_SINK_SHUT, SKEWS_KEPT, channel_accept, channel_admitted,
-    channel_arm, channel_close, channel_end, channel_claim, channel_feed, channel_flush, channel_layer, channel_mark, channel_t,
-    channels_sweep, draw, engine_config_t, engine_t, has_id, has_instance, link_enter, links_of, n_settled, name_put,
-    queue_push, services_keep, stream_drain)
+    CHANNEL_DIALLING, CHANNEL_ENDED, CHANNEL_LINK, CHANNEL_LIVE, CHANNEL_SINK, CHANNEL_SINK_SHUT, SKEWS_KEPT,
+    channel_accept, channel_admitted, channel_arm, channel_close, channel_end, channel_claim, channel_feed,
+    channel_flush, channel_layer, channel_mark, channel_t, channels_sweep, draw, engine_config_t, engine_t, has_id,
+    has_instance, link_enter, links_of, n_settled, name_put, queue_push, services_keep, stream_drain)
 from .circuit cimport (
     circuit_extend, circuits_arm, circuits_join, circuits_refuse, is_awaited, n_pipes, path_free, paths_continue,
     paths_failed, paths_request, report_peer)
 from .flow cimport (
-    FLOWS_WAITING_MAX, EVENT_IDENTITY_TWICE, EVENT_PEER_DOWN, EVENT_PONG, EVENT_STOPPED, EVENT_STREAM_RESET, event_t, flow_announce, flow_bind, flow_create, flow_open,
-    flow_t, outbox_clear, outbox_init, outbox_put, outbox_put_late, outbox_t)
+    FLOWS_WAITING_MAX, EVENT_IDENTITY_TWICE, EVENT_PEER_DOWN, EVENT_PONG, EVENT_STOPPED, EVENT_STREAM_RESET, event_t,
+    flow_announce, flow_bind, flow_create, flow_open, flow_t, outbox_clear, outbox_init, outbox_put, outbox_put_late,
+    outbox_t)
 from .guard cimport (
     PENALTY_ENVELOPE, PENALTY_HANDSHAKE, PENALTY_LIMIT, PENALTY_REPLAY, PENALTY_VIOLATION, guard_accept, guard_allows,
-    guard_half_open_begin, guard_handshake, guard_peer_begin, guard_penalise, guard_pipe_take, guard_session_begin, guard_sink_begin, guard_spend, guard_stream_take, guard_t)
+    guard_half_open_begin, guard_handshake, guard_peer_begin, guard_penalise, guard_pipe_take, guard_session_begin,
+    guard_sink_begin, guard_spend, guard_stream_take, guard_t)
 from .handshake cimport HANDSHAKE_NK, HANDSHAKE_XK, STAGE_ADMIT_M1, handshake_t, party_init
 from .heap cimport heap_clear, heap_drop, heap_first, heap_init, heap_node_t
 from .memory cimport pool_t
 from .mux cimport mux_hooks_t, mux_t, stream_accept, stream_t, streams_sweep
 from .relay cimport relay_clear, relay_init, relay_sweep, relay_tick
 from .session cimport (
-    LAYER_FAR_END, LAYER_NONE, SESSION_HANDSHAKE, SESSION_ON_CLOSED, SESSION_ON_DEADLINE, SESSION_ON_FAILED, SESSION_ON_KEYED, SESSION_ON_PONG,
-    SESSION_ON_READY, SESSION_OPEN, session_close, session_connect, session_drop, session_hooks_t, session_listen, session_ping,
-    session_t, session_tick)
+    LAYER_FAR_END, LAYER_NONE, SESSION_HANDSHAKE, SESSION_ON_CLOSED, SESSION_ON_DEADLINE, SESSION_ON_FAILED,
+    SESSION_ON_KEYED, SESSION_ON_PONG, SESSION_ON_READY, SESSION_OPEN, session_close, session_connect, session_drop,
+    session_hooks_t, session_listen, session_ping, session_t, session_tick)
 from .status cimport (
-    E_FULL, E_IDENTITY, E_IO, E_LENGTH, E_MEMORY, E_RATE, E_REPLAY, E_TAG, OK, REASON_BUSY, REASON_DUPLICATE, REASON_HOPS, REASON_IDLE, REASON_LIMIT, REASON_MEMORY, REASON_PROTOCOL, REASON_SHUTDOWN, REASON_TIMEOUT,
+    E_FULL, E_IDENTITY, E_IO, E_LENGTH, E_MEMORY, E_RATE, E_REPLAY, E_TAG, OK, REASON_BUSY, REASON_DUPLICATE,
+    REASON_HOPS, REASON_IDLE, REASON_LIMIT, REASON_MEMORY, REASON_PROTOCOL, REASON_SHUTDOWN, REASON_TIMEOUT,
     REASON_UNREACHABLE, WINDOW_MIN)
 from .table cimport table_clear, table_get, table_init
 from .wire cimport STREAM_BYTES, STREAM_MESSAGES, STREAM_PIPE, STREAM_RELAY, address_t, frame_t

@@ -4,17 +4,17 @@ from libc.stdint cimport uint8_t, uint16_t, uint32_t, uint64_t
 from libc.string cimport memcpy, memset
 
 from .cert cimport cert_t, cert_verify
-from .crypto cimport ct_equal, mlkem768_secret_t, sha256, suite_select, wipe
+from .crypto cimport ct_equal, mlkem768_secret_t, sha256, suite_select
 from .envelope cimport (
-    ENVELOPE_HEAD_LEN, ENVELOPE_M3, ENVELOPE_NK1, ENVELOPE_NONCE_LEN, ENVELOPE_REPLY, ENVELOPE_XK1, ENVELOPE_XX1, KEM_MLKEM768,
-    P1_LEN, P2_LEN, P3_LEN, PIPE_FLIGHT_LEN, PROLOGUE_LEN, WIRE_VERSION, envelope_check_clock, envelope_check_echo,
-    envelope_check_stream, envelope_head_t, envelope_keys_known, envelope_keys_open, envelope_keys_reply, envelope_len,
-    envelope_open_body, envelope_open_head, envelope_pad_draw, envelope_pad_pipe, envelope_seal, p1_parse, p1_put, p1_t,
-    p2_parse, p2_put, p2_t, p3_parse, p3_put, p3_t, prologue_put)
+    ENVELOPE_HEAD_LEN, ENVELOPE_M3, ENVELOPE_NK1, ENVELOPE_NONCE_LEN, ENVELOPE_REPLY, ENVELOPE_XK1, ENVELOPE_XX1,
+    KEM_MLKEM768, P1_LEN, P2_LEN, P3_LEN, PIPE_FLIGHT_LEN, PROLOGUE_LEN, WIRE_VERSION, envelope_check_clock,
+    envelope_check_echo, envelope_check_stream, envelope_head_t, envelope_keys_known, envelope_keys_open,
+    envelope_keys_reply, envelope_len, envelope_open_body, envelope_open_head, envelope_pad_draw, envelope_pad_pipe,
+    envelope_seal, p1_parse, p1_put, p1_t, p2_parse, p2_put, p2_t, p3_parse, p3_put, p3_t, prologue_put)
 from .noise cimport (
-    NOISE_INITIATOR, NOISE_NK, NOISE_NN, NOISE_RESPONDER, NOISE_XK, NOISE_XX, noise_init, noise_message_len,
-    noise_pattern_wire, noise_read, noise_remote_static, noise_set_kem, noise_set_psk, noise_set_remote_static, noise_set_static, noise_split,
-    noise_wipe, noise_write)
+    NOISE_INITIATOR, NOISE_NK, NOISE_RESPONDER, NOISE_XK, NOISE_XX, noise_init, noise_message_len, noise_pattern_wire,
+    noise_read, noise_remote_static, noise_set_kem, noise_set_psk, noise_set_remote_static, noise_set_static,
+    noise_split, noise_wipe, noise_write)
 from .secret cimport secret_give, secret_take
 from .status cimport E_IDENTITY, E_KIND, E_LENGTH, E_MEMORY, E_STATE, E_TAG, NEED_ADMIT, NEED_MORE, OK
 

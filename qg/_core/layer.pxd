@@ -7,7 +7,7 @@ DATA frame that the outer session seals around it in place.
 from libc.stdint cimport uint64_t
 
 from .mux cimport stream_t
-from .session cimport carrier_t, session_t
+from .session cimport carrier_t
 
 cdef const carrier_t *layer_carrier() noexcept nogil                    # session.carrier_ctx is the stream, NULL once it is gone
 cdef int layer_pull(stream_t *stream, uint64_t now_ns) noexcept nogil   # for the sink of such a stream; its owner is the session

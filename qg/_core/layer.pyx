@@ -3,7 +3,9 @@
 from libc.stdint cimport uint8_t, uint64_t
 from libc.string cimport memset
 
-from .mux cimport FLAG_DEAD, FLAG_FIN_QUEUED, FLAG_SOURCE_READY, stream_may_fill, stream_room, stream_sent, stream_source_ready, stream_t
+from .mux cimport (
+    FLAG_DEAD, FLAG_FIN_QUEUED, FLAG_SOURCE_READY, stream_may_fill, stream_room, stream_sent, stream_source_ready,
+    stream_t)
 from .session cimport (
     SESSION_KEYED, SESSION_OPEN, carrier_t, session_begin, session_end, session_has_output, session_holds_data,
     session_padded, session_pump, session_room, session_t, session_wake)

@@ -8,9 +8,10 @@ from .status cimport E_ARGUMENT, E_IO, E_MEMORY, E_STATE, OK
 from .sys cimport atomic_peek, atomic_poke
 from .uv cimport (
     UV_RUN_DEFAULT, thread_cpu_ns, uv_async_init, uv_async_send, uv_async_t, uv_close, uv_cond_destroy, uv_cond_init,
-    uv_cond_signal, uv_cond_timedwait, uv_handle_t, uv_hrtime, uv_is_closing, uv_loop_close, uv_loop_init, uv_mutex_destroy,
-    uv_mutex_init, uv_mutex_lock, uv_mutex_unlock, uv_now, uv_prepare_init, uv_prepare_start, uv_prepare_t, uv_run, uv_stop,
-    uv_thread_create, uv_thread_join, uv_timer_init, uv_timer_start, uv_timer_stop, uv_timer_t, uv_walk)
+    uv_cond_signal, uv_cond_timedwait, uv_handle_t, uv_hrtime, uv_is_closing, uv_loop_close, uv_loop_init,
+    uv_mutex_destroy, uv_mutex_init, uv_mutex_lock, uv_mutex_unlock, uv_now, uv_prepare_init, uv_prepare_start,
+    uv_prepare_t, uv_run, uv_stop, uv_thread_create, uv_thread_join, uv_timer_init, uv_timer_start, uv_timer_stop,
+    uv_timer_t, uv_walk)
 
 cdef extern from "<signal.h>" nogil:
     ctypedef struct sigset_t:

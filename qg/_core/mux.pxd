@@ -10,7 +10,7 @@ inside the stream. A sink with `pull` makes its own output when the scheduler ca
 """
 from libc.stdint cimport uint8_t, uint16_t, uint32_t, uint64_t
 
-from .memory cimport block_t, chain_t, pool_t
+from .memory cimport chain_t, pool_t
 from .table cimport table_t
 from .wire cimport frame_t, hello_t
 

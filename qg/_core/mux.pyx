@@ -4,18 +4,18 @@ from libc.stdint cimport uint8_t, uint16_t, uint32_t, uint64_t
 from libc.string cimport memcpy, memset
 
 from .memory cimport (
-    BLOCK_RECORD, BLOCK_SMALL, block_give, block_len, block_room, block_start, block_t, block_take, chain_append, chain_clear,
-    chain_copy, chain_drop, chain_pop, chain_push, chain_t, mem_give, mem_take, pool_t)
+    BLOCK_RECORD, BLOCK_SMALL, block_give, block_len, block_room, block_start, block_t, block_take, chain_append,
+    chain_clear, chain_copy, chain_drop, chain_pop, chain_push, chain_t, mem_give, mem_take, pool_t)
 from .status cimport (
-    E_CREDIT, E_FRAME, E_FULL, E_LONG, E_MEMORY, E_STATE, E_STREAM_ID, INITIAL_CREDIT_PIPE, INITIAL_CREDIT_SERVICE,
-    INNER_MAX, INNER_SMALL, LAYER_OVERHEAD, OK, OPEN_MAX, REASON_LIMIT, REASON_MEMORY, REASON_PROTOCOL, REASON_REFUSED, REASON_SLOW_READER,
-    SEND_QUEUE_MAX, SESSION_WINDOW_MAX, SESSION_WINDOW_MIN, WINDOW_MAX, WINDOW_MIN)
+    E_CREDIT, E_FRAME, E_FULL, E_STATE, E_STREAM_ID, INITIAL_CREDIT_PIPE, INITIAL_CREDIT_SERVICE, INNER_MAX,
+    INNER_SMALL, LAYER_OVERHEAD, OK, OPEN_MAX, REASON_LIMIT, REASON_MEMORY, REASON_PROTOCOL, REASON_REFUSED,
+    REASON_SLOW_READER, SEND_QUEUE_MAX, SESSION_WINDOW_MAX, SESSION_WINDOW_MIN, WINDOW_MAX, WINDOW_MIN)
 from .sys cimport load_be16, store_be16
 from .table cimport table_clear, table_drop, table_get, table_init, table_next, table_put
 from .wire cimport (
-    CONTROL_FRAME_MAX, DATA_HEAD_MAX, FRAME_ACCEPT, FRAME_CREDIT, FRAME_DATA, FRAME_DATA_FIN, FRAME_OPEN, FRAME_RESET, FRAME_SESSION_CREDIT,
-    N_PRIORITIES, STREAM_MESSAGES, STREAM_PIPE, frame_put_data_head, frame_put_offset, frame_put_open, frame_put_reset,
-    frame_put_session_credit, frame_t, hello_defaults, hello_t, varint_len)
+    CONTROL_FRAME_MAX, DATA_HEAD_MAX, FRAME_ACCEPT, FRAME_CREDIT, FRAME_DATA, FRAME_DATA_FIN, FRAME_OPEN, FRAME_RESET,
+    FRAME_SESSION_CREDIT, N_PRIORITIES, STREAM_MESSAGES, STREAM_PIPE, frame_put_data_head, frame_put_offset,
+    frame_put_open, frame_put_reset, frame_put_session_credit, frame_t, hello_defaults, hello_t, varint_len)
 
 cdef enum:
     CONTROL_SMALL = 1800        # a control frame that a small block holds

@@ -7,9 +7,9 @@ noise_write and noise_read in turn until noise_is_done, then noise_split. A mess
 ends the handshake (every later call answers E_STATE); misuse (wrong turn, too little room, missing key) answers
 E_STATE, E_LONG or E_ARGUMENT and changes nothing.
 """
-from libc.stdint cimport uint8_t, uint16_t, uint32_t, uint64_t
+from libc.stdint cimport uint8_t, uint16_t, uint64_t
 
-from .crypto cimport MLKEM768_PUBLIC_LEN, MLKEM768_SEED_LEN, aead_key_t, mlkem768_secret_t, random_fn
+from .crypto cimport aead_key_t, mlkem768_secret_t, random_fn
 
 cdef enum:
     NOISE_TAG_LEN = 16

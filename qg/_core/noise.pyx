@@ -3,14 +3,14 @@
 """Noise handshakes: patterns as data, one routine that writes a message, one that reads one."""
 cimport cython
 from cpython.bytes cimport PyBytes_AS_STRING, PyBytes_FromStringAndSize
-from libc.stdint cimport uint8_t, uint16_t, uint32_t, uint64_t
+from libc.stdint cimport uint8_t, uint16_t, uint64_t
 from libc.string cimport memcmp, memcpy, memset, strlen
 
 from .crypto cimport (
-    MLKEM768_CIPHERTEXT_LEN, SUITE_AES_256_GCM, SUITE_CHACHA20_POLY1305, aead_init, aead_open, aead_seal, crypto_random,
-    crypto_suites, hkdf_expand, hkdf_extract, mlkem768_decaps, mlkem768_encaps, mlkem768_keypair, mlkem768_secret_t, random_fn,
-    sha256,
-    sha256_pair, wipe, x25519_dh, x25519_public)
+    MLKEM768_CIPHERTEXT_LEN, MLKEM768_PUBLIC_LEN, MLKEM768_SEED_LEN, SUITE_AES_256_GCM, SUITE_CHACHA20_POLY1305,
+    aead_init, aead_key_t, aead_open, aead_seal, crypto_random, crypto_suites, hkdf_expand, hkdf_extract,
+    mlkem768_decaps, mlkem768_encaps, mlkem768_keypair, mlkem768_secret_t, random_fn, sha256, sha256_pair, wipe,
+    x25519_dh, x25519_public)
 from .status cimport E_ARGUMENT, E_FORK, E_LONG, E_SHORT, E_STATE, E_SUITE, OK
 from .sys cimport store_be64
 

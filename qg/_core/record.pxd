@@ -4,7 +4,7 @@
 Laws of this file: the sequence number is spent before the cipher is called; a secret is wiped when its successor exists; a
 direction whose keys are gone (after fork or wipe) refuses with E_SUITE.
 """
-from libc.stdint cimport uint8_t, uint16_t, uint32_t, uint64_t
+from libc.stdint cimport uint8_t, uint16_t, uint64_t
 
 from .crypto cimport aead_key_t
 

@@ -5,8 +5,8 @@ from libc.stdint cimport uint8_t, uint16_t, uint32_t, uint64_t
 from libc.string cimport memcpy, memset
 
 from .crypto cimport (
-    aead_init, aead_nonce_len, aead_open, aead_seal, aead_tag_len, chacha20_keystream, exactly, hkdf_extract, hkdf_label,
-    hkdf_prk_expand, hkdf_prk_label, hkdf_prk_set, hkdf_prk_t, wipe)
+    aead_init, aead_nonce_len, aead_open, aead_seal, aead_tag_len, chacha20_keystream, exactly, hkdf_extract,
+    hkdf_label, hkdf_prk_expand, hkdf_prk_label, hkdf_prk_set, hkdf_prk_t, wipe)
 from .status cimport E_LENGTH, E_SUITE, OK, RECORD_LEN_MAX
 from .sys cimport load_be64, store_be16, store_be64
 

@@ -14,7 +14,7 @@ from .memory cimport pool_t
 from .noise cimport noise_pattern_t, noise_secret_t, noise_t
 from .record cimport record_dir_t
 from .secret cimport secret_pool_t
-from .wire cimport FRAME_EPOCH, FRAME_REKEY2, FRAME_REKEY_DONE
+from .wire cimport FRAME_REKEY2, FRAME_REKEY_DONE
 
 cdef enum:
     EPOCH_LEN = 1 << 30             # bytes after which the sender ends the epoch

@@ -9,8 +9,8 @@ from .crypto cimport SUITE_CHACHA20_POLY1305, crypto_random, wipe
 from .envelope cimport REKEY_PROLOGUE_LEN, prologue_put_rekey
 from .memory cimport mem_give, mem_take, pool_clear, pool_init, pool_t
 from .noise cimport (
-    NOISE_INITIATOR, NOISE_NN, NOISE_RESPONDER, noise_init, noise_pattern_t, noise_pattern_wire, noise_read, noise_set_kem,
-    noise_set_psk, noise_split, noise_wipe, noise_write)
+    NOISE_INITIATOR, NOISE_NN, NOISE_RESPONDER, noise_init, noise_pattern_t, noise_pattern_wire, noise_read,
+    noise_set_kem, noise_set_psk, noise_split, noise_wipe, noise_write)
 from .record cimport (
     DIRECTION_I2R, DIRECTION_R2I, record_begin, record_dir_t, record_end_epoch, record_extract, record_keys_t,
     record_len, record_open, record_peek, record_rekey_psk, record_renew, record_seal)

@@ -1,16 +1,16 @@
 # SPDX-License-Identifier: MIT
 """Splices: two streams joined."""
-from libc.stdint cimport uint8_t, uint32_t, uint64_t
+from libc.stdint cimport uint8_t, uint64_t
 from libc.string cimport memset
 
-from .memory cimport chain_append, chain_clear, chain_copy, chain_t, mem_give, mem_take, pool_t
+from .memory cimport chain_append, chain_clear, chain_copy, mem_give, mem_take, pool_t
 from .mux cimport (
-    FLAG_DEAD, FLAG_FIN_QUEUED, FLAG_FIN_RECEIVED, STREAM_ACCEPTED, STREAM_CREDIT, STREAM_FIN, STREAM_GONE, STREAM_RESET,
-    STREAM_SENT, sink_t, stream_accept, stream_bind, stream_copy, stream_finish, stream_grant, stream_pack, stream_reset,
-    stream_t, stream_write)
+    FLAG_DEAD, FLAG_FIN_QUEUED, FLAG_FIN_RECEIVED, STREAM_ACCEPTED, STREAM_CREDIT, STREAM_FIN, STREAM_GONE, STREAM_SENT,
+    sink_t, stream_accept, stream_bind, stream_copy, stream_finish, stream_grant, stream_pack, stream_reset, stream_t,
+    stream_write)
 from .session cimport session_send_data, session_t, session_wake
 from .status cimport (
-    E_CREDIT, E_MEMORY, INITIAL_CREDIT_PIPE, OK, REASON_BUSY, REASON_HOPS, REASON_IDLE, REASON_LIMIT, REASON_MEMORY, REASON_NONE,
+    E_CREDIT, E_MEMORY, INITIAL_CREDIT_PIPE, OK, REASON_BUSY, REASON_HOPS, REASON_LIMIT, REASON_MEMORY, REASON_NONE,
     REASON_REFUSED, REASON_SLOW_READER, REASON_TIMEOUT, REASON_UNREACHABLE)
 
 cdef enum:

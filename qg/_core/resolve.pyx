@@ -8,9 +8,9 @@ from .status cimport E_ADDRESS, E_CLOSED, E_FULL, E_IO, OK
 from .tcp cimport address_from_sockaddr
 from .uv cimport (
     AF_INET, AF_INET6, AF_UNSPEC, SOCK_STREAM, UV_EAI_NODATA, UV_EINVAL, addrinfo, sockaddr_in, sockaddr_in6,
-    sockaddr_storage, uv_cancel, uv_close, uv_free_interface_addresses, uv_freeaddrinfo, uv_getaddrinfo, uv_getaddrinfo_t,
-    uv_handle_t, uv_inet_pton, uv_interface_address_t, uv_interface_addresses, uv_req_t, uv_timer_init, uv_timer_start,
-    uv_timer_t)
+    sockaddr_storage, uv_cancel, uv_close, uv_free_interface_addresses, uv_freeaddrinfo, uv_getaddrinfo,
+    uv_getaddrinfo_t, uv_handle_t, uv_inet_pton, uv_interface_address_t, uv_interface_addresses, uv_req_t,
+    uv_timer_init, uv_timer_start, uv_timer_t)
 from .wire cimport ADDRESS_IP4, ADDRESS_IP6, ADDRESS_NAME, address_t
 
 

@@ -19,30 +19,35 @@ from .crypto cimport SUITE_CHACHA20_POLY1305, crypto_init, crypto_random, crypto
 from .engine cimport engine_init
 from .envelope cimport network_derive
 from .flow cimport (
-    EVENT_CONNECT_FAILED, EVENT_IDENTITY_TWICE, EVENT_LISTENING, EVENT_PEER_DOWN, EVENT_PEER_UP, EVENT_PONG, EVENT_STOPPED, EVENT_STREAM_ACCEPTED,
-    EVENT_STREAM_DATA, EVENT_STREAM_DONE, EVENT_STREAM_FIN, EVENT_STREAM_OPEN, EVENT_STREAM_RESET, EVENT_STREAM_SENT, event_t)
+    EVENT_CONNECT_FAILED, EVENT_IDENTITY_TWICE, EVENT_LISTENING, EVENT_PEER_DOWN, EVENT_PEER_UP, EVENT_PONG,
+    EVENT_STOPPED, EVENT_STREAM_ACCEPTED, EVENT_STREAM_DATA, EVENT_STREAM_DONE, EVENT_STREAM_FIN, EVENT_STREAM_OPEN,
+    EVENT_STREAM_RESET, EVENT_STREAM_SENT, event_t)
 from .guard cimport (
-    ACCESS_ANYONE, ACCESS_LISTED, ACCESS_NONE, N_GUARD_COUNTS, PORTS_MAX, PREFIXES_MAX, access_t, guard_access_build, guard_access_free,
-    guard_access_swap, guard_init, guard_limits_t, guard_ports_set, guard_t, prefix_list_add)
+    ACCESS_ANYONE, ACCESS_LISTED, ACCESS_NONE, N_GUARD_COUNTS, PORTS_MAX, PREFIXES_MAX, access_t, guard_access_build,
+    guard_access_free, guard_access_swap, guard_init, guard_limits_t, guard_ports_set, guard_t, prefix_list_add)
 from .handshake cimport local_t
 from .keyfile cimport KeyRing, NetworkSecret, ring_t
 from .loop cimport gate_wait, loop_cpu_ns, loop_thread_join, loop_wake
 from .memory cimport (
-    block_class_for, block_len, block_start, block_t, block_take, chain_push, chain_t, pool_clear, pool_collect, pool_init, pool_t)
+    block_class_for, block_len, block_start, block_t, block_take, chain_push, chain_t, pool_clear, pool_collect,
+    pool_init, pool_t)
 from .replay cimport (
-    REPLAY_MARK_AHEAD_S, REPLAY_SAVED_ENTRY_LEN, REPLAY_SAVED_HEAD_LEN, replay_init, replay_restore, replay_save, replay_saved_len,
-    replay_t)
+    REPLAY_MARK_AHEAD_S, REPLAY_SAVED_ENTRY_LEN, REPLAY_SAVED_HEAD_LEN, replay_init, replay_restore, replay_save,
+    replay_saved_len, replay_t)
 from .resolve cimport INTERFACES_MAX, interface_t, interfaces_list
 from .secret cimport (
-    SECRET_LOCK_PREFERRED, SECRET_LOCK_REQUIRED, secret_give, secret_pool_free, secret_pool_init, secret_pool_t, secret_take)
+    SECRET_LOCK_PREFERRED, SECRET_LOCK_REQUIRED, secret_give, secret_pool_free, secret_pool_init, secret_pool_t,
+    secret_take)
 from .session cimport SCRATCH_LEN
 from .status cimport E_MEMORY, METADATA_MAX, OK, SEND_QUEUE_MAX, SESSION_WINDOW_MAX, WINDOW_MAX
-from .sys cimport atomic_cas_ptr, atomic_exchange, atomic_exchange_ptr, atomic_fence, atomic_load, atomic_load_ptr, atomic_store
+from .sys cimport (
+    atomic_cas_ptr, atomic_exchange, atomic_exchange_ptr, atomic_fence, atomic_load, atomic_load_ptr, atomic_store)
 from .wire cimport ADDRESS_IP4, ADDRESS_IP6, ADDRESS_NAME, HELLO_SERVICES_MAX, address_t
 from .worker cimport (
     CERT_ENTRIES, COMMAND_ACCEPT, COMMAND_CANCEL, COMMAND_CLOSE_PEER, COMMAND_CONNECT, COMMAND_FINISH, COMMAND_KILL,
-    COMMAND_LINKS, COMMAND_LISTEN, COMMAND_OPEN, COMMAND_PING, COMMAND_RENEW, COMMAND_RESET, COMMAND_STOP, COMMAND_USED, COMMAND_WRITE, RING_LEN, command_free,
-    command_t, drop_blocks, event_ring_t, link_rows_t, local_fill, mark_write, worker_free, worker_start, worker_stop, worker_t)
+    COMMAND_LINKS, COMMAND_LISTEN, COMMAND_OPEN, COMMAND_PING, COMMAND_RENEW, COMMAND_RESET, COMMAND_STOP, COMMAND_USED,
+    COMMAND_WRITE, RING_LEN, command_free, command_t, drop_blocks, event_ring_t, link_rows_t, local_fill, mark_write,
+    worker_free, worker_start, worker_stop, worker_t)
 
 cdef enum:
     REPLAY_SLOTS = 1 << 18

@@ -8,11 +8,11 @@ from inside any input; the owner must not free the session before its own call s
 A record goes out by reserve and commit: the carrier gives the place, the session seals into it. A carrier that is a stream of
 another session reserves in turn, so the innermost record is built once, in its final place.
 """
-from libc.stdint cimport int64_t, uint8_t, uint16_t, uint32_t, uint64_t
+from libc.stdint cimport int64_t, uint8_t, uint32_t, uint64_t
 
 from .handshake cimport handshake_t, local_t, party_t
 from .memory cimport block_t, pool_t
-from .mux cimport mux_hooks_t, mux_t, mux_times_t, plan_t, receive_t, stream_t
+from .mux cimport mux_hooks_t, mux_t, mux_times_t, receive_t, stream_t
 from .record cimport record_dir_t, record_keys_t
 from .rekey cimport rekey_is_pending, rekey_secret_t, rekey_t, rekey_times_t
 from .wire cimport hello_t

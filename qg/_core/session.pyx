@@ -1,18 +1,18 @@
 # SPDX-License-Identifier: MIT
 """One secure channel over one carrier."""
-from libc.stdint cimport int64_t, uint8_t, uint16_t, uint32_t, uint64_t
+from libc.stdint cimport int64_t, uint8_t, uint32_t, uint64_t
 from libc.string cimport memcpy, memset
 
 from .crypto cimport wipe
 from .handshake cimport (
-    FLIGHT_MAX, HANDSHAKE_NK, HANDSHAKE_XK, HANDSHAKE_XX, STAGE_DONE, STAGE_READ_M1, STAGE_WRITE_M1, STAGE_WRITE_M2, STAGE_WRITE_M3,
-    handshake_admit, handshake_clear,
-    handshake_connect, handshake_feed, handshake_flight, handshake_keys, handshake_listen, handshake_t)
-from .memory cimport (
-    BLOCK_HEADROOM, BLOCK_RECORD, block_give, block_len, block_start, block_t, block_take, mem_give, mem_take)
+    FLIGHT_MAX, HANDSHAKE_NK, STAGE_DONE, STAGE_READ_M1, STAGE_WRITE_M1, STAGE_WRITE_M2, STAGE_WRITE_M3,
+    handshake_admit, handshake_clear, handshake_connect, handshake_feed, handshake_flight, handshake_keys,
+    handshake_listen, handshake_t)
+from .memory cimport BLOCK_RECORD, block_give, block_len, block_start, block_t, block_take, mem_give, mem_take
 from .mux cimport (
-    PLAN_BULK, PLAN_COPY, PLAN_NONE, PLAN_PULL, mux_clear, mux_commit, mux_control, mux_deadline_ns, mux_end, mux_frame,
-    mux_has_data, mux_has_output, mux_init, mux_plan, mux_set_peer, mux_t, mux_tick, plan_t, stream_is_direct, stream_sent, stream_t)
+    PLAN_COPY, PLAN_NONE, PLAN_PULL, mux_clear, mux_commit, mux_control, mux_deadline_ns, mux_end, mux_frame,
+    mux_has_data, mux_has_output, mux_init, mux_plan, mux_set_peer, mux_tick, plan_t, stream_is_direct, stream_sent,
+    stream_t)
 from .noise cimport NOISE_NN
 from .record cimport (
     DIRECTION_I2R, DIRECTION_R2I, record_begin, record_exporter, record_extract, record_len, record_open, record_peek,
@@ -22,16 +22,15 @@ from .rekey cimport (
     rekey_record_end, rekey_sent, rekey_start, rekey_t, rekey_tick)
 from .secret cimport secret_give, secret_take
 from .status cimport (
-    E_CLOSED, E_CREDIT, E_FRAME, E_FULL, E_KIND, E_MEMORY, E_RATE, E_STATE, E_TAG, INNER_MAX, INNER_SMALL, LAYERS_MAX, LAYER_OVERHEAD,
-    LAYER_ROOM_MIN, NEED_ADMIT, NEED_MORE, OK, REASON_INTERNAL, REASON_LIMIT, REASON_MEMORY, REASON_NONE, REASON_PROTOCOL, REASON_REFUSED, REASON_REKEY,
-    REASON_SLOW_READER, REASON_TIMEOUT, RECORD_HEAD_LEN)
+    E_CLOSED, E_CREDIT, E_FRAME, E_FULL, E_KIND, E_MEMORY, E_RATE, E_STATE, INNER_MAX, INNER_SMALL, LAYERS_MAX,
+    LAYER_OVERHEAD, LAYER_ROOM_MIN, NEED_ADMIT, NEED_MORE, OK, REASON_INTERNAL, REASON_LIMIT, REASON_MEMORY,
+    REASON_PROTOCOL, REASON_REFUSED, REASON_REKEY, REASON_SLOW_READER, REASON_TIMEOUT, RECORD_HEAD_LEN)
 from .wire cimport (
-    CLOSE_TEXT_MAX, CONTROL_FRAME_MAX, DATA_HEAD_MAX, FRAME_ACCEPT, FRAME_CLOSE, FRAME_COVER, FRAME_CREDIT,
-    FRAME_DATA, FRAME_DATA_FIN, FRAME_EPOCH, FRAME_GREASE, FRAME_HELLO, FRAME_OBSERVED, FRAME_OPEN, FRAME_PADDING,
-    FRAME_PEERS, FRAME_PING, FRAME_PONG, FRAME_REKEY1, FRAME_REKEY2, FRAME_REKEY_DONE, FRAME_RESET, FRAME_SERVICES,
-    FRAME_SESSION_CREDIT, GREASE_RANDOM_LEN, frame_parse, frame_put_close, frame_put_data_head,
-    frame_put_empty_hello, frame_put_grease, frame_put_hello, frame_put_ping, frame_t, hello_defaults, hello_parse,
-    hello_t, padded_len)
+    CLOSE_TEXT_MAX, CONTROL_FRAME_MAX, DATA_HEAD_MAX, FRAME_ACCEPT, FRAME_CLOSE, FRAME_COVER, FRAME_CREDIT, FRAME_DATA,
+    FRAME_DATA_FIN, FRAME_EPOCH, FRAME_GREASE, FRAME_HELLO, FRAME_OPEN, FRAME_PADDING, FRAME_PING, FRAME_PONG,
+    FRAME_REKEY1, FRAME_REKEY2, FRAME_REKEY_DONE, FRAME_RESET, FRAME_SESSION_CREDIT, GREASE_RANDOM_LEN, frame_parse,
+    frame_put_close, frame_put_data_head, frame_put_empty_hello, frame_put_grease, frame_put_hello, frame_put_ping,
+    frame_t, hello_defaults, hello_parse, padded_len)
 
 cdef enum:
     PAD_IN_PLACE = 1024             # padding up to this is written behind the payload and taken back

@@ -4,7 +4,7 @@ from libc.stdint cimport uint8_t, uint16_t, uint32_t, uint64_t
 from libc.string cimport memcpy, memset
 
 from .status cimport (
-    E_ADDRESS, E_FRAME, E_LONG, E_NONZERO, E_SHORT, E_STATE, E_UTF8, E_VARINT, HELLO_MAX, INNER_MAX, METADATA_MAX, OK,
+    E_ADDRESS, E_FRAME, E_LONG, E_NONZERO, E_SHORT, E_UTF8, E_VARINT, HELLO_MAX, INNER_MAX, METADATA_MAX, OK,
     REASON_COUNT, REASON_NONE)
 from .sys cimport load_be16, load_be32, load_be64, log2_floor, store_be16, store_be32, store_be64
 

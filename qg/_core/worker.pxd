@@ -5,13 +5,13 @@ The border is two queues. Commands go in through an atomic stack that the worker
 was empty. Events come out through a ring; one write to an eventfd wakes Python, only when it sleeps. The loop thread never takes the
 GIL, and Python never touches what the worker owns, except counters, which are read as they are.
 """
-from libc.stdint cimport uint8_t, uint16_t, uint32_t, uint64_t
+from libc.stdint cimport uint8_t, uint32_t, uint64_t
 
 from .cert cimport cert_cache_t, cert_entry_t
 from .channel cimport channel_t, engine_t, hop_t
 from .flow cimport event_t
 from .keyfile cimport ring_t
-from .guard cimport access_t, guard_t
+from .guard cimport guard_t
 from .handshake cimport local_t
 from .loop cimport gate_t, loop_t
 from .memory cimport block_t, chain_t, pool_t

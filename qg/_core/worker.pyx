@@ -1,6 +1,6 @@
 # SPDX-License-Identifier: MIT
 """One worker: engine, loop and transports wired together on a native thread."""
-from libc.stdint cimport int64_t, uint8_t, uint16_t, uint32_t, uint64_t
+from libc.stdint cimport int64_t, uint8_t, uint32_t, uint64_t
 from libc.stdlib cimport calloc, free, malloc
 from libc.string cimport memcpy, memset
 from posix.time cimport CLOCK_MONOTONIC, CLOCK_REALTIME, CLOCK_THREAD_CPUTIME_ID, clock_gettime, timespec
@@ -11,8 +11,9 @@ from .channel cimport channel_t, path_t
 from .circuit cimport path_cancel, path_create, path_free, path_start
 from .crypto cimport wipe
 from .engine cimport (
-    engine_accepted, engine_clear, engine_close_peer, engine_connected, engine_deadline, engine_dial_failed, engine_ended,
-    engine_halt, engine_lost, engine_open, engine_ping, engine_received, engine_settle, engine_stop, engine_tick, engine_writable)
+    engine_accepted, engine_clear, engine_close_peer, engine_connected, engine_deadline, engine_dial_failed,
+    engine_ended, engine_halt, engine_lost, engine_open, engine_ping, engine_received, engine_settle, engine_stop,
+    engine_tick, engine_writable)
 from .envelope cimport envelope_keys_known, envelope_keys_open
 from .flow cimport (
     EVENT_LISTENING, event_t, flow_accept, flow_finish, flow_reset, flow_used, flow_write, outbox_emit, outbox_is_empty,
@@ -27,10 +28,12 @@ from .memory cimport block_give_remote, block_t, chain_clear, chain_t, pool_clea
 from .resolve cimport resolve_cancel, resolve_init, resolve_start, resolve_stop
 from .secret cimport SECRET_SLOT_LEN, secret_pool_free, secret_take
 from .status cimport E_IO, OK
-from .sys cimport atomic_cas_ptr, atomic_exchange, atomic_exchange_ptr, atomic_fence, atomic_load, atomic_load_ptr, atomic_store, store_be64
+from .sys cimport (
+    atomic_cas_ptr, atomic_exchange, atomic_exchange_ptr, atomic_fence, atomic_load, atomic_load_ptr, atomic_store,
+    store_be64)
 from .tcp cimport (
-    address_from_sockaddr, conn_t, sockaddr_from_address, tcp_abort, tcp_close, tcp_dial, tcp_events_t, tcp_init, tcp_listen,
-    tcp_listen_address, tcp_pending_len, tcp_shutdown, tcp_stop, tcp_write)
+    address_from_sockaddr, conn_t, sockaddr_from_address, tcp_abort, tcp_close, tcp_dial, tcp_events_t, tcp_init,
+    tcp_listen, tcp_listen_address, tcp_pending_len, tcp_shutdown, tcp_stop, tcp_write)
 from .uv cimport sockaddr_storage
 from .wire cimport ADDRESS_NAME, address_t
 
