@@ -30,8 +30,8 @@ from .session cimport (
     session_hooks_t, session_listen, session_ping, session_t, session_tick)
 from .status cimport (
     E_FULL, E_IDENTITY, E_IO, E_LENGTH, E_MEMORY, E_RATE, E_REPLAY, E_TAG, OK, REASON_BUSY, REASON_DUPLICATE,
-    REASON_HOPS, REASON_IDLE, REASON_LIMIT, REASON_MEMORY, REASON_PROTOCOL, REASON_SHUTDOWN, REASON_TIMEOUT,
-    REASON_UNREACHABLE, WINDOW_MIN)
+    REASON_HOPS, REASON_IDLE, REASON_LIMIT, REASON_MEMORY, REASON_PROTOCOL, REASON_REFUSED, REASON_SHUTDOWN,
+    REASON_TIMEOUT, REASON_UNREACHABLE, WINDOW_MIN)
 from .table cimport table_clear, table_get, table_init
 from .wire cimport STREAM_BYTES, STREAM_MESSAGES, STREAM_PIPE, STREAM_RELAY, address_t, frame_t
 
@@ -79,6 +79,8 @@ cdef int open_service(channel_t *channel, stream_t *stream, const frame_t *frame
             session_close(&channel.session, REASON_LIMIT, now_ns)
         return -REASON_LIMIT
     if channel.is_auto:
+        if not guard_allows(channel.engine.guard, channel.session.peer_id):
+            return -REASON_REFUSED              # that somebody had us dial it lets nobody in
         channel_claim(channel)                  # the peer uses it
         report_peer(channel, 0)
     flow = flow_create(outbox, &channel.session, &channel.flows, channel.id, outbox.next_id, stream.kind, stream.priority)
@@ -231,6 +233,17 @@ cdef void end_twins(channel_t *channel, uint64_t now_ns) noexcept nogil:
         older = following
 
 
+cdef bint is_peer(channel_t *link) noexcept nogil:
+    """Is one of the links of this peer, whose first is given, the application's, or may its peer make it so?"""
+    cdef const uint8_t *peer_id = link.session.peer_id
+    cdef guard_t *guard = link.engine.guard
+    while link is not NULL:
+        if not link.is_auto:
+            return True
+        link = link.sibling
+    return guard_allows(guard, peer_id)
+
+
 cdef void know_link(channel_t *channel, uint64_t now_ns) noexcept nogil:
     """Enter a ready link among those with its peer. Where there are several, all of them are the application's."""
     cdef channel_t *link
@@ -242,7 +255,7 @@ cdef void know_link(channel_t *channel, uint64_t now_ns) noexcept nogil:
         session_close(&channel.session, REASON_DUPLICATE, now_ns)
         return
     link = links_of(channel)
-    if link is NULL or link.sibling is NULL:
+    if link is NULL or link.sibling is NULL or not is_peer(link):
         return
     while link is not NULL:
         if link.is_auto:

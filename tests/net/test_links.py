@@ -206,6 +206,22 @@ async def test_a_link_for_circuits_becomes_a_peer_when_either_side_uses_it():
             await peer.close()
 
 
+async def test_a_link_for_circuits_lets_nobody_in_whom_the_access_list_keeps_out():
+    """Somebody who may use the relay could otherwise have it dial whom it would never admit."""
+    async with trial() as nodes:
+        a, c = await nodes.node(), await nodes.node()
+        b = await nodes.relay(a, to=[c.address], allow=[str(a.id)])
+        far = await a.connect(c.address, via=[b.address])
+        (back,) = [peer for peer in c.peers if peer.id == b.id]
+        with pytest.raises(qg.Refused):
+            await echo_works(back)
+        assert core(b)["n_auto_links"] == 1
+        assert [peer.id for peer in b.peers] == [a.id]
+        await echo_works(await b.connect(c.address))  # whom the application dials may answer
+        await echo_works(back)
+        await far.close()
+
+
 async def test_both_ends_know_what_the_other_one_offers_also_over_a_relay():
     def offered(node):
         return {info.peer_id: set(info.extenders) for info in node.status().peers}
