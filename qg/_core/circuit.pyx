@@ -112,7 +112,7 @@ cdef int circuit_extend(channel_t *layer, stream_t *stream, const frame_t *frame
     if link is NULL and guard_target_take(engine.guard, layer.parent.session.peer_id, now_ns) < 0:
         refuse_later(engine, splice, REASON_LIMIT, now_ns)
         return OK
-    if link is NULL:
+    if link is NULL and 4 * engine.n_auto_links < engine.config.max_sessions:
         link = channel_dial(engine, &address, target.link_key, target.peer_id if has_id(target.peer_id) else NULL, now_ns)
         if link is not NULL:
             link.is_auto = 1

@@ -97,6 +97,9 @@ cdef int open_pipe(channel_t *channel, stream_t *stream, uint64_t now_ns) noexce
         return -REASON_HOPS
     if guard_pipe_take(channel.engine.guard, &channel.pipes, n_pipes(channel.engine), now_ns) < 0:
         return -REASON_LIMIT
+    if 2 * channel.engine.n_far_ends >= channel.engine.config.max_sessions:
+        channel.engine.ctx.n_status[-E_FULL] += 1
+        return -REASON_LIMIT                    # one link can hold a thousand: the other half is for links
     layer = channel_layer(channel, stream)
     if layer is NULL:
         return -REASON_MEMORY

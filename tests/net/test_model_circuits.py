@@ -258,6 +258,21 @@ async def test_a_relay_says_why_it_does_not_extend():
         assert layer.end is None
 
 
+async def test_pipes_of_one_peer_leave_room_for_the_links_of_others():
+    def config(address):
+        return qg.Config(relay=relay_config(address).relay, limits=qg.LimitsConfig(sessions=8))
+
+    async with layer_at(config) as (model, link, layer, relay, target):
+        for _ in range(3):
+            pipe = link.peer.stream_open(frames.KIND_PIPE, b"\x08")
+            key = bytes(relay.node.address.link_key)
+            await model.connected(layer_dial(model.party, link.peer, pipe, key, bytes(relay.node.id)))
+        assert await refusal(model, link.peer.stream_open(frames.KIND_PIPE, b"\x08")) == "limit"
+        peer = await target.node.connect(relay.node.address)
+        assert await peer.ping() > 0
+        assert layer.end is None
+
+
 async def test_what_waits_for_a_target_counts_for_the_relays_memory():
     """Each piece lies in a block of its own, so that 40 times 4 KiB take more than a MiB."""
     with socket.create_server(("127.0.0.1", 0)) as mute:
