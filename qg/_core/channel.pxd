@@ -92,7 +92,6 @@ ctypedef struct channel_t:
     uint64_t pipe_peer          # guard counts it among the sessions over pipes of this one; 0 = no
     address_t remote            # links
     local_t *identity           # of this session alone; owned slot, NULL: the node's
-    uint64_t accept_ns
     uint64_t sink_ns            # when a sink shuts, then closes
     channel_t *sibling          # the next link with the same peer; new streams take the first
     uint64_t idle_ns            # links: when to look whether anybody needs it still; NEVER
@@ -161,7 +160,7 @@ ctypedef struct engine_t:
     uint64_t n_links_up         # sessions that became ready
     uint64_t n_bytes_in
     uint64_t n_bytes_out
-    int64_t skews_s[16]         # SKEWS_KEPT, newest over oldest
+    int64_t skews_s[SKEWS_KEPT] # newest over oldest
     uint32_t n_skews            # ever noted
     uint8_t is_stopping
     uint8_t is_stopped
@@ -177,7 +176,6 @@ cdef channel_t *find_dialling(engine_t *engine, const uint8_t *link_key, const a
 cdef bint has_instance(const channel_t *channel) noexcept nogil # False: the peer wants its links to stand alone
 cdef channel_t *links_of(const channel_t *channel) noexcept nogil       # the first link with the same peer, NULL
 cdef int link_enter(channel_t *channel, uint64_t now_ns) noexcept nogil # a ready link; OK, E_FULL
-cdef void link_leave(channel_t *channel) noexcept nogil
 cdef void name_put(channel_t *channel) noexcept nogil           # to be found by the peer's link key
 
 cdef channel_t *channel_dial(engine_t *engine, const address_t *address, const uint8_t *link_key, const uint8_t *peer_id,

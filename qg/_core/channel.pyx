@@ -3,6 +3,7 @@
 from libc.stdint cimport uint8_t, uint32_t, uint64_t
 from libc.string cimport memcmp, memcpy
 
+from .crypto cimport random_between
 from .flow cimport flow_abandon
 from .guard cimport guard_half_open_end, guard_peer_end, guard_session_end, guard_sink_end
 from .handshake cimport HANDSHAKE_XK, HANDSHAKE_XX
@@ -21,15 +22,14 @@ from .session cimport (
 from .status cimport (
     E_FULL, NEED_ADMIT, OK, REASON_MEMORY, REASON_NONE, REASON_PROTOCOL, REASON_REFUSED, REASON_SHUTDOWN,
     REASON_UNREACHABLE)
-from .sys cimport load_be64
+from .sys cimport NEVER, SECOND_NS, is_zero, load_be64
 from .table cimport table_drop, table_get, table_put, table_t
 from .wire cimport address_t, hello_t
 
 cdef enum:
     LINK_ROOM = 32768           # of a link that takes more: a whole record, so that none is cut at the limit
 
-cdef uint64_t NEVER = <uint64_t>0xFFFFFFFFFFFFFFFF
-cdef uint64_t RETIRE_NS = <uint64_t>1000000000    # what the peer sent before it knew of the other link has come by then
+cdef uint64_t RETIRE_NS = SECOND_NS    # what the peer sent before it knew of the other link has come by then
 
 
 # Links: the carrier of a session on a transport connection
@@ -96,9 +96,7 @@ cdef void channel_flush(channel_t *channel, uint64_t now_ns) noexcept nogil:
 # Channels
 
 cdef uint64_t draw(engine_t *engine, uint64_t low, uint64_t high) noexcept nogil:
-    cdef uint64_t value
-    engine.ctx.party.random(engine.ctx.party.random_ctx, <uint8_t *>&value, 8)
-    return low + value % (high - low + 1)
+    return random_between(engine.ctx.party.random, engine.ctx.party.random_ctx, low, high)
 
 
 cdef void channel_arm(channel_t *channel) noexcept nogil:
@@ -444,12 +442,7 @@ cdef bint is_own_key(const engine_t *engine, const uint8_t *link_key) noexcept n
 
 
 cdef bint has_id(const uint8_t *peer_id) noexcept nogil:
-    """32 zero bytes: the source knows the link key only."""
-    cdef int i
-    for i in range(32):
-        if peer_id[i]:
-            return True
-    return False
+    return not is_zero(peer_id, 32)
 
 
 # What a closed layer's stream still delivers is dropped
@@ -543,7 +536,6 @@ cdef channel_t *channel_accept(engine_t *engine, void *conn, const address_t *re
     channel.state = CHANNEL_LIVE
     channel.conn = conn
     channel.remote = remote[0]
-    channel.accept_ns = now_ns
     channel.sink_ns = now_ns + draw(engine, engine.config.sink_min_ns, engine.config.sink_max_ns)
     if engine.config.accepts_xx:
         kinds |= 1 << HANDSHAKE_XX

@@ -17,15 +17,10 @@ cdef enum suite_t:              # u16 wire values and bits of a mask, protocol.m
 cdef enum:
     XCHACHA_TAG_LEN = 16
     XCHACHA_NONCE_LEN = 24
-    SHA256_LEN = 32
-    X25519_LEN = 32
-    ED25519_PUBLIC_LEN = 32
-    ED25519_SEED_LEN = 32
     ED25519_SIGNATURE_LEN = 64
     MLKEM768_PUBLIC_LEN = 1184
     MLKEM768_SECRET_LEN = 2400
     MLKEM768_CIPHERTEXT_LEN = 1088
-    MLKEM768_SHARED_LEN = 32
     MLKEM768_SEED_LEN = 64
     HKDF_LABEL_MAX = 160        # label and fields of hkdf_label together
 
@@ -53,6 +48,12 @@ ctypedef void (*random_fn)(void *ctx, uint8_t *dst, size_t n) noexcept nogil
 cdef int crypto_init() noexcept nogil                   # mask of usable suites, or E_IO; call before anything else
 cdef uint16_t crypto_suites() noexcept nogil            # the same mask; 0 before crypto_init
 cdef void crypto_random(void *ctx, uint8_t *dst, size_t n) noexcept nogil  # the kernel's; ctx unused
+cdef inline uint64_t random_between(random_fn rnd, void *rnd_ctx, uint64_t low, uint64_t high) noexcept nogil:
+    """A number from low to high, both included. The bias of the remainder does not matter for times and sizes."""
+    cdef uint64_t value
+    rnd(rnd_ctx, <uint8_t *>&value, 8)
+    return low + value % (high - low + 1)
+
 cdef void wipe(void *p, size_t n) noexcept nogil        # zeroes, never optimised away
 cdef bint ct_equal(const void *a, const void *b, size_t n) noexcept nogil  # constant time
 

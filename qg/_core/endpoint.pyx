@@ -26,6 +26,7 @@ from .session cimport (
     session_has_output, session_hooks_t, session_listen, session_ping, session_pump, session_t, session_tick,
     session_times_t, session_wake)
 from .status cimport E_CLOSED, NEED_ADMIT, REASON_MEMORY, REASON_REFUSED
+from .sys cimport SECOND_NS
 from .table cimport table_clear, table_get, table_init, table_next, table_put, table_t
 from .wire cimport STREAM_BYTES, STREAM_MESSAGES, STREAM_PIPE, frame_t
 
@@ -38,7 +39,6 @@ cdef enum:
     NOTE_M1 = 32                # a verdict was asked for
     NOTE_M3 = 33
 
-cdef uint64_t SECOND_NS = 1000000000
 cdef uint64_t RECEIVE_MAX = 256 << 20      # protocol.md 9
 cdef uint64_t MEMORY_MAX = <uint64_t>1 << 40
 

@@ -32,14 +32,13 @@ from .status cimport (
     E_FULL, E_IDENTITY, E_IO, E_LENGTH, E_MEMORY, E_RATE, E_REPLAY, E_TAG, OK, REASON_BUSY, REASON_DUPLICATE,
     REASON_HOPS, REASON_IDLE, REASON_LIMIT, REASON_MEMORY, REASON_PROTOCOL, REASON_REFUSED, REASON_SHUTDOWN,
     REASON_TIMEOUT, REASON_UNREACHABLE, WINDOW_MIN)
+from .sys cimport NEVER, SECOND_NS
 from .table cimport table_clear, table_get, table_init
 from .wire cimport STREAM_BYTES, STREAM_MESSAGES, STREAM_PIPE, STREAM_RELAY, address_t, frame_t
 
 cdef enum:
     TABLE_MAX = 1 << 20
 
-cdef uint64_t NEVER = <uint64_t>0xFFFFFFFFFFFFFFFF
-cdef uint64_t SECOND_NS = 1000000000
 
 
 cdef inline uint64_t unix_s(const engine_t *engine, uint64_t now_ns) noexcept nogil:

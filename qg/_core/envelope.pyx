@@ -11,20 +11,12 @@ from .crypto cimport (
     hkdf_prk_t, random_fn, wipe, xchacha_open, xchacha_seal)
 from .status cimport (
     E_CLOCK, E_IDENTITY, E_KEM, E_KIND, E_LENGTH, E_LONG, E_MISMATCH, E_NONZERO, E_SHORT, E_SUITE, E_TAG, E_VERSION, OK)
-from .sys cimport load_be16, load_be32, load_be64, store_be16, store_be32, store_be64
+from .sys cimport is_zero, load_be16, load_be32, load_be64, store_be16, store_be32, store_be64
 
 cdef enum:
     HEAD_PLAIN_LEN = 40
     HEAD_SEALED_LEN = HEAD_PLAIN_LEN + ENVELOPE_TAG_LEN
     REKEY_KIND = 7              # the kind byte of a re-keying prologue
-
-
-cdef bint is_zero(const uint8_t *p, size_t n) noexcept nogil:
-    cdef uint8_t bits = 0
-    cdef size_t i
-    for i in range(n):
-        bits |= p[i]
-    return bits == 0
 
 
 cdef int check_len(size_t len, size_t expected) noexcept nogil:

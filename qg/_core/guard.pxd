@@ -92,7 +92,7 @@ ctypedef struct prefix_t:
 
 ctypedef struct prefix_list_t:
     uint32_t len
-    prefix_t items[64]
+    prefix_t items[PREFIXES_MAX]
 
 cdef enum access_policy_t:
     ACCESS_NONE = 0
@@ -130,7 +130,7 @@ ctypedef struct guard_t:
     prefix_list_t exempt        # set before start, like all below
     prefix_list_t own           # networks of this node, which a relay does not dial
     prefix_list_t listed        # networks that a relay dials although it otherwise would not
-    uint16_t ports[64]          # that a relay dials
+    uint16_t ports[PORTS_MAX]   # that a relay dials
     uint32_t n_ports
     uint8_t key[16]             # of all hashes
     ledger_t addresses          # addresses and networks
@@ -142,8 +142,8 @@ ctypedef struct guard_t:
     uint64_t n_half_open        # atomic, written by the worker
     uint64_t n_sinks            # atomic, written by the worker
     uint64_t n_sessions         # atomic, written by the worker
-    uint64_t counts[21]         # by outcome, atomic, written by the worker
-    uint64_t penalties[5]       # by penalty, atomic, written by the worker
+    uint64_t counts[N_GUARD_COUNTS]     # by outcome, atomic, written by the worker
+    uint64_t penalties[N_PENALTIES]     # by penalty, atomic, written by the worker
 
 cdef int bucket_take(bucket_t *bucket, uint32_t rate_per_s, uint32_t burst, uint64_t now_ns) noexcept nogil
     # takes one token: OK, E_RATE

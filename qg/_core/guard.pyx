@@ -8,7 +8,7 @@ from .crypto cimport exactly, keyed_hash
 from .memory cimport mem_give, mem_take, pool_clear, pool_init, pool_t
 from .replay cimport REPLAY_KEEP_S, replay_init, replay_insert, replay_lookup, replay_t
 from .status cimport E_ADDRESS, E_FULL, E_MEMORY, E_RATE, OK, PEER_ID_LEN
-from .sys cimport atomic_exchange_ptr, atomic_load_ptr, atomic_peek, atomic_poke
+from .sys cimport SECOND_NS, atomic_exchange_ptr, atomic_load_ptr, atomic_peek, atomic_poke
 from .table cimport table_clear, table_drop, table_get, table_init, table_put, table_t
 from .wire cimport ADDRESS_IP4, ADDRESS_IP6, ADDRESS_NAME, address_t
 
@@ -18,7 +18,6 @@ cdef enum:
     NETWORKS_MAX = 1048576      # limits.sessions is reached before
     N_REFUSALS_MAX = 8          # REFUSE_MIN_S doubled so often is above REFUSE_MAX_S
 
-cdef uint64_t NS_PER_S = 1000000000
 cdef uint64_t NS_PER_MS = 1000000
 cdef uint8_t[5] PENALTY_POINTS = [1, 10, 20, 20, 50]
 cdef prefix_list_t LOOPBACK
@@ -44,7 +43,7 @@ cdef int bucket_take(bucket_t *bucket, uint32_t rate_per_s, uint32_t burst, uint
     cdef uint64_t token_ns, missing_ns
     if rate_per_s == 0:
         return E_RATE
-    token_ns = NS_PER_S // rate_per_s
+    token_ns = SECOND_NS // rate_per_s
     missing_ns = bucket.full_ns - now_ns if bucket.full_ns > now_ns else 0
     if missing_ns + token_ns > burst * token_ns:
         return E_RATE
@@ -220,8 +219,8 @@ cdef void score_improve(ledger_entry_t *entry, uint64_t now_ns) noexcept nogil:
     cdef uint64_t n_steps
     if now_ns <= entry.scored_ns:
         return
-    n_steps = (now_ns - entry.scored_ns) // (SCORE_STEP_S * NS_PER_S)
-    entry.scored_ns += n_steps * SCORE_STEP_S * NS_PER_S
+    n_steps = (now_ns - entry.scored_ns) // (SCORE_STEP_S * SECOND_NS)
+    entry.scored_ns += n_steps * SCORE_STEP_S * SECOND_NS
     if n_steps * SCORE_STEP < entry.lost:
         entry.lost -= <uint8_t>(n_steps * SCORE_STEP)
         return
@@ -238,7 +237,7 @@ cdef void score_worsen(ledger_entry_t *entry, int points, uint64_t now_ns) noexc
     entry.lost += <uint8_t>points
     if entry.lost < SCORE_MAX:
         return
-    entry.refused_ns = now_ns + min(<uint64_t>REFUSE_MIN_S << entry.n_refusals, <uint64_t>REFUSE_MAX_S) * NS_PER_S
+    entry.refused_ns = now_ns + min(<uint64_t>REFUSE_MIN_S << entry.n_refusals, <uint64_t>REFUSE_MAX_S) * SECOND_NS
     entry.n_refusals = min(entry.n_refusals + 1, N_REFUSALS_MAX)
     entry.scored_ns = entry.refused_ns
     entry.lost = SCORE_MAX - SCORE_STEP

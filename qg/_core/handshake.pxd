@@ -39,15 +39,15 @@ ctypedef struct local_key_t:    # one link key of this node
     uint8_t secret[32]
     uint8_t public_key[32]
     uint8_t cert[108]
-    envelope_keys_t env[2]      # envelopes to this key, per network
+    envelope_keys_t env[LOCAL_NETWORKS_MAX]     # envelopes to this key, per network
 
 ctypedef struct local_t:        # this node as its peers meet it; in guarded memory, read-only for the core
     uint8_t peer_id[32]
     uint32_t n_keys             # the first one is current
     uint32_t n_networks         # the first one is current
-    local_key_t keys[2]
-    network_t networks[2]
-    envelope_keys_t env_open[2] # XX envelopes, per network
+    local_key_t keys[LOCAL_KEYS_MAX]
+    network_t networks[LOCAL_NETWORKS_MAX]
+    envelope_keys_t env_open[LOCAL_NETWORKS_MAX]    # XX envelopes, per network
     uint16_t suites             # mask offered and accepted
     uint8_t accepts_xx
     uint32_t clock_window_s
@@ -92,7 +92,7 @@ ctypedef struct handshake_t:
     uint8_t cert[108]           # ours, of the key that does the DH: RENEW may change the party's meanwhile
     uint32_t in_len             # bytes of the flight collected
     uint32_t in_need            # bytes of the flight known to come; 80 until the head is open
-    uint8_t in_buf[3543]
+    uint8_t in_buf[FLIGHT_MAX]
 
 cdef int party_init(party_t *party) noexcept nogil             # fills the patterns; the rest is the owner's
 cdef int handshake_connect(handshake_t *hs, party_t *party, const local_t *local, int kind, int is_pipe, const uint8_t *link_key,

@@ -10,7 +10,6 @@ from libc.stdint cimport uint8_t, uint64_t
 
 cdef enum:
     RING_LINK_MAX = 4           # link keys that a file may hold; one with more counts as damaged
-    RING_LIVE_MAX = 2           # link keys that rotation keeps: the newest and its predecessor (protocol.md 2.4)
     KEYFILE_HEAD_LEN = 65       # magic 8, kdf 1, salt 16, passes 8, memory 8, nonce 24 (protocol.md 2.3)
     KEYFILE_LINK_LEN = 48       # secret 32, not_before 8, not_after 8
     KEYFILE_LEN_MIN = 161       # with one link key
@@ -25,7 +24,7 @@ ctypedef struct link_key_t:
     uint64_t not_after          # unix seconds; not used from then on. 2^63 - 1 until it is rotated
 
 ctypedef struct ring_t:
-    link_key_t link[4]          # oldest first, n_link of them
+    link_key_t link[RING_LINK_MAX]  # oldest first, n_link of them
     uint8_t seed[32]            # Ed25519 seed
     uint8_t public_key[32]      # Ed25519, of `seed`
     uint8_t peer_id[32]         # protocol.md 2.1

@@ -33,9 +33,9 @@ ctypedef struct chain_t:
     uint64_t taken_len          # memory of the blocks, as the pool counts it
 
 ctypedef struct pool_t:
-    block_t *free_list[4]       # owner's free blocks by class
+    block_t *free_list[N_BLOCK_CLASSES]  # owner's free blocks by class
     void *remote                # atomic stack of blocks given back by other threads
-    uint32_t n_free[4]
+    uint32_t n_free[N_BLOCK_CLASSES]
     uint64_t n_taken            # blocks out, remote returns not yet counted
     uint64_t taken_len          # bytes of blocks out, as n_taken
     uint64_t held_len           # bytes of all blocks that exist

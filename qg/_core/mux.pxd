@@ -107,7 +107,7 @@ ctypedef struct mux_t:
     pool_t *pool                # borrowed
     void *owner                 # the session; borrowed
     const mux_hooks_t *hooks
-    stream_t *heads[4]          # scheduler lists
+    stream_t *heads[N_LISTS]    # scheduler lists
     stream_t *due               # streams with CREDIT or ACCEPT to announce
     stream_t **graveyard        # shared list of ended streams; borrowed
     receive_t *receive          # shared budget; borrowed

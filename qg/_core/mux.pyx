@@ -10,7 +10,7 @@ from .status cimport (
     E_CREDIT, E_FRAME, E_FULL, E_STATE, E_STREAM_ID, INITIAL_CREDIT_PIPE, INITIAL_CREDIT_SERVICE, INNER_MAX,
     INNER_SMALL, LAYER_OVERHEAD, OK, OPEN_MAX, REASON_LIMIT, REASON_MEMORY, REASON_PROTOCOL, REASON_REFUSED,
     REASON_SLOW_READER, SEND_QUEUE_MAX, SESSION_WINDOW_MAX, SESSION_WINDOW_MIN, WINDOW_MAX, WINDOW_MIN)
-from .sys cimport load_be16, store_be16
+from .sys cimport NEVER, load_be16, store_be16
 from .table cimport table_clear, table_drop, table_get, table_init, table_next, table_put
 from .wire cimport (
     CONTROL_FRAME_MAX, DATA_HEAD_MAX, FRAME_ACCEPT, FRAME_CREDIT, FRAME_DATA, FRAME_DATA_FIN, FRAME_OPEN, FRAME_RESET,
@@ -21,7 +21,6 @@ cdef enum:
     CONTROL_SMALL = 1800        # a control frame that a small block holds
     STREAMS_MAX = 1 << 20       # entries of the stream table; the limits per kind are reached long before
 
-cdef uint64_t NEVER = <uint64_t>0xFFFFFFFFFFFFFFFF
 cdef uint64_t WITHHELD_NS = 500000000      # a session that got no credit for the budget looks again after this
 
 

@@ -35,7 +35,7 @@ cdef enum noise_state_t:
     NOISE_ENDED = 3             # split, wiped or failed
 
 ctypedef struct noise_pattern_t:    # read-only once parsed; may be shared by all handshakes and threads
-    uint8_t tokens[4][8]        # by message; zero-terminated
+    uint8_t tokens[NOISE_MESSAGES][NOISE_TOKENS]    # by message; zero-terminated
     uint8_t n_messages
     uint8_t n_psks              # psk tokens
     bint needs_static[2]        # by role: this side has a static key
@@ -51,7 +51,7 @@ ctypedef struct noise_secret_t: # 304 bytes; belongs in a secret slot
     uint8_t static_secret[32]
     uint8_t ephemeral_secret[32]
     mlkem768_secret_t *kem      # borrowed: place for the key sent with e1, in another slot; only who sends one needs it
-    uint8_t psk[5][32]
+    uint8_t psk[NOISE_PSKS][32]
 
 ctypedef struct noise_t:        # about 1.4 KB; public values only
     const noise_pattern_t *pattern      # borrowed for the life of the handshake

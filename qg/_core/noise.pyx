@@ -12,7 +12,7 @@ from .crypto cimport (
     mlkem768_decaps, mlkem768_encaps, mlkem768_keypair, mlkem768_secret_t, random_fn, sha256, sha256_pair, wipe,
     x25519_dh, x25519_public)
 from .status cimport E_ARGUMENT, E_FORK, E_LONG, E_SHORT, E_STATE, E_SUITE, OK
-from .sys cimport store_be64
+from .sys cimport is_zero, store_be64
 
 cdef extern from *:
     """
@@ -678,15 +678,6 @@ cdef int noise_cipher_rekey(noise_cipher_t *cipher) noexcept nogil:
 
 
 # Owners, for tests, third-party vectors and live peers.
-
-cdef bint is_zero(const void *src, size_t n) noexcept nogil:
-    cdef const uint8_t *p = <const uint8_t *>src
-    cdef size_t i
-    for i in range(n):
-        if p[i]:
-            return False
-    return True
-
 
 ctypedef struct script_t:       # bytes to hand out as randomness
     const uint8_t *at

@@ -32,7 +32,6 @@ ctypedef struct record_dir_t:
     uint64_t epoch_start_ns         # when the epoch's first record was sealed or opened; 0 before it
     uint64_t generation             # 0 after the handshake, + 1 per re-key
     uint64_t generation_len         # ciphertext bytes of this generation
-    uint64_t generation_start_ns
     uint16_t suite
     uint8_t tag_len
 
@@ -40,9 +39,9 @@ cdef int record_extract(uint8_t *x32, const uint8_t *k1, const uint8_t *k2, cons
     # X from the two Noise keys and the handshake hash
 cdef int record_rekey_psk(uint8_t *psk32, const uint8_t *x32) noexcept nogil
 cdef int record_exporter(uint8_t *exporter32, const uint8_t *x32) noexcept nogil
-cdef int record_begin(record_dir_t *direction, record_keys_t *keys, const uint8_t *x32, int which, uint16_t suite,
-                      uint64_t now_ns) noexcept nogil       # first generation; E_SUITE
-cdef int record_renew(record_dir_t *direction, const uint8_t *x32, int which, uint64_t now_ns) noexcept nogil
+cdef int record_begin(record_dir_t *direction, record_keys_t *keys, const uint8_t *x32, int which, uint16_t suite) noexcept nogil
+    # first generation; E_SUITE
+cdef int record_renew(record_dir_t *direction, const uint8_t *x32, int which) noexcept nogil
     # next generation with the same suite: sequence 0, epoch 0
 cdef int record_end_epoch(record_dir_t *direction) noexcept nogil
     # after a record that held EPOCH; does nothing where the record itself ended the epoch by its number

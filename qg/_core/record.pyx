@@ -51,7 +51,7 @@ cdef int epoch_derive(record_dir_t *direction) noexcept nogil:
     return rc
 
 
-cdef int generation_start(record_dir_t *direction, const uint8_t *x32, int which, uint64_t now_ns) noexcept nogil:
+cdef int generation_start(record_dir_t *direction, const uint8_t *x32, int which) noexcept nogil:
     hkdf_label(direction.keys.secret, x32, b"qg1 i2r" if which == DIRECTION_I2R else b"qg1 r2i", NULL, 0)
     direction.seq = 0
     direction.epoch = 0
@@ -59,12 +59,11 @@ cdef int generation_start(record_dir_t *direction, const uint8_t *x32, int which
     direction.epoch_len = 0
     direction.epoch_start_ns = 0
     direction.generation_len = 0
-    direction.generation_start_ns = now_ns
     return epoch_derive(direction)
 
 
-cdef int record_begin(record_dir_t *direction, record_keys_t *keys, const uint8_t *x32, int which, uint16_t suite,
-                      uint64_t now_ns) noexcept nogil:
+cdef int record_begin(record_dir_t *direction, record_keys_t *keys, const uint8_t *x32, int which,
+                      uint16_t suite) noexcept nogil:
     cdef int tag_len = aead_tag_len(suite)
     if tag_len < 0:
         return tag_len
@@ -72,12 +71,12 @@ cdef int record_begin(record_dir_t *direction, record_keys_t *keys, const uint8_
     direction.keys = keys
     direction.suite = suite
     direction.tag_len = <uint8_t>tag_len
-    return generation_start(direction, x32, which, now_ns)
+    return generation_start(direction, x32, which)
 
 
-cdef int record_renew(record_dir_t *direction, const uint8_t *x32, int which, uint64_t now_ns) noexcept nogil:
+cdef int record_renew(record_dir_t *direction, const uint8_t *x32, int which) noexcept nogil:
     direction.generation += 1
-    return generation_start(direction, x32, which, now_ns)
+    return generation_start(direction, x32, which)
 
 
 cdef int epoch_advance(record_dir_t *direction) noexcept nogil:
@@ -197,7 +196,7 @@ cdef class RecordDirection:
             raise ValueError("k1, k2 and h have 32 bytes each")
         self.which = role
         record_extract(x, k1, k2, h)
-        rc = record_begin(&self.direction, &self.keys, x, role, <uint16_t>suite, 0)
+        rc = record_begin(&self.direction, &self.keys, x, role, <uint16_t>suite)
         wipe(x, 32)
         if rc < 0:
             raise ValueError(f"suite {suite} is not usable here")
@@ -231,7 +230,7 @@ cdef class RecordDirection:
         """Go to the next generation."""
         cdef uint8_t[32] x
         record_extract(x, k1, k2, h)
-        record_renew(&self.direction, x, self.which, 0)
+        record_renew(&self.direction, x, self.which)
         wipe(x, 32)
 
     @property

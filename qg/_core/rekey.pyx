@@ -5,7 +5,7 @@ from cpython.bytearray cimport PyByteArray_GET_SIZE
 from libc.stdint cimport uint8_t, uint64_t
 from libc.string cimport memcpy, memset
 
-from .crypto cimport SUITE_CHACHA20_POLY1305, crypto_random, wipe
+from .crypto cimport SUITE_CHACHA20_POLY1305, crypto_random, random_between, wipe
 from .envelope cimport REKEY_PROLOGUE_LEN, prologue_put_rekey
 from .memory cimport mem_give, mem_take, pool_clear, pool_init, pool_t
 from .noise cimport (
@@ -16,22 +16,20 @@ from .record cimport (
     record_len, record_open, record_peek, record_rekey_psk, record_renew, record_seal)
 from .secret cimport SECRET_LOCK_PREFERRED, secret_give, secret_pool_free, secret_pool_init, secret_pool_t, secret_take
 from .status cimport E_CLOSED, E_FRAME, E_MEMORY, E_STATE, OK
+from .sys cimport NEVER, is_zero
 from .wire cimport (
     FRAME_EPOCH, FRAME_REKEY1, FRAME_REKEY2, FRAME_REKEY_DONE, REKEY1_LEN, REKEY2_LEN, frame_parse, frame_t)
 
 cdef enum:
     PAYLOAD_LEN = 24                # of both Noise messages, all zero
 
-cdef uint64_t NEVER = <uint64_t>0xFFFFFFFFFFFFFFFF
 cdef uint64_t REKEY_RECORDS = <uint64_t>1 << 32
 cdef uint64_t REKEY_LEN = <uint64_t>64 << 30
 
 
 cdef void plan_next(rekey_t *rekey, uint64_t now_ns) noexcept nogil:
-    cdef uint64_t low = rekey.times.rekey_ns * 4 // 5, high = rekey.times.rekey_ns * 6 // 5
-    cdef uint64_t value
-    rekey.random(rekey.random_ctx, <uint8_t *>&value, 8)
-    rekey.due_ns = now_ns + low + value % (high - low + 1)
+    cdef uint64_t mean_ns = rekey.times.rekey_ns
+    rekey.due_ns = now_ns + random_between(rekey.random, rekey.random_ctx, mean_ns * 4 // 5, mean_ns * 6 // 5)
 
 
 cdef void rekey_init(rekey_t *rekey, const uint8_t *h32, uint64_t now_ns) noexcept nogil:
@@ -99,13 +97,10 @@ cdef int write_message(rekey_t *rekey, int type) noexcept nogil:
 
 cdef int read_message(rekey_t *rekey, const uint8_t *data, size_t len) noexcept nogil:
     cdef uint8_t[PAYLOAD_LEN] payload
-    cdef int i, rc = noise_read(&rekey.exchange.noise, payload, PAYLOAD_LEN, data, len)
+    cdef int rc = noise_read(&rekey.exchange.noise, payload, PAYLOAD_LEN, data, len)
     if rc < 0:
         return rc
-    for i in range(PAYLOAD_LEN):
-        if payload[i]:
-            return E_FRAME
-    return OK
+    return OK if is_zero(payload, PAYLOAD_LEN) else E_FRAME
 
 
 cdef int derive(rekey_t *rekey) noexcept nogil:
@@ -190,7 +185,7 @@ cdef int rekey_record_end(rekey_t *rekey, uint64_t now_ns) noexcept nogil:
         return E_STATE                      # the answer is one record: REKEY2, REKEY_DONE
     if last == FRAME_EPOCH:
         return record_end_epoch(rekey.rx)
-    record_renew(rekey.rx, rekey.keys.next_x, DIRECTION_R2I if rekey.role == 0 else DIRECTION_I2R, now_ns)
+    record_renew(rekey.rx, rekey.keys.next_x, DIRECTION_R2I if rekey.role == 0 else DIRECTION_I2R)
     rekey.rx_waits = 0
     finish(rekey, now_ns)
     return OK
@@ -222,7 +217,7 @@ cdef void rekey_sent(rekey_t *rekey, uint64_t now_ns) noexcept nogil:
         record_end_epoch(rekey.tx)
     elif pending != FRAME_REKEY1:
         rekey.tx_waits = 0
-        record_renew(rekey.tx, rekey.keys.next_x, DIRECTION_I2R if rekey.role == 0 else DIRECTION_R2I, now_ns)
+        record_renew(rekey.tx, rekey.keys.next_x, DIRECTION_I2R if rekey.role == 0 else DIRECTION_R2I)
         finish(rekey, now_ns)
 
 
@@ -273,8 +268,8 @@ cdef class Rekey:
         secret_pool_init(&self.secrets, 1, SECRET_LOCK_PREFERRED)
         noise_pattern_wire(&self.pattern, NOISE_NN)
         self.times = rekey_times_t(epoch_ns, rekey_ns, answer_ns)
-        record_begin(&self.tx, &self.tx_keys, x, DIRECTION_R2I if role else DIRECTION_I2R, SUITE_CHACHA20_POLY1305, 0)
-        record_begin(&self.rx, &self.rx_keys, x, DIRECTION_I2R if role else DIRECTION_R2I, SUITE_CHACHA20_POLY1305, 0)
+        record_begin(&self.tx, &self.tx_keys, x, DIRECTION_R2I if role else DIRECTION_I2R, SUITE_CHACHA20_POLY1305)
+        record_begin(&self.rx, &self.rx_keys, x, DIRECTION_I2R if role else DIRECTION_R2I, SUITE_CHACHA20_POLY1305)
         record_rekey_psk(self.secret.psk, x)
         rekey.tx, rekey.rx, rekey.keys, rekey.times = &self.tx, &self.rx, &self.secret, &self.times
         rekey.pattern, rekey.pool, rekey.secrets = &self.pattern, &self.pool, &self.secrets

@@ -12,6 +12,7 @@ from .session cimport session_send_data, session_t, session_wake
 from .status cimport (
     E_CREDIT, E_MEMORY, INITIAL_CREDIT_PIPE, OK, REASON_BUSY, REASON_HOPS, REASON_LIMIT, REASON_MEMORY, REASON_NONE,
     REASON_REFUSED, REASON_SLOW_READER, REASON_TIMEOUT, REASON_UNREACHABLE)
+from .sys cimport NEVER, SECOND_NS
 
 cdef enum:
     CREDIT_STEP = 4096          # credit is passed on in steps of at least this while the sender has any left
@@ -21,8 +22,7 @@ cdef enum:
     PIECE_LARGE = 4096          # a quarter of a large one
     ODD_MAX = 8                 # pieces between the two that keep their borders: flights, and what early credit was left
 
-cdef uint64_t NEVER = <uint64_t>0xFFFFFFFFFFFFFFFF
-cdef uint64_t SCAN_NS = <uint64_t>5 * 1000000000       # how often idle circuits are looked for
+cdef uint64_t SCAN_NS = 5 * SECOND_NS       # how often idle circuits are looked for
 cdef uint64_t WALK_NS = 10000000                        # not more often than this: refusals due one by one would cost a walk each
 
 
@@ -45,9 +45,9 @@ cdef void relay_init(relay_t *relay, pool_t *pool, uint64_t held_max) noexcept n
     memset(relay, 0, sizeof(relay_t))
     relay.pool = pool
     relay.held_max = held_max
-    relay.idle_ns = <uint64_t>300 * 1000000000
-    relay.life_ns = <uint64_t>86400 * 1000000000
-    relay.build_ns = <uint64_t>15 * 1000000000
+    relay.idle_ns = 300 * SECOND_NS
+    relay.life_ns = 86400 * SECOND_NS
+    relay.build_ns = 15 * SECOND_NS
 
 
 cdef splice_t *relay_open(relay_t *relay, stream_t *near, uint64_t now_ns) noexcept nogil:

@@ -41,7 +41,8 @@ from .secret cimport (
 from .session cimport SCRATCH_LEN
 from .status cimport E_MEMORY, METADATA_MAX, OK, SEND_QUEUE_MAX, SESSION_WINDOW_MAX, WINDOW_MAX
 from .sys cimport (
-    atomic_cas_ptr, atomic_exchange, atomic_exchange_ptr, atomic_fence, atomic_load, atomic_load_ptr, atomic_store)
+    SECOND_NS, atomic_cas_ptr, atomic_exchange, atomic_exchange_ptr, atomic_fence, atomic_load, atomic_load_ptr,
+    atomic_store)
 from .wire cimport ADDRESS_IP4, ADDRESS_IP6, ADDRESS_NAME, HELLO_SERVICES_MAX, address_t
 from .worker cimport (
     CERT_ENTRIES, COMMAND_ACCEPT, COMMAND_CANCEL, COMMAND_CLOSE_PEER, COMMAND_CONNECT, COMMAND_FINISH, COMMAND_KILL,
@@ -56,7 +57,6 @@ cdef enum:
     BORDER_SLOTS = 1024         # throw-away identities on their way to the worker
     WRITE_MAX = 65536           # payload of one block: what is behind it stays free for padding in place
 
-cdef uint64_t SECOND_NS = 1000000000
 
 WAKE = (1).to_bytes(8, "little")     # what an eventfd takes; any byte of it wakes a pipe
 

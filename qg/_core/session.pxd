@@ -24,7 +24,6 @@ cdef enum session_state_t:
     SESSION_CLOSING = 3         # CLOSE is queued; ends when it is sent
     SESSION_DISCARD = 4         # a bad record came: bytes are read and dropped
     SESSION_CLOSED = 5
-    N_SESSION_STATES = 6
 
 cdef enum session_event_t:
     SESSION_ON_KEYED = 1        # streams may be opened
@@ -129,7 +128,6 @@ ctypedef struct session_t:
     uint8_t is_remote           # the peer closed
     uint8_t padding             # padding_t in force
     uint8_t has_hello           # the peer's came
-    uint8_t sent_hello
     uint8_t is_final            # the frame being read is the last one of its record, padding aside
     uint8_t wants_block         # a sink copied a large payload: open the next record into a block of its own
     uint8_t is_mute             # NK responder: nothing may be sent until a record has opened

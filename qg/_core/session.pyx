@@ -3,7 +3,7 @@
 from libc.stdint cimport int64_t, uint8_t, uint32_t, uint64_t
 from libc.string cimport memcpy, memset
 
-from .crypto cimport wipe
+from .crypto cimport random_between, wipe
 from .handshake cimport (
     FLIGHT_MAX, HANDSHAKE_NK, STAGE_DONE, STAGE_READ_M1, STAGE_WRITE_M1, STAGE_WRITE_M2, STAGE_WRITE_M3,
     handshake_admit, handshake_clear, handshake_connect, handshake_feed, handshake_flight, handshake_keys,
@@ -25,6 +25,7 @@ from .status cimport (
     E_CLOSED, E_CREDIT, E_FRAME, E_FULL, E_KIND, E_MEMORY, E_RATE, E_STATE, INNER_MAX, INNER_SMALL, LAYERS_MAX,
     LAYER_OVERHEAD, LAYER_ROOM_MIN, NEED_ADMIT, NEED_MORE, OK, REASON_INTERNAL, REASON_LIMIT, REASON_MEMORY,
     REASON_PROTOCOL, REASON_REFUSED, REASON_REKEY, REASON_SLOW_READER, REASON_TIMEOUT, RECORD_HEAD_LEN)
+from .sys cimport NEVER, SECOND_NS
 from .wire cimport (
     CLOSE_TEXT_MAX, CONTROL_FRAME_MAX, DATA_HEAD_MAX, FRAME_ACCEPT, FRAME_CLOSE, FRAME_COVER, FRAME_CREDIT, FRAME_DATA,
     FRAME_DATA_FIN, FRAME_EPOCH, FRAME_GREASE, FRAME_HELLO, FRAME_OPEN, FRAME_PADDING, FRAME_PING, FRAME_PONG,
@@ -42,9 +43,7 @@ cdef enum:
     CREDIT_BYTES = 8192             # a CREDIT more per so many bytes sent
     DISCARD_MIN = 16416             # bytes read and dropped after a bad record
 
-cdef uint64_t NEVER = <uint64_t>0xFFFFFFFFFFFFFFFF
-cdef uint64_t SECOND_NS = 1000000000
-cdef uint64_t DISCARD_NS = <uint64_t>10 * 1000000000
+cdef uint64_t DISCARD_NS = 10 * SECOND_NS
 
 
 cdef inline uint64_t unix_s(const session_t *session, uint64_t now_ns) noexcept nogil:
@@ -52,10 +51,7 @@ cdef inline uint64_t unix_s(const session_t *session, uint64_t now_ns) noexcept 
 
 
 cdef inline uint64_t draw(session_t *session, uint64_t low, uint64_t high) noexcept nogil:
-    """A number between low and high, both included; the bias of the remainder does not matter for times and sizes."""
-    cdef uint64_t value
-    session.ctx.party.random(session.ctx.party.random_ctx, <uint8_t *>&value, 8)
-    return low + value % (high - low + 1)
+    return random_between(session.ctx.party.random, session.ctx.party.random_ctx, low, high)
 
 
 cdef inline void sooner(session_t *session, uint64_t at_ns) noexcept nogil:
@@ -268,9 +264,9 @@ cdef int keyed(session_t *session, uint64_t now_ns) noexcept nogil:
     rc = handshake_keys(hs, k1, k2, session.channel_binding)
     if rc >= 0:
         record_extract(x, k1, k2, session.channel_binding)
-        rc = record_begin(&session.tx, &session.keys.tx, x, DIRECTION_I2R if session.role == 0 else DIRECTION_R2I, hs.suite, now_ns)
+        rc = record_begin(&session.tx, &session.keys.tx, x, DIRECTION_I2R if session.role == 0 else DIRECTION_R2I, hs.suite)
     if rc >= 0:
-        rc = record_begin(&session.rx, &session.keys.rx, x, DIRECTION_R2I if session.role == 0 else DIRECTION_I2R, hs.suite, now_ns)
+        rc = record_begin(&session.rx, &session.keys.rx, x, DIRECTION_R2I if session.role == 0 else DIRECTION_I2R, hs.suite)
         record_rekey_psk(session.keys.rekey.psk, x)
         record_exporter(session.keys.exporter, x)
     wipe(k1, 32)

@@ -38,7 +38,6 @@ cdef enum status_t:
     E_FULL = -32            # a bounded queue, table or pool is full
     E_MEMORY = -33          # allocation failed or budget spent
     E_EXISTS = -34          # key is in the table already
-    E_MISSING = -35         # no such key
     E_FORK = -36            # the object was made in another process
     E_LOCK = -37            # memory could not be locked
     E_IO = -38              # a system call failed (errno tells)
@@ -77,7 +76,6 @@ cdef enum limit_t:
     INNER_MAX = 16384           # plaintext of a record
     RECORD_LEN_MAX = 16416      # ciphertext of a record: INNER_MAX and the longest tag
     RECORD_HEAD_LEN = 2         # the masked length
-    TAG_MAX = 32
     INNER_SMALL = 1024          # the smaller of the two record sizes of a circuit
     LAYER_OVERHEAD = 45         # what one layer costs at most: DATA header 1 + 8 + 2, record head 2, tag 32
     LAYERS_MAX = 8
@@ -93,4 +91,3 @@ cdef enum limit_t:
     SESSION_WINDOW_MAX = 8388608
     SEND_QUEUE_MAX = 4194304
     PEER_ID_LEN = 32
-    KEY_LEN = 32

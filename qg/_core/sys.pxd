@@ -31,10 +31,18 @@ cdef extern from *:
     static inline void qg_store_be64(uint8_t *p, uint64_t v) { v = __builtin_bswap64(v); __builtin_memcpy(p, &v, 8); }
     static inline void qg_store_be32(uint8_t *p, uint32_t v) { v = __builtin_bswap32(v); __builtin_memcpy(p, &v, 4); }
     static inline void qg_store_be16(uint8_t *p, uint32_t v) { p[0] = (uint8_t)(v >> 8); p[1] = (uint8_t)v; }
+    static inline int qg_is_zero(const void *src, size_t n) {
+        const uint8_t *p = (const uint8_t *)src;
+        uint64_t v, folded = 0;
+        for (; n >= 8; n -= 8, p += 8) { __builtin_memcpy(&v, p, 8); folded |= v; }
+        while (n--) folded |= *p++;
+        return folded == 0; }
     static inline int qg_log2(uint64_t v) { return 63 - __builtin_clzll(v); }
     #endif
     """
     const int QG_TEST
+    const uint64_t NEVER "UINT64_MAX"           # as a time: a deadline that does not come
+    const uint64_t SECOND_NS "UINT64_C(1000000000)"
     uint64_t atomic_load "qg_load_acquire"(const uint64_t *p) noexcept nogil
     uint64_t atomic_peek "qg_load_relaxed"(const uint64_t *p) noexcept nogil
     void atomic_store "qg_store_release"(uint64_t *p, uint64_t v) noexcept nogil
@@ -52,4 +60,5 @@ cdef extern from *:
     void store_be64 "qg_store_be64"(void *p, uint64_t v) noexcept nogil
     void store_be32 "qg_store_be32"(void *p, uint32_t v) noexcept nogil
     void store_be16 "qg_store_be16"(void *p, uint32_t v) noexcept nogil
+    bint is_zero "qg_is_zero"(const void *src, size_t n) noexcept nogil     # takes as long whatever it finds
     int log2_floor "qg_log2"(uint64_t v) noexcept nogil

@@ -85,7 +85,7 @@ ctypedef struct tcp_t:
     tcp_events_t events
     void *ctx                       # borrowed; handed to the events
     uv_timer_t tick                 # runs while something lingers or is paused
-    listener_t listeners[16]
+    listener_t listeners[TCP_LISTENERS_MAX]
     conn_list_t open                # dials in progress too
     conn_list_t lingering           # oldest first
     uint8_t is_ticking
@@ -121,9 +121,6 @@ cdef void tcp_resume(conn_t *conn) noexcept nogil
 
 cdef inline uint64_t tcp_pending_len(const conn_t *conn) noexcept nogil:
     return conn.pending.len
-
-cdef inline void conn_set_user(conn_t *conn, void *user) noexcept nogil:
-    conn.user = user
 
 cdef int sockaddr_from_address(sockaddr_storage *dst, const address_t *address) noexcept nogil  # E_ADDRESS for names
 cdef int address_from_sockaddr(address_t *dst, const sockaddr_storage *address) noexcept nogil

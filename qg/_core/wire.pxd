@@ -110,7 +110,7 @@ ctypedef struct open_relay_t:
     const uint8_t *link_key     # 32, borrows
     const uint8_t *peer_id      # 32, borrows
     uint32_t n_addresses
-    address_t addresses[4]
+    address_t addresses[RELAY_ADDRESSES_MAX]
 
 cdef inline int varint_len(uint64_t value) noexcept nogil:
     return 1 if value < 64 else 2 if value < 16384 else 4 if value < 1073741824 else 8

@@ -6,7 +6,7 @@ from libc.string cimport memcpy, memset
 from .status cimport (
     E_ADDRESS, E_FRAME, E_LONG, E_NONZERO, E_SHORT, E_UTF8, E_VARINT, HELLO_MAX, INNER_MAX, METADATA_MAX, OK,
     REASON_COUNT, REASON_NONE)
-from .sys cimport load_be16, load_be32, load_be64, log2_floor, store_be16, store_be32, store_be64
+from .sys cimport is_zero, load_be16, load_be32, load_be64, log2_floor, store_be16, store_be32, store_be64
 
 
 # Varints
@@ -52,19 +52,6 @@ cdef inline int take_varint(const uint8_t *src, size_t len, size_t *at, uint64_t
 
 
 # Frames
-
-cdef inline bint is_zero(const uint8_t *src, size_t len) noexcept nogil:
-    cdef uint64_t word, folded = 0
-    cdef size_t i = 0
-    while i + 8 <= len:
-        memcpy(&word, src + i, 8)
-        folded |= word
-        i += 8
-    while i < len:
-        folded |= src[i]
-        i += 1
-    return folded == 0
-
 
 cdef inline int take_bytes(frame_t *frame, uint8_t *src, size_t len, size_t *at, size_t n) noexcept nogil:
     if n > len - at[0]:

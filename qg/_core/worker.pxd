@@ -61,7 +61,7 @@ ctypedef struct dial_t:         # a link being dialled: the addresses that are l
     channel_t *channel
     uint32_t n_addresses
     uint32_t address_idx
-    address_t addresses[8]
+    address_t addresses[DIAL_ADDRESSES_MAX]
     uint8_t has_failed          # no address is left; told to the engine on the next turn
 
 ctypedef struct event_ring_t:

@@ -29,8 +29,8 @@ from .resolve cimport resolve_cancel, resolve_init, resolve_start, resolve_stop
 from .secret cimport SECRET_SLOT_LEN, secret_pool_free, secret_take
 from .status cimport E_IO, OK
 from .sys cimport (
-    atomic_cas_ptr, atomic_exchange, atomic_exchange_ptr, atomic_fence, atomic_load, atomic_load_ptr, atomic_store,
-    store_be64)
+    SECOND_NS, atomic_cas_ptr, atomic_exchange, atomic_exchange_ptr, atomic_fence, atomic_load, atomic_load_ptr,
+    atomic_store, store_be64)
 from .tcp cimport (
     address_from_sockaddr, conn_t, sockaddr_from_address, tcp_abort, tcp_close, tcp_dial, tcp_events_t, tcp_init,
     tcp_listen, tcp_listen_address, tcp_pending_len, tcp_shutdown, tcp_stop, tcp_write)
@@ -41,8 +41,7 @@ cdef enum:
     BACKLOG = 1024
     CERT_LIFE_S = 366 * 86400   # of the certificates made at start, unless the key itself ends before
 
-cdef uint64_t SECOND_NS = 1000000000
-cdef uint64_t STOP_NS = <uint64_t>3 * 1000000000       # for goodbyes
+cdef uint64_t STOP_NS = 3 * SECOND_NS       # for goodbyes
 
 
 # Events: worker to Python
