@@ -62,8 +62,6 @@ ctypedef struct outbox_t:       # one per worker
     table_t flows               # id -> flow
     uint64_t next_id            # of the next stream that a peer opens: bit 62 is set in those
     uint64_t now_ns             # of the input under way
-    uint64_t n_bytes_in         # application bytes
-    uint64_t n_bytes_out
 
 ctypedef struct flow_t:
     uint64_t id

@@ -267,7 +267,6 @@ cdef int flow_on_data(stream_t *stream, uint8_t *data, size_t len, uint64_t now_
             stream_used(stream, len, now_ns)
             return rc
     flow.unused += len
-    flow.outbox.n_bytes_in += len
     flow_notify(flow, EVENT_STREAM_DATA)
     return OK
 
@@ -339,7 +338,6 @@ cdef void flow_write(outbox_t *outbox, uint64_t id, chain_t *chain, uint64_t now
         chain_clear(chain)
         return
     flow.written += chain.len
-    outbox.n_bytes_out += chain.len
     stream_write(flow.stream, chain, now_ns)
     session_wake(flow.session, now_ns)
 

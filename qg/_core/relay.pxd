@@ -46,9 +46,6 @@ ctypedef struct relay_t:
     uint64_t life_ns
     uint64_t build_ns
     uint64_t n_bytes            # payload passed on, both directions
-    uint64_t n_direct           # pieces that went out without being held
-    uint64_t n_held             # pieces that were held, or packed
-    uint64_t n_joined           # splices that carried a circuit
     uint64_t n_memory_resets
 
 cdef void relay_init(relay_t *relay, pool_t *pool, uint64_t held_max) noexcept nogil

@@ -249,11 +249,9 @@ cdef int on_data(stream_t *stream, uint8_t *data, size_t len, uint64_t now_ns) n
         pass_credit(splice, other, now_ns)
     is_whole = is_piece(splice, len)
     if is_whole and session_send_data(session_of(other), other, data, len, now_ns) > 0:
-        relay.n_direct += 1
         return OK
     if other.flags & FLAG_DEAD:
         return OK
-    relay.n_held += 1
     rc = stream_copy(other, data, len, now_ns) if is_whole else stream_pack(other, data, len, now_ns)
     if rc == E_MEMORY:
         reset_both(splice, REASON_MEMORY, now_ns)
@@ -311,7 +309,6 @@ cdef void relay_join(splice_t *splice, stream_t *far, uint64_t now_ns) noexcept 
     splice.far = far
     splice.link = NULL
     splice.state = SPLICE_JOINED
-    splice.relay.n_joined += 1
     stream_bind(far, splice, &SINK)
     stream_accept(splice.near, far.tx_credit)
     if splice.early.len:

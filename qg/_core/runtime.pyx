@@ -24,7 +24,8 @@ from .flow cimport (
     EVENT_STREAM_RESET, EVENT_STREAM_SENT, event_t)
 from .guard cimport (
     ACCESS_ANYONE, ACCESS_LISTED, ACCESS_NONE, N_GUARD_COUNTS, PORTS_MAX, PREFIXES_MAX, access_t, guard_access_build,
-    guard_access_free, guard_access_swap, guard_init, guard_limits_t, guard_ports_set, guard_t, prefix_list_add)
+    guard_access_free, guard_access_swap, guard_init, guard_limits_t, guard_ports_set, prefix_list_add,
+    prefix_list_t)
 from .handshake cimport local_t
 from .keyfile cimport KeyRing, NetworkSecret, ring_t
 from .loop cimport gate_wait, loop_cpu_ns, loop_thread_join, loop_wake
@@ -170,24 +171,11 @@ cdef class Runtime:
             raise MemoryError
         guard_access_swap(&worker.guard.access, self.access)
         guard_access_swap(&worker.guard.relay, self.relay_access)
-        for list_name, prefixes in (("relay_targets", options.get("relay_targets", ())), ("exempt", options.get("exempt", ())),
-                                    ("own_networks", options.get("own_networks", ()))):
-            for ip, length in prefixes:
-                self._add_prefix(list_name, ip, length)
+        prefixes_fill(&worker.guard.listed, options, "relay_targets")
+        prefixes_fill(&worker.guard.exempt, options, "exempt")
+        prefixes_fill(&worker.guard.own, options, "own_networks")
         self._set_ports(options.get("relay_ports"))
         self._set_limits(options)
-
-    def _add_prefix(self, str list_name, bytes ip not None, int length):
-        cdef guard_t *guard = &self.worker.guard
-        cdef int rc
-        if list_name == "relay_targets":
-            rc = prefix_list_add(&guard.listed, ip, len(ip), length)
-        elif list_name == "exempt":
-            rc = prefix_list_add(&guard.exempt, ip, len(ip), length)
-        else:
-            rc = prefix_list_add(&guard.own, ip, len(ip), length)
-        if rc < 0:
-            raise ValueError(f"{list_name}: more than {PREFIXES_MAX} networks, or one that is malformed")
 
     def _set_ports(self, ports):
         cdef uint16_t[PORTS_MAX] listed
@@ -223,7 +211,7 @@ cdef class Runtime:
     def _make_engine(self, dict options):
         cdef worker_t *worker = self.worker
         cdef engine_config_t config
-        cdef uint64_t second = SECOND_NS, mix
+        cdef uint64_t mix
         crypto_random(NULL, <uint8_t *>&mix, 8)
         memset(&config, 0, sizeof(config))
         config.times.handshake_ns = ns_option(options, "handshake_s", 30)
@@ -235,10 +223,10 @@ cdef class Runtime:
         config.times.record_ns = ns_option(options, "slow_record_s", 20)
         config.times.keys.epoch_ns = ns_option(options, "epoch_s", 120)
         config.times.keys.rekey_ns = ns_option(options, "rekey_s", 600)
-        config.times.keys.answer_ns = 60 * second
-        config.times.close_ns = 2 * second
+        config.times.keys.answer_ns = 60 * SECOND_NS
+        config.times.close_ns = 2 * SECOND_NS
         config.times.streams.slow_reader_ns = ns_option(options, "slow_reader_s", 30)
-        config.times.streams.starved_ns = 10 * second
+        config.times.streams.starved_ns = 10 * SECOND_NS
         config.sink_min_ns = ns_option(options, "sink_min_s", 30)
         config.sink_max_ns = ns_option(options, "sink_max_s", 90)
         config.control_frames = options.get("control_frames_per_s", 1000)
@@ -618,20 +606,20 @@ cdef class Runtime:
                 by_status[-i] = engine.ctx.n_status[i]
         return {
             "n_sessions": engine.n_channels, "n_sinks": worker.guard.n_sinks, "n_half_open": worker.guard.n_half_open,
-            "n_links_up": engine.n_links_up, "n_auto_links": engine.n_auto_links, "handshake_cpu_ns": engine.ctx.handshake_ns, "n_circuits": engine.relay.n_splices, "n_circuits_joined": engine.relay.n_joined,
-            "in_len": engine.n_bytes_in, "out_len": engine.n_bytes_out, "stream_in_len": engine.outbox.n_bytes_in,
-            "stream_out_len": engine.outbox.n_bytes_out, "relayed_len": engine.relay.n_bytes, "relay_held_len": engine.relay.held,
-            "n_relay_direct": engine.relay.n_direct, "n_relay_held": engine.relay.n_held,
-            "n_relay_memory_resets": engine.relay.n_memory_resets, "n_slow_reader_closes": engine.ctx.n_slow_closes,
-            "n_slow_reader_resets": engine.ctx.receive.n_slow_resets, "n_credit_withheld": engine.ctx.receive.n_withheld,
-            "receive_unread_len": engine.ctx.receive.len,
+            "n_links_up": engine.n_links_up, "n_auto_links": engine.n_auto_links, "n_circuits": engine.relay.n_splices,
+            "n_flows": engine.outbox.flows.len, "n_conns": worker.tcp.n_conns, "n_lingering": worker.tcp.n_lingering,
+            "n_accepted": worker.tcp.n_accepted, "n_accept_errors": worker.tcp.n_accept_errors,
+            "in_len": engine.n_bytes_in, "out_len": engine.n_bytes_out, "relayed_len": engine.relay.n_bytes,
+            "relay_held_len": engine.relay.held, "n_relay_memory_resets": engine.relay.n_memory_resets,
+            "n_slow_reader_closes": engine.ctx.n_slow_closes, "n_slow_reader_resets": engine.ctx.receive.n_slow_resets,
+            "n_credit_withheld": engine.ctx.receive.n_withheld, "receive_unread_len": engine.ctx.receive.len,
             "by_status": by_status, "guard_counts": [worker.guard.counts[i] for i in range(N_GUARD_COUNTS)],
-            "pool_taken_len": worker.pool.taken_len, "pool_held_len": worker.pool.held_len, "plain_len": worker.pool.plain_len,
-            "n_blocks": worker.pool.n_taken, "n_secret_slots": worker.secrets.n_taken, "is_locked": bool(worker.secrets.is_locked),
-            "n_accepted": worker.tcp.n_accepted, "n_accept_errors": worker.tcp.n_accept_errors, "n_conns": worker.tcp.n_conns,
-            "n_commands": worker.n_commands, "n_signals": worker.n_signals, "n_flows": engine.outbox.flows.len,
-            "replay_floor_s": self.replay.floor_s, "n_border_blocks": self.border.n_taken,
-            "clock_skew_s": float(skews[len(skews) // 2]) if skews else None, "n_lingering": worker.tcp.n_lingering,
+            "pool_taken_len": worker.pool.taken_len, "plain_len": worker.pool.plain_len,
+            "n_blocks": worker.pool.n_taken, "n_border_blocks": self.border.n_taken,
+            "n_secret_slots": worker.secrets.n_taken, "is_locked": bool(worker.secrets.is_locked),
+            "replay_floor_s": self.replay.floor_s,
+            "clock_skew_s": float(skews[len(skews) // 2]) if skews else None,
+            "handshake_cpu_ns": engine.ctx.handshake_ns,
             "loop_cpu_ns": loop_cpu_ns(&worker.loop) if worker.is_loop_ready else 0,
         }
 
@@ -642,6 +630,14 @@ def own_networks():
     cdef int i, n = interfaces_list(found, INTERFACES_MAX)
     networks = {((<char *>found[i].ip)[:found[i].ip_len], found[i].n_bits) for i in range(n)}
     return sorted(networks, key=lambda network: (network[1], network[0]))[:PREFIXES_MAX]
+
+
+cdef int prefixes_fill(prefix_list_t *prefixes, dict options, str name) except -1:
+    cdef bytes ip
+    for ip, n_bits in options.get(name, ()):
+        if prefix_list_add(prefixes, ip, len(ip), n_bits) < 0:
+            raise ValueError(f"{name}: more than {PREFIXES_MAX} networks, or one that is malformed")
+    return 0
 
 
 cdef uint64_t ns_option(dict options, str name, default_s) except? 0:

@@ -103,8 +103,6 @@ ctypedef struct worker_t:
     int event_fd                # written to wake Python; owned by Python
     uint64_t offset_ns          # when the wall clock was last looked at
     uint64_t stop_ns            # when waiting for goodbyes ends; 0 while not stopping
-    uint64_t n_commands
-    uint64_t n_signals          # wake-ups of Python
     uint8_t has_news            # events were written in this turn
     uint8_t is_loop_ready
     uint8_t has_gate

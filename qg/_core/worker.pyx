@@ -68,7 +68,6 @@ cdef void signal_python(worker_t *worker) noexcept nogil:
     worker.has_news = 0
     atomic_fence()
     if atomic_exchange(&worker.ring.is_asleep, 0):
-        worker.n_signals += 1
         fd_write(worker.event_fd, &one, 8)
 
 
@@ -370,7 +369,6 @@ cdef void on_wake(void *ctx, uint64_t now_ns) noexcept nogil:
     while reversed is not NULL:
         command = reversed
         reversed = command.next
-        worker.n_commands += 1
         do_command(worker, command, now_ns)
         command_free(worker, command)
     fail_dials(worker, now_ns)
