@@ -48,6 +48,7 @@ cdef enum:
     NULL_TAG_LEN = 32           # that of AEGIS-256, so that records are as long
     SRC_MAX = INT_MAX - 64      # lengths are returned as int, tag included
     HKDF_MAX = 8160             # 255 blocks
+    KEY_LEN = 32
 
 cdef uint16_t usable_suites = 0
 
@@ -70,6 +71,19 @@ cdef uint16_t crypto_suites() noexcept nogil:
 
 cdef void crypto_random(void *ctx, uint8_t *dst, size_t n) noexcept nogil:
     randombytes_buf(dst, n)
+
+
+cdef void random_pooled(void *pool, uint8_t *dst, size_t n) noexcept nogil:
+    cdef random_pool_t *random = <random_pool_t *>pool
+    if n >= KEY_LEN:
+        randombytes_buf(dst, n)
+        return
+    if random.left < n:
+        randombytes_buf(random.bytes, sizeof(random.bytes))
+        random.left = sizeof(random.bytes)
+    random.left -= <uint32_t>n
+    memcpy(dst, random.bytes + random.left, n)
+    sodium_memzero(random.bytes + random.left, n)
 
 
 cdef void wipe(void *p, size_t n) noexcept nogil:
@@ -466,6 +480,28 @@ def hkdf_sha256(bytes salt not None, bytes ikm not None, bytes info not None, si
     cdef int rc = hkdf_expand(<uint8_t *><char *>dst, length, &prk[0], info, len(info))
     sodium_memzero(&prk[0], sizeof(prk))
     return bytes(dst) if rc == OK else rc
+
+
+@cython.final
+cdef class RandomPool:
+    """Draw as a worker does."""
+    cdef random_pool_t pool
+
+    def draw(self, size_t n):
+        """Return n random bytes."""
+        cdef bytes dst = PyBytes_FromStringAndSize(NULL, n)
+        random_pooled(&self.pool, <uint8_t *>PyBytes_AS_STRING(dst), n)
+        return dst
+
+    @property
+    def left(self):
+        """How many bytes are taken in advance."""
+        return self.pool.left
+
+    @property
+    def memory(self):
+        """All of its bytes, used ones too."""
+        return PyBytes_FromStringAndSize(<char *>self.pool.bytes, sizeof(self.pool.bytes))
 
 
 def siphash(bytes key, bytes src not None):

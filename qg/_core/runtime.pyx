@@ -15,7 +15,7 @@ from libc.string cimport memcpy, memset
 
 from .cert cimport cert_cache_init, cert_entry_t
 from .channel cimport HOPS_MAX, SKEWS_KEPT, engine_config_t, engine_t, hop_t
-from .crypto cimport SUITE_CHACHA20_POLY1305, crypto_init, crypto_random, crypto_suites
+from .crypto cimport SUITE_CHACHA20_POLY1305, crypto_init, crypto_random, crypto_suites, random_pooled
 from .engine cimport engine_init
 from .envelope cimport network_derive
 from .flow cimport (
@@ -255,7 +255,8 @@ cdef class Runtime:
         worker.engine.ctx.party.secrets = &worker.secrets
         worker.engine.ctx.party.local = worker.local
         worker.engine.ctx.party.certs = &worker.certs
-        worker.engine.ctx.party.random = crypto_random
+        worker.engine.ctx.party.random = random_pooled
+        worker.engine.ctx.party.random_ctx = &worker.random
         worker.engine.ctx.scratch = worker.scratch
 
     def start(self):

@@ -9,6 +9,7 @@ from libc.stdint cimport uint8_t, uint32_t, uint64_t
 
 from .cert cimport cert_cache_t, cert_entry_t
 from .channel cimport channel_t, engine_t, hop_t
+from .crypto cimport random_pool_t
 from .flow cimport event_t
 from .keyfile cimport ring_t
 from .guard cimport guard_t
@@ -89,6 +90,7 @@ ctypedef struct worker_t:
     guard_t guard
     pool_t pool
     secret_pool_t secrets
+    random_pool_t random        # of the worker's thread
     cert_cache_t certs
     cert_entry_t *cert_entries  # owned
     local_t *local              # a secret slot

@@ -164,6 +164,23 @@ def test_keystream_is_chacha20_with_a_zero_nonce():
         assert crypto.keystream_block(key, counter) == other.update(bytes(64))
 
 
+def test_small_draws_come_from_one_supply_which_keeps_nothing_that_was_used():
+    pool = crypto.RandomPool()
+    draws = [pool.draw(24) for _ in range(1000)]
+    assert len(set(draws)) == 1000
+    assert 0 < pool.left < len(pool.memory) - 24
+    assert not any(pool.memory[pool.left :])
+    assert not any(draw in pool.memory for draw in draws)
+
+
+def test_a_draw_of_a_key_does_not_lie_in_memory_before():
+    pool = crypto.RandomPool()
+    pool.draw(1)
+    before = pool.memory
+    assert pool.draw(32) not in before
+    assert pool.memory == before
+
+
 def test_siphash_is_the_reference_function():
     """Appendix A of the SipHash paper (Aumasson, Bernstein 2012)."""
     assert crypto.siphash(bytes(range(16)), bytes(range(15))) == 0xA129CA6149BE45E5
