@@ -15,6 +15,8 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import NamedTuple
 
+sys.path.insert(0, str(Path(__file__).resolve().parent))
+
 from check_layers import CIMPORT, CORE
 from cython_text import code_text, verbatim_text
 

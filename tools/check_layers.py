@@ -13,6 +13,8 @@ import sys
 from collections.abc import Iterator
 from pathlib import Path
 
+sys.path.insert(0, str(Path(__file__).resolve().parent))
+
 from cython_text import code_text
 
 ROOT = Path(__file__).resolve().parent.parent

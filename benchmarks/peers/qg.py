@@ -113,6 +113,7 @@ class Client:
         self._via: list[str] = []
         self._idle: list[qg.Peer] = []
         self._identities: list[qg.Identity] = []
+        self._unused = iter(self._identities)
         self._stream: qg.Stream | None = None
 
     async def _opened(self, service: qg.ExtenderId) -> qg.Stream:
@@ -143,11 +144,12 @@ class Client:
         return percentiles(samples_ns)
 
     async def prepare(self, n: int) -> None:
-        """Make the identities of n handshakes: what is measured is the handshake."""
-        self._identities += [qg.Identity.generate() for _ in range(n)]
+        """Make the identities of n handshakes, which stay: what is measured is the handshake."""
+        self._identities = [qg.Identity.generate() for _ in range(n)]
+        self._unused = iter(self._identities)
 
     async def _handshake(self) -> None:
-        peer = await self._node.connect(self._address, identity=self._identities.pop())
+        peer = await self._node.connect(self._address, identity=next(self._unused))
         await peer.close()
 
     async def handshakes(self, n: int, n_in_flight: int) -> None:

@@ -30,7 +30,8 @@ class Child:
     async def __aenter__(self):
         environment = os.environ | {"PYTHONPATH": os.pathsep.join(filter(None, sys.path))}
         if self._preload is not None:
-            environment["LD_PRELOAD"] = os.fspath(self._preload)
+            # Behind what this process has itself: the sanitizers' library must be the first.
+            environment["LD_PRELOAD"] = f"{environment.get('LD_PRELOAD', '')} {os.fspath(self._preload)}".strip()
         pipe = asyncio.subprocess.PIPE
         self._process = await asyncio.create_subprocess_exec(
             *(sys.executable, __file__, json.dumps(self._tables)), stdin=pipe, stdout=pipe, stderr=pipe, env=environment

@@ -395,7 +395,7 @@ async def test_records_are_padded_by_the_stricter_wish(dialler, ours, wish):
             lawful = {mode} if number else {mode, PADDING_LIGHT}  # the default holds until HELLO is read
             assert record.length in {padded_len(each, content_len) for each in lawful}, number
         if dialler == "node":  # which writes its HELLO first
-            assert t.peer.records[0].length == 64
+            assert t.peer.records[0].length in (64, 128)  # padded; the frame behind HELLO has any length
 
 
 @pytest.mark.parametrize("place", ["length", "tag"])
