@@ -161,6 +161,7 @@ WRONG = [
     ("memoryview", "x = <unsigned char[:n]> p\n"),
     ("unused-import", "from .status cimport (\n    E_IO,\n    OK)\ncdef int x = OK\n"),
     ("unused-import", "from .status cimport E_IO, OK as FINE\ncdef int x = E_IO\n"),
+    ("line-length", f"cdef int x = 0  {'#' * 120}\n"),
     ("cpdef", "cpdef int f():\n    return 0\n"),
     ("include", 'include "part.pxi"\n'),
     ("private-name", "cdef int __hidden = 0\n"),

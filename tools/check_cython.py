@@ -21,6 +21,7 @@ from check_layers import CIMPORT, CORE
 from cython_text import code_text, verbatim_text
 
 ROOT = Path(__file__).resolve().parent.parent
+LINE_LEN_MAX = 120
 SPDX = "# SPDX-License-Identifier: MIT\n"
 
 # Modules that know neither clock nor randomness, system calls or the heap: L1 to L8.
@@ -145,6 +146,9 @@ def source_check(path: Path) -> Iterator[tuple[int, str]]:
             for text in (code, verbatim)
             for match in re.finditer(rule.pattern, text, re.M)
         ]
+    for number, line in enumerate(source.splitlines(), 1):
+        if len(line) > LINE_LEN_MAX:
+            yield number, f"line-length: {len(line)} characters, at most {LINE_LEN_MAX}"
     for offset, problem in found:
         yield source.count("\n", 0, offset) + 1, problem
     if source and not source.startswith(SPDX):

@@ -1,9 +1,9 @@
 # SPDX-License-Identifier: MIT
 """Channels: sessions with their carriers, and what all channels of one worker share.
 
-A channel is a link (over a connection of the transport) or a layer (in a stream of another channel). This module gives channels
-their carriers, timers, birth and end; what a session's events mean is decided above, by the functions in `engine_t.session_hooks`,
-`mux_hooks` and `admit`. An ended channel keeps its memory until `channels_sweep`.
+A channel is a link (over a connection of the transport) or a layer (in a stream of another channel). This module gives
+channels their carriers, timers, birth and end; what a session's events mean is decided above, by the functions in
+`engine_t.session_hooks`, `mux_hooks` and `admit`. An ended channel keeps its memory until `channels_sweep`.
 """
 from libc.stdint cimport int64_t, uint8_t, uint32_t, uint64_t
 
@@ -82,7 +82,8 @@ ctypedef struct channel_t:
     channel_t *prev
     channel_t *next_dirty
     flow_t *flows
-    uint8_t *services           # links and sessions over pipes: what the peer offers, until PEER_UP tells it; owned, NULL
+    uint8_t *services           # links and sessions over pipes: what the peer offers, until PEER_UP tells it; owned,
+                                # NULL
     queue_t *queue              # of the half-open ones or of the sinks; NULL in neither
     channel_t *queue_next
     channel_t *queue_prev
@@ -165,7 +166,8 @@ ctypedef struct engine_t:
     uint8_t is_stopping
     uint8_t is_stopped
 
-cdef uint64_t draw(engine_t *engine, uint64_t low, uint64_t high) noexcept nogil       # a number between the two, both included
+cdef uint64_t draw(engine_t *engine, uint64_t low, uint64_t high) noexcept nogil
+    # a number between the two, both included
 cdef bint is_own_key(const engine_t *engine, const uint8_t *link_key) noexcept nogil
 cdef bint has_id(const uint8_t *peer_id) noexcept nogil         # False for 32 zero bytes: only the link key is known
 cdef channel_t *find_link(engine_t *engine, const uint8_t *link_key) noexcept nogil    # an open link, NULL
@@ -178,20 +180,24 @@ cdef channel_t *links_of(const channel_t *channel) noexcept nogil       # the fi
 cdef int link_enter(channel_t *channel, uint64_t now_ns) noexcept nogil # a ready link; OK, E_FULL
 cdef void name_put(channel_t *channel) noexcept nogil           # to be found by the peer's link key
 
-cdef channel_t *channel_dial(engine_t *engine, const address_t *address, const uint8_t *link_key, const uint8_t *peer_id,
-                             uint64_t now_ns) noexcept nogil    # link_key NULL: XX; NULL at the session limit
+cdef channel_t *channel_dial(engine_t *engine, const address_t *address, const uint8_t *link_key,
+                             const uint8_t *peer_id, uint64_t now_ns) noexcept nogil
+    # link_key NULL: XX; NULL at the session limit
 cdef channel_t *channel_accept(engine_t *engine, void *conn, const address_t *remote, uint64_t now_ns) noexcept nogil
     # NULL without memory
 cdef channel_t *channel_layer(channel_t *parent, stream_t *stream) noexcept nogil      # binds the stream
 cdef void channel_feed(channel_t *channel, uint8_t *data, size_t len, uint64_t now_ns) noexcept nogil
-cdef void channel_flush(channel_t *channel, uint64_t now_ns) noexcept nogil            # a link's output to the transport
+cdef void channel_flush(channel_t *channel, uint64_t now_ns) noexcept nogil
+    # a link's output to the transport
 cdef void channel_mark(channel_t *channel) noexcept nogil       # has output
 cdef void channel_arm(channel_t *channel) noexcept nogil        # its deadline into the timers
 cdef void channel_close(channel_t *channel, uint64_t now_ns) noexcept nogil
     # its carrier: what is sealed goes out, then FIN; one that was dialled and never answered is dropped
-cdef void channel_end(channel_t *channel, uint64_t now_ns) noexcept nogil              # off all lists; its carrier is closed or lost
+cdef void channel_end(channel_t *channel, uint64_t now_ns) noexcept nogil
+    # off all lists; its carrier is closed or lost
 cdef void services_keep(channel_t *channel) noexcept nogil      # of the peer's HELLO, which is being read
-cdef block_t *services_take(channel_t *channel) noexcept nogil  # gives a copy for an event and forgets them; NULL: there are none
+cdef block_t *services_take(channel_t *channel) noexcept nogil
+    # gives a copy for an event and forgets them; NULL: there are none
 cdef void channel_claim(channel_t *channel) noexcept nogil      # it is no longer for circuits only
 cdef void channel_admitted(channel_t *channel) noexcept nogil   # no longer half open
 cdef uint64_t n_settled(const engine_t *engine) noexcept nogil  # channels but half-open ones and sinks

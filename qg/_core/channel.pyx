@@ -261,6 +261,7 @@ cdef void channel_close(channel_t *channel, uint64_t now_ns) noexcept nogil:
     cdef engine_t *engine = channel.engine
     cdef stream_t *stream = channel.stream
     cdef void *conn = channel.conn
+    cdef int reason = channel.session.reason
     cdef uint32_t n_own = 0
     if conn is not NULL:
         channel.conn = NULL
@@ -275,9 +276,9 @@ cdef void channel_close(channel_t *channel, uint64_t now_ns) noexcept nogil:
         channel.session.carrier_ctx = NULL
         stream_drain(stream)
         if channel.session.status < 0:
-            stream_reset(stream, REASON_REFUSED if channel.session.reason == REASON_REFUSED else REASON_PROTOCOL, now_ns)
-        elif channel.session.reason and not channel.session.is_remote and channel.session.reason != REASON_SHUTDOWN:
-            stream_reset(stream, channel.session.reason, now_ns)
+            stream_reset(stream, REASON_REFUSED if reason == REASON_REFUSED else REASON_PROTOCOL, now_ns)
+        elif reason and not channel.session.is_remote and reason != REASON_SHUTDOWN:
+            stream_reset(stream, reason, now_ns)
         else:
             stream_finish(stream, now_ns)
         session_wake(<session_t *>stream.mux.owner, now_ns)
@@ -286,7 +287,7 @@ cdef void channel_close(channel_t *channel, uint64_t now_ns) noexcept nogil:
 
 
 cdef void leave_parent(channel_t *channel, uint32_t n_own, uint64_t now_ns) noexcept nogil:
-    """A layer that was made for circuits only goes with the last of them; `n_own` streams in it are the channel's own."""
+    """A layer that was made for circuits only goes with the last of them; `n_own` streams in it are its own."""
     cdef channel_t *parent = channel.parent
     channel.parent = NULL
     if parent is not NULL and parent.kind == CHANNEL_LAYER and parent.is_auto and parent.session.mux.n_pipes <= n_own:
@@ -330,7 +331,7 @@ cdef void name_put(channel_t *channel) noexcept nogil:
 
 
 cdef void link_retire(channel_t *channel, uint64_t now_ns) noexcept nogil:
-    """It takes no new streams. The larger PeerID closes it, but not before the other side knows of the link that it takes."""
+    """It takes no new streams. The larger PeerID closes it, but not before the other side knows of the other link."""
     channel.is_retiring = 1
     if memcmp(channel.engine.ctx.party.local.peer_id, channel.session.peer_id, 32) > 0:
         channel.idle_ns = now_ns + RETIRE_NS
@@ -388,7 +389,9 @@ cdef void link_leave(channel_t *channel) noexcept nogil:
 
 cdef channel_t *find_link(engine_t *engine, const uint8_t *link_key) noexcept nogil:
     cdef channel_t *channel = <channel_t *>table_get(&engine.links, load_be64(link_key))
-    if channel is NULL or memcmp(channel.session.peer_link_key, link_key, 32) != 0 or channel.session.state != SESSION_OPEN:
+    if channel is NULL or channel.session.state != SESSION_OPEN:
+        return NULL
+    if memcmp(channel.session.peer_link_key, link_key, 32) != 0:
         return NULL
     return channel
 
@@ -403,14 +406,15 @@ cdef channel_t *find_dialling(engine_t *engine, const uint8_t *link_key, const a
     while channel is not NULL:
         if (channel.kind == CHANNEL_LINK and channel.session.role == 0 and channel.session.state <= SESSION_KEYED
                 and channel.state <= CHANNEL_LIVE and channel.session.kind == HANDSHAKE_XK and channel.identity is NULL
-                and same_address(&channel.remote, address) and memcmp(channel.session.peer_link_key, link_key, 32) == 0):
+                and same_address(&channel.remote, address)
+                and memcmp(channel.session.peer_link_key, link_key, 32) == 0):
             return channel
         channel = channel.next
     return NULL
 
 
-cdef channel_t *channel_dial(engine_t *engine, const address_t *address, const uint8_t *link_key, const uint8_t *peer_id,
-                             uint64_t now_ns) noexcept nogil:
+cdef channel_t *channel_dial(engine_t *engine, const address_t *address, const uint8_t *link_key,
+                             const uint8_t *peer_id, uint64_t now_ns) noexcept nogil:
     cdef channel_t *channel = NULL
     if not is_full(engine):
         channel = channel_create(engine, CHANNEL_LINK, &LINK_CARRIER, NULL)

@@ -1,8 +1,9 @@
 # SPDX-License-Identifier: MIT
 """Circuits: paths built by their source, and extended by the relays on them (protocol.md 6.2, 6.5, 6.6).
 
-A path is a request to reach a target, directly or over relays. It waits for one channel at a time; when that is usable it opens the
-next one inside it. A relay that is asked to extend a circuit makes a splice, which waits for the onward link.
+A path is a request to reach a target, directly or over relays. It waits for one channel at a time; when that is usable
+it opens the next one inside it. A relay that is asked to extend a circuit makes a splice, which waits for the onward
+link.
 """
 from libc.stdint cimport uint32_t, uint64_t
 
@@ -18,7 +19,8 @@ cdef uint64_t n_pipes(const engine_t *engine) noexcept nogil    # pipes and rela
 cdef int circuit_extend(channel_t *layer, stream_t *stream, const frame_t *frame, uint64_t now_ns) noexcept nogil
     # a relay stream was opened: OK, or minus a reason_t; other refusals come later, as RESET
 cdef void circuits_arm(engine_t *engine, uint64_t at_ns) noexcept nogil        # call relay_tick by then
-cdef void circuits_join(channel_t *link, uint64_t now_ns) noexcept nogil       # the link is ready: those that wait for it go on
+cdef void circuits_join(channel_t *link, uint64_t now_ns) noexcept nogil
+    # the link is ready: those that wait for it go on
 cdef void circuits_refuse(channel_t *link, uint64_t now_ns) noexcept nogil     # the link failed
 
 # The source's side

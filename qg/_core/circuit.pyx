@@ -113,7 +113,8 @@ cdef int circuit_extend(channel_t *layer, stream_t *stream, const frame_t *frame
         refuse_later(engine, splice, REASON_LIMIT, now_ns)
         return OK
     if link is NULL and 4 * engine.n_auto_links < engine.config.max_sessions:
-        link = channel_dial(engine, &address, target.link_key, target.peer_id if has_id(target.peer_id) else NULL, now_ns)
+        link = channel_dial(engine, &address, target.link_key,
+                            target.peer_id if has_id(target.peer_id) else NULL, now_ns)
         if link is not NULL:
             link.is_auto = 1
             engine.n_auto_links += 1
@@ -134,8 +135,8 @@ cdef void join_splice(engine_t *engine, splice_t *splice, channel_t *link, uint6
     if mux_can_open(&link.session.mux, STREAM_PIPE) < 0:
         refuse_later(engine, splice, REASON_BUSY, now_ns)
         return
-    far = mux_open(&link.session.mux, STREAM_PIPE, splice.near.priority, min(splice.near.tx_credit, link.session.mux.window_max),
-                   &splice.hops_left, 1)
+    far = mux_open(&link.session.mux, STREAM_PIPE, splice.near.priority,
+                   min(splice.near.tx_credit, link.session.mux.window_max), &splice.hops_left, 1)
     if far is NULL:
         refuse_later(engine, splice, REASON_MEMORY, now_ns)
         return

@@ -116,7 +116,8 @@ cdef int ed25519_verify(const uint8_t *signature64, const uint8_t *src, size_t s
 ctypedef struct mlkem768_secret_t:      # 1,216 bytes; secret
     uint8_t vector[1152]        # FIPS 203: dk of K-PKE
     uint8_t tail[64]            # hash of the public key, z
-cdef int mlkem768_keypair(uint8_t *public1184, mlkem768_secret_t *secret, const uint8_t *seed64) noexcept nogil     # seed: d || z
+cdef int mlkem768_keypair(uint8_t *public1184, mlkem768_secret_t *secret, const uint8_t *seed64) noexcept nogil
+    # seed: d || z
 cdef int mlkem768_encaps(uint8_t *ciphertext1088, uint8_t *shared32, const uint8_t *public1184,
                          const uint8_t *random32) noexcept nogil    # E_KEM: FIPS 203 7.2 input check
 cdef int mlkem768_decaps(uint8_t *shared32, const uint8_t *ciphertext1088, const mlkem768_secret_t *secret,

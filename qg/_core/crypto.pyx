@@ -26,7 +26,8 @@ from .sys cimport QG_TEST
 
 cdef extern from *:
     """
-    _Static_assert(sizeof(crypto_auth_hmacsha256_state) == 26 * sizeof(uint64_t), "hkdf_prk_t holds libsodium's HMAC state");
+    _Static_assert(sizeof(crypto_auth_hmacsha256_state) == 26 * sizeof(uint64_t),
+                   "hkdf_prk_t holds libsodium's HMAC state");
     """
 
 # What everything but encryption costs. A build for use has no code for it: there the macro leaves nothing behind.

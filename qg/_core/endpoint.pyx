@@ -226,9 +226,9 @@ cdef bytes chain_take(chain_t *chain):
 cdef class Endpoint:
     """Own one session at a time, with all that a node would give it; the times are those of protocol.md.
 
-    What it sends waits until `take`, what it receives comes by `feed`, time passes by `tick`. With a `seed` all randomness
-    follows from it. The certificate of a link key ends with the key. Answers of type int are status codes, and streams are
-    named by their ids.
+    What it sends waits until `take`, what it receives comes by `feed`, time passes by `tick`. With a `seed` all
+    randomness follows from it. The certificate of a link key ends with the key. Answers of type int are status codes,
+    and streams are named by their ids.
     """
     cdef readonly KeyRing ring
     cdef bytes script               # keeps what `draws` borrows
@@ -246,8 +246,8 @@ cdef class Endpoint:
     cdef session_times_t times
     cdef draws_t draws
 
-    def __cinit__(self, KeyRing ring not None, NetworkSecret network=None, NetworkSecret previous=None, *, uint16_t suites=7,
-                  uint8_t padding=1, bytes seed=None, uint64_t unix_s=1750000000):
+    def __cinit__(self, KeyRing ring not None, NetworkSecret network=None, NetworkSecret previous=None, *,
+                  uint16_t suites=7, uint8_t padding=1, bytes seed=None, uint64_t unix_s=1750000000):
         self.ring = ring
         self.now_ns = 1000 * SECOND_NS
         self.admits = True
@@ -504,7 +504,8 @@ cdef class Endpoint:
         cdef seen_t *seen = self.seen(id)
         cdef int rc = E_CLOSED
         if seen.stream is not NULL:
-            rc = stream_copy(seen.stream, <const uint8_t *>PyBytes_AS_STRING(data), <size_t>PyBytes_GET_SIZE(data), self.now_ns)
+            rc = stream_copy(seen.stream, <const uint8_t *>PyBytes_AS_STRING(data), <size_t>PyBytes_GET_SIZE(data),
+                             self.now_ns)
         session_wake(&self.session, self.now_ns)
         return rc
 
@@ -663,7 +664,7 @@ cdef class Endpoint:
 
     @property
     def slow(self):
-        """Of slow readers and withheld credit: unread bytes, sessions closed, streams reset, times credit was withheld."""
+        """Of slow readers: unread bytes, sessions closed, streams reset, times credit was withheld."""
         return self.ctx.receive.len, self.ctx.n_slow_closes, self.ctx.receive.n_slow_resets, self.ctx.receive.n_withheld
 
     @property

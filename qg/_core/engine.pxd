@@ -1,10 +1,11 @@
 # SPDX-License-Identifier: MIT
 """All sessions of one worker: the sans-IO machine (architecture.md 3, L8).
 
-Inputs from the transport: `engine_accepted`, `engine_connected`, `engine_dial_failed`, `engine_received`, `engine_ended`,
-`engine_lost`, `engine_writable`. Inputs from time: `engine_tick` at `engine_deadline`. Commands: the rest here, `path_*` of `circuit`,
-`flow_*` of `flow`. Outputs: the functions of `transport_t`, and events through `outbox_emit`. `engine_settle` ends every input: it
-flushes links and frees what ended. All calls by one thread; `now_ns` is monotonic.
+Inputs from the transport: `engine_accepted`, `engine_connected`, `engine_dial_failed`, `engine_received`,
+`engine_ended`, `engine_lost`, `engine_writable`. Inputs from time: `engine_tick` at `engine_deadline`. Commands: the
+rest here, `path_*` of `circuit`, `flow_*` of `flow`. Outputs: the functions of `transport_t`, and events through
+`outbox_emit`. `engine_settle` ends every input: it flushes links and frees what ended. All calls by one thread;
+`now_ns` is monotonic.
 """
 from libc.stdint cimport uint8_t, uint64_t
 
@@ -13,7 +14,8 @@ from .guard cimport guard_t
 from .memory cimport pool_t
 from .wire cimport address_t
 
-cdef int engine_init(engine_t *engine, pool_t *pool, guard_t *guard, const engine_config_t *config, uint64_t mix) noexcept nogil
+cdef int engine_init(engine_t *engine, pool_t *pool, guard_t *guard, const engine_config_t *config,
+                     uint64_t mix) noexcept nogil
     # the caller fills ctx.party, ctx.scratch, transport, outbox.emit before any other call
 cdef void engine_clear(engine_t *engine, uint64_t now_ns) noexcept nogil       # frees everything, no events
 
@@ -21,7 +23,8 @@ cdef channel_t *engine_accepted(engine_t *engine, void *conn, const address_t *r
     # NULL: close it
 cdef void engine_connected(engine_t *engine, channel_t *channel, void *conn, uint64_t now_ns) noexcept nogil
 cdef void engine_dial_failed(engine_t *engine, channel_t *channel, uint64_t now_ns) noexcept nogil
-cdef void engine_received(engine_t *engine, channel_t *channel, uint8_t *data, size_t len, uint64_t now_ns) noexcept nogil
+cdef void engine_received(engine_t *engine, channel_t *channel, uint8_t *data, size_t len,
+                          uint64_t now_ns) noexcept nogil
 cdef void engine_ended(engine_t *engine, channel_t *channel, uint64_t now_ns) noexcept nogil
 cdef void engine_lost(engine_t *engine, channel_t *channel, uint64_t now_ns) noexcept nogil
 cdef void engine_writable(engine_t *engine, channel_t *channel, uint64_t now_ns) noexcept nogil
@@ -29,9 +32,10 @@ cdef void engine_tick(engine_t *engine, uint64_t now_ns) noexcept nogil
 cdef uint64_t engine_deadline(const engine_t *engine) noexcept nogil
 cdef void engine_settle(engine_t *engine, uint64_t now_ns) noexcept nogil
 
-cdef void engine_open(engine_t *engine, uint64_t flow_id, uint64_t channel_id, int kind, int priority, const uint8_t *opening,
-                      size_t len, uint64_t now_ns) noexcept nogil
+cdef void engine_open(engine_t *engine, uint64_t flow_id, uint64_t channel_id, int kind, int priority,
+                      const uint8_t *opening, size_t len, uint64_t now_ns) noexcept nogil
 cdef void engine_close_peer(engine_t *engine, uint64_t channel_id, int reason, uint64_t now_ns) noexcept nogil
 cdef void engine_ping(engine_t *engine, uint64_t channel_id, uint64_t now_ns) noexcept nogil
-cdef void engine_stop(engine_t *engine, uint64_t now_ns) noexcept nogil        # closes all sessions; EVENT_STOPPED when they are gone
+cdef void engine_stop(engine_t *engine, uint64_t now_ns) noexcept nogil
+    # closes all sessions; EVENT_STOPPED when they are gone
 cdef void engine_halt(engine_t *engine, uint64_t now_ns) noexcept nogil        # no more waiting for goodbyes

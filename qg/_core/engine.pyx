@@ -45,7 +45,8 @@ cdef inline uint64_t unix_s(const engine_t *engine, uint64_t now_ns) noexcept no
     return <uint64_t>(<int64_t>now_ns + engine.ctx.unix_offset_ns) // SECOND_NS
 
 
-cdef int engine_init(engine_t *engine, pool_t *pool, guard_t *guard, const engine_config_t *config, uint64_t mix) noexcept nogil:
+cdef int engine_init(engine_t *engine, pool_t *pool, guard_t *guard, const engine_config_t *config,
+                     uint64_t mix) noexcept nogil:
     memset(engine, 0, sizeof(engine_t))
     engine.pool = pool
     engine.guard = guard
@@ -82,7 +83,8 @@ cdef int open_service(channel_t *channel, stream_t *stream, const frame_t *frame
             return -REASON_REFUSED              # that somebody had us dial it lets nobody in
         channel_claim(channel)                  # the peer uses it
         report_peer(channel, 0)
-    flow = flow_create(outbox, &channel.session, &channel.flows, channel.id, outbox.next_id, stream.kind, stream.priority)
+    flow = flow_create(outbox, &channel.session, &channel.flows, channel.id, outbox.next_id, stream.kind,
+                       stream.priority)
     if flow is NULL:
         return -REASON_MEMORY
     outbox.next_id += 1
@@ -107,7 +109,8 @@ cdef int open_pipe(channel_t *channel, stream_t *stream, uint64_t now_ns) noexce
     channel.engine.n_far_ends += 1
     if begin_half_open(layer, now_ns) < 0:
         return -REASON_BUSY
-    if session_listen(&layer.session, &channel.engine.ctx, (1 << HANDSHAKE_XK) | (1 << HANDSHAKE_NK), LAYER_FAR_END, now_ns) < 0:
+    if session_listen(&layer.session, &channel.engine.ctx, (1 << HANDSHAKE_XK) | (1 << HANDSHAKE_NK), LAYER_FAR_END,
+                      now_ns) < 0:
         return -REASON_MEMORY
     stream_accept(stream, WINDOW_MIN)
     channel_arm(layer)
@@ -190,7 +193,8 @@ cdef int admit(channel_t *channel, uint64_t now_ns) noexcept nogil:
         return E_FULL
     guard_spend(engine.guard, engine.ctx.handshake_ns - engine.spent_ns, now_ns)
     engine.spent_ns = engine.ctx.handshake_ns
-    return guard_handshake(engine.guard, remote, handshake.m1_hash, handshake.first.time_s, unix_s(engine, now_ns), now_ns)
+    return guard_handshake(engine.guard, remote, handshake.m1_hash, handshake.first.time_s, unix_s(engine, now_ns),
+                           now_ns)
 
 
 cdef void set_rights(channel_t *channel) noexcept nogil:
@@ -417,7 +421,8 @@ cdef void engine_connected(engine_t *engine, channel_t *channel, void *conn, uin
     memcpy(link_key, channel.session.peer_link_key, 32)
     memcpy(peer_id, channel.session.peer_id, 32)
     if session_connect(&channel.session, &engine.ctx, channel.session.kind, LAYER_NONE,
-                       link_key if channel.session.kind == HANDSHAKE_XK else NULL, peer_id if has_id(peer_id) else NULL, now_ns) < 0:
+                       link_key if channel.session.kind == HANDSHAKE_XK else NULL, peer_id if has_id(peer_id) else NULL,
+                       now_ns) < 0:
         session_drop(&channel.session, REASON_MEMORY, now_ns)
     channel_arm(channel)
 
@@ -427,7 +432,8 @@ cdef void engine_dial_failed(engine_t *engine, channel_t *channel, uint64_t now_
     session_drop(&channel.session, REASON_UNREACHABLE, now_ns)
 
 
-cdef void engine_received(engine_t *engine, channel_t *channel, uint8_t *data, size_t len, uint64_t now_ns) noexcept nogil:
+cdef void engine_received(engine_t *engine, channel_t *channel, uint8_t *data, size_t len,
+                          uint64_t now_ns) noexcept nogil:
     engine.n_bytes_in += len
     if channel.state == CHANNEL_LIVE:
         channel_feed(channel, data, len, now_ns)
@@ -546,7 +552,8 @@ cdef void engine_stop(engine_t *engine, uint64_t now_ns) noexcept nogil:
     while channel is not NULL:
         before = channel.prev                   # ending a session may end the layers in it, which are on the same list
         if channel.kind == CHANNEL_LINK:
-            if channel.state == CHANNEL_SINK or channel.state == CHANNEL_SINK_SHUT or channel.session.state == SESSION_HANDSHAKE:
+            if (channel.state == CHANNEL_SINK or channel.state == CHANNEL_SINK_SHUT
+                    or channel.session.state == SESSION_HANDSHAKE):
                 channel_close(channel, now_ns)
                 session_drop(&channel.session, REASON_SHUTDOWN, now_ns)
                 channel_end(channel, now_ns)
@@ -569,13 +576,14 @@ cdef void engine_halt(engine_t *engine, uint64_t now_ns) noexcept nogil:
     engine_settle(engine, now_ns)
 
 
-cdef void engine_open(engine_t *engine, uint64_t flow_id, uint64_t channel_id, int kind, int priority, const uint8_t *opening,
-                      size_t len, uint64_t now_ns) noexcept nogil:
+cdef void engine_open(engine_t *engine, uint64_t flow_id, uint64_t channel_id, int kind, int priority,
+                      const uint8_t *opening, size_t len, uint64_t now_ns) noexcept nogil:
     cdef channel_t *channel = <channel_t *>table_get(&engine.channels, channel_id)
     cdef event_t event
     cdef int rc = -REASON_UNREACHABLE
     if channel is not NULL and channel.session.state == SESSION_OPEN:
-        rc = flow_open(&engine.outbox, &channel.session, &channel.flows, channel_id, flow_id, kind, priority, opening, len, now_ns)
+        rc = flow_open(&engine.outbox, &channel.session, &channel.flows, channel_id, flow_id, kind, priority, opening,
+                       len, now_ns)
     if rc < 0:
         memset(&event, 0, sizeof(event))
         event.type = EVENT_STREAM_RESET

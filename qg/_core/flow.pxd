@@ -1,9 +1,9 @@
 # SPDX-License-Identifier: MIT
 """What goes to the application: events in order, and flows, the application's streams.
 
-A flow is what the application knows of a stream; it may outlive the stream itself while received bytes are not consumed. Nothing is
-queued for a flow but its own bytes, which credit bounds, and a bit mask of what is to be told. `outbox_emit` hands all this to the
-owner's `emit` until that answers 0 (full); the rest is kept.
+A flow is what the application knows of a stream; it may outlive the stream itself while received bytes are not
+consumed. Nothing is queued for a flow but its own bytes, which credit bounds, and a bit mask of what is to be told.
+`outbox_emit` hands all this to the owner's `emit` until that answers 0 (full); the rest is kept.
 """
 from libc.stdint cimport int32_t, uint8_t, uint16_t, uint32_t, uint64_t
 
@@ -36,8 +36,10 @@ ctypedef struct event_t:
     int32_t status
     uint64_t id                 # flow or channel; request where there is no channel
     uint64_t a                  # PEER_UP: request; STREAM_OPEN: channel; SENT: bytes; PONG: ns; CONNECT_FAILED: hop
-    uint64_t b                  # PEER_UP: bit 0 relayed, bit 1 dialled, bit 2 takes new streams, suite << 8; STREAM_OPEN: kind | priority << 8
-    block_t *blocks             # DATA, OPEN: chain that goes with the event; PEER_UP: one with the ids of services, or NULL
+    uint64_t b                  # PEER_UP: bit 0 relayed, bit 1 dialled, bit 2 takes new streams, suite << 8;
+                                # STREAM_OPEN: kind | priority << 8
+    block_t *blocks             # DATA, OPEN: chain that goes with the event; PEER_UP: one with the ids of services, or
+                                # NULL
     uint8_t peer_id[32]
     uint8_t link_key[32]
     address_t address           # no names
@@ -46,7 +48,8 @@ ctypedef struct pending_t:      # an event that waits, of the kinds that are bou
     event_t event
     pending_t *next
 
-ctypedef int (*emit_fn)(void *ctx, const event_t *event) noexcept nogil     # takes the event's blocks; 0 = full, nothing taken
+ctypedef int (*emit_fn)(void *ctx, const event_t *event) noexcept nogil
+    # takes the event's blocks; 0 = full, nothing taken
 
 ctypedef struct outbox_t:       # one per worker
     pool_t *pool                # borrowed
@@ -95,18 +98,21 @@ cdef void outbox_put_late(outbox_t *outbox, const event_t *event) noexcept nogil
 cdef int outbox_emit(outbox_t *outbox) noexcept nogil           # 0 when some had to wait
 cdef bint outbox_is_empty(const outbox_t *outbox) noexcept nogil
 
-cdef flow_t *flow_create(outbox_t *outbox, session_t *session, flow_t **list, uint64_t channel_id, uint64_t id, int kind,
-                         int priority) noexcept nogil           # NULL without memory or when the id is taken
+cdef flow_t *flow_create(outbox_t *outbox, session_t *session, flow_t **list, uint64_t channel_id, uint64_t id,
+                         int kind, int priority) noexcept nogil # NULL without memory or when the id is taken
 cdef void flow_bind(flow_t *flow, stream_t *stream) noexcept nogil
 cdef int flow_announce(flow_t *flow, const uint8_t *opening, size_t len) noexcept nogil   # STREAM_OPEN; E_MEMORY
 cdef void flow_free(flow_t *flow) noexcept nogil
 cdef void flow_abandon(flow_t *flow) noexcept nogil             # its session goes; freed once all is told
 
 # Commands of the application; unknown ids are ignored, since the flow may have ended meanwhile.
-cdef int flow_open(outbox_t *outbox, session_t *session, flow_t **list, uint64_t channel_id, uint64_t id, int kind, int priority,
-                   const uint8_t *opening, size_t len, uint64_t now_ns) noexcept nogil     # OK or minus a reason_t
+cdef int flow_open(outbox_t *outbox, session_t *session, flow_t **list, uint64_t channel_id, uint64_t id,
+                   int kind, int priority, const uint8_t *opening, size_t len, uint64_t now_ns) noexcept nogil
+    # OK or minus a reason_t
 cdef void flow_accept(outbox_t *outbox, uint64_t id, uint64_t now_ns) noexcept nogil
-cdef void flow_write(outbox_t *outbox, uint64_t id, chain_t *chain, uint64_t now_ns) noexcept nogil     # takes the chain
+cdef void flow_write(outbox_t *outbox, uint64_t id, chain_t *chain, uint64_t now_ns) noexcept nogil
+    # takes the chain
 cdef void flow_finish(outbox_t *outbox, uint64_t id, uint64_t now_ns) noexcept nogil
-cdef void flow_reset(outbox_t *outbox, uint64_t id, int reason, uint64_t now_ns) noexcept nogil     # no event of it follows
+cdef void flow_reset(outbox_t *outbox, uint64_t id, int reason, uint64_t now_ns) noexcept nogil
+    # no event of it follows
 cdef void flow_used(outbox_t *outbox, uint64_t id, uint64_t len, uint64_t now_ns) noexcept nogil

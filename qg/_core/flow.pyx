@@ -175,8 +175,8 @@ cdef inline bint fin_waits(const stream_t *stream) noexcept nogil:
     return (stream.flags & (FLAG_FIN_QUEUED | FLAG_FIN_SENT)) == FLAG_FIN_QUEUED
 
 
-cdef flow_t *flow_create(outbox_t *outbox, session_t *session, flow_t **list, uint64_t channel_id, uint64_t id, int kind,
-                         int priority) noexcept nogil:
+cdef flow_t *flow_create(outbox_t *outbox, session_t *session, flow_t **list, uint64_t channel_id, uint64_t id,
+                         int kind, int priority) noexcept nogil:
     cdef flow_t *flow = <flow_t *>mem_take(outbox.pool, sizeof(flow_t))
     if flow is NULL:
         return NULL
@@ -310,8 +310,8 @@ cdef inline flow_t *find_flow(outbox_t *outbox, uint64_t id) noexcept nogil:
     return <flow_t *>table_get(&outbox.flows, id)
 
 
-cdef int flow_open(outbox_t *outbox, session_t *session, flow_t **list, uint64_t channel_id, uint64_t id, int kind, int priority,
-                   const uint8_t *opening, size_t len, uint64_t now_ns) noexcept nogil:
+cdef int flow_open(outbox_t *outbox, session_t *session, flow_t **list, uint64_t channel_id, uint64_t id, int kind,
+                   int priority, const uint8_t *opening, size_t len, uint64_t now_ns) noexcept nogil:
     cdef flow_t *flow = flow_create(outbox, session, list, channel_id, id, kind, priority)
     cdef stream_t *stream
     if flow is NULL:

@@ -193,7 +193,8 @@ cdef int guard_target_take(guard_t *guard, const uint8_t *peer_id32, uint64_t no
     # before a new target is dialled for this neighbour: OK, E_RATE, E_MEMORY
 cdef int guard_pipe_take(guard_t *guard, bucket_t *link, uint64_t n_pipes, uint64_t now_ns) noexcept nogil
     # a pipe or relay stream that a peer opens; `link`: the bucket of its link, n_pipes: of the node. OK, E_RATE, E_FULL
-cdef int guard_stream_take(guard_t *guard, bucket_t *session, uint64_t now_ns) noexcept nogil  # a service stream; OK, E_RATE
+cdef int guard_stream_take(guard_t *guard, bucket_t *session, uint64_t now_ns) noexcept nogil
+    # a service stream; OK, E_RATE
 cdef void guard_spend(guard_t *guard, uint64_t cpu_ns, uint64_t now_ns) noexcept nogil
     # others' handshakes took this long; guard_handshake refuses once that is too much
 cdef int guard_peer_begin(guard_t *guard, const uint8_t *peer_id32, uint64_t *slot) noexcept nogil

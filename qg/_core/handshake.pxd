@@ -1,9 +1,10 @@
 # SPDX-License-Identifier: MIT
 """The flights of one handshake: envelopes outside, Noise inside, certificates checked (protocol.md 2.1, 3).
 
-Calling contract: `handshake_flight` writes the flight that is due, `handshake_feed` takes what arrives and stops behind the flight
-that it completes. NEED_ADMIT asks for a verdict: `handshake_admit` goes on, anything else is silence. Nothing here knows a carrier;
-the caller writes, waits and times out. A failed handshake is good for `handshake_clear` only.
+Calling contract: `handshake_flight` writes the flight that is due, `handshake_feed` takes what arrives and stops behind
+the flight that it completes. NEED_ADMIT asks for a verdict: `handshake_admit` goes on, anything else is silence.
+Nothing here knows a carrier; the caller writes, waits and times out. A failed handshake is good for `handshake_clear`
+only.
 """
 from libc.stdint cimport uint8_t, uint16_t, uint32_t, uint64_t
 
@@ -95,8 +96,8 @@ ctypedef struct handshake_t:
     uint8_t in_buf[FLIGHT_MAX]
 
 cdef int party_init(party_t *party) noexcept nogil             # fills the patterns; the rest is the owner's
-cdef int handshake_connect(handshake_t *hs, party_t *party, const local_t *local, int kind, int is_pipe, const uint8_t *link_key,
-                           const uint8_t *peer_id, uint64_t unix_s) noexcept nogil
+cdef int handshake_connect(handshake_t *hs, party_t *party, const local_t *local, int kind, int is_pipe,
+                           const uint8_t *link_key, const uint8_t *peer_id, uint64_t unix_s) noexcept nogil
     # local NULL: the party's; link_key NULL for XX, peer_id NULL when not pinned; OK, E_MEMORY
 cdef int handshake_listen(handshake_t *hs, party_t *party, int kinds, int is_pipe) noexcept nogil
 cdef int handshake_flight(handshake_t *hs, uint8_t *dst, uint64_t unix_s) noexcept nogil
@@ -104,5 +105,6 @@ cdef int handshake_flight(handshake_t *hs, uint8_t *dst, uint64_t unix_s) noexce
 cdef int handshake_feed(handshake_t *hs, const uint8_t *src, size_t len, size_t *used, uint64_t unix_s) noexcept nogil
     # NEED_MORE, NEED_ADMIT, OK when a flight was taken, or why it failed
 cdef int handshake_admit(handshake_t *hs) noexcept nogil
-cdef int handshake_keys(handshake_t *hs, uint8_t *k1, uint8_t *k2, uint8_t *h32) noexcept nogil     # once, at STAGE_DONE
+cdef int handshake_keys(handshake_t *hs, uint8_t *k1, uint8_t *k2, uint8_t *h32) noexcept nogil
+    # once, at STAGE_DONE
 cdef void handshake_clear(handshake_t *hs) noexcept nogil       # wipes and gives back; any stage

@@ -19,7 +19,7 @@ from .secret cimport secret_give, secret_take
 from .status cimport E_IDENTITY, E_KIND, E_LENGTH, E_MEMORY, E_STATE, E_TAG, NEED_ADMIT, NEED_MORE, OK
 
 cdef enum:
-    TIME_STEP_S = 30        # the source of a circuit rounds its time to this, since its clock offset would link its circuits
+    TIME_STEP_S = 30        # the source of a circuit rounds its time to this: its clock offset would link its circuits
 
 
 cdef int party_init(party_t *party) noexcept nogil:
@@ -66,8 +66,8 @@ cdef int begin_noise(handshake_t *hs, const uint8_t *remote_key) noexcept nogil:
     return rc
 
 
-cdef int handshake_connect(handshake_t *hs, party_t *party, const local_t *local, int kind, int is_pipe, const uint8_t *link_key,
-                           const uint8_t *peer_id, uint64_t unix_s) noexcept nogil:
+cdef int handshake_connect(handshake_t *hs, party_t *party, const local_t *local, int kind, int is_pipe,
+                           const uint8_t *link_key, const uint8_t *peer_id, uint64_t unix_s) noexcept nogil:
     cdef int rc = prepare(hs, party, 0, is_pipe)
     hs.kem = <mlkem768_secret_t *>secret_take(party.secrets)
     if rc < 0 or hs.kem is NULL:

@@ -30,8 +30,8 @@ ctypedef struct ring_t:
     uint8_t peer_id[32]         # protocol.md 2.1
     uint64_t n_link             # 1..RING_LINK_MAX; the last one stands in addresses and certificates
 
-# Writes the certificate (CERT_LEN bytes) of link key link_idx: good for CERT_LIFE_S from now_s, or until the key ends. A node
-# that runs for long builds a new one before that. Returns CERT_LEN.
+# Writes the certificate (CERT_LEN bytes) of link key link_idx: good for CERT_LIFE_S from now_s, or until the key ends.
+# A node that runs for long builds a new one before that. Returns CERT_LEN.
 cdef int ring_cert_build(const ring_t *ring, size_t link_idx, uint8_t *dst108, uint64_t now_s) noexcept nogil
 
 cdef class KeyRing:

@@ -668,8 +668,8 @@ cdef class NetworkSecret:
         cdef uint8_t[32] salt
         cdef int rc
         cdef NetworkSecret self = NetworkSecret.__new__(NetworkSecret)
-        warnings.warn("a network secret from a passphrase can be guessed from one recorded connection: better generate one",
-                      stacklevel=1)     # compiled frames do not count: this is the caller
+        warnings.warn("a network secret from a passphrase can be guessed from one recorded connection: better generate"
+                      " one", stacklevel=1)     # compiled frames do not count: this is the caller
         sha256_pair(salt, SALT_LABEL, 12, <const uint8_t *><const char *>name, len(name))
         with nogil:
             rc = argon2id(self.secret, password_c, password_len, salt, PASSES_SENSITIVE, MEMORY_SENSITIVE)

@@ -44,7 +44,8 @@ ctypedef struct gate_t:             # where another thread waits for the loop's 
 cdef int gate_init(gate_t *gate) noexcept nogil                 # E_IO
 cdef void gate_free(gate_t *gate) noexcept nogil                # nobody waits any more
 cdef void gate_open(gate_t *gate, uint64_t n) noexcept nogil    # the loop's thread: whoever waits for n or less goes on
-cdef int gate_wait(gate_t *gate, uint64_t n, uint64_t timeout_ns) noexcept nogil    # any other thread; OK, E_IO when the time is over
+cdef int gate_wait(gate_t *gate, uint64_t n, uint64_t timeout_ns) noexcept nogil
+    # any other thread; OK, E_IO when the time is over
 
 cdef int loop_init(loop_t *loop, const loop_hooks_t *hooks, void *ctx, size_t read_len) noexcept nogil
     # read_len 0 = READ_LEN_DEFAULT; E_ARGUMENT above READ_LEN_MAX, E_MEMORY, E_IO; the struct may not move afterwards

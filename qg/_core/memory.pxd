@@ -1,8 +1,9 @@
 # SPDX-License-Identifier: MIT
 """Block pool with size classes, chains of blocks, byte accounting.
 
-A pool belongs to one thread. Another thread may give a block back: it goes on an atomic stack which the owner empties when it
-next finds its own list dry. Blocks of a class are reused last in, first out, so that a busy loop stays in cache.
+A pool belongs to one thread. Another thread may give a block back: it goes on an atomic stack which the owner empties
+when it next finds its own list dry. Blocks of a class are reused last in, first out, so that a busy loop stays in
+cache.
 """
 from libc.stdint cimport uint8_t, uint32_t, uint64_t
 
@@ -44,10 +45,13 @@ ctypedef struct pool_t:
     uint32_t is_border          # blocks are given back by other threads only: block_give is block_give_remote
 
 cdef int pool_init(pool_t *pool, uint64_t limit_len) noexcept nogil
-cdef void pool_clear(pool_t *pool) noexcept nogil                   # frees what is on the free lists; the owner's last call
+cdef void pool_clear(pool_t *pool) noexcept nogil
+    # frees what is on the free lists; the owner's last call
 cdef void pool_collect(pool_t *pool) noexcept nogil                 # takes in what other threads gave back
-cdef uint64_t pool_outstanding(pool_t *pool) noexcept nogil         # blocks out after pool_collect; for conservation checks
-cdef block_t *block_take(pool_t *pool, int class_idx) noexcept nogil    # gives a block, empty behind its headroom, or NULL
+cdef uint64_t pool_outstanding(pool_t *pool) noexcept nogil
+    # blocks out after pool_collect; for conservation checks
+cdef block_t *block_take(pool_t *pool, int class_idx) noexcept nogil
+    # gives a block, empty behind its headroom, or NULL
 cdef void block_give(block_t *block) noexcept nogil                 # takes; by the pool's own thread
 cdef void block_give_remote(block_t *block) noexcept nogil          # takes; by any other thread
 cdef int block_class_for(uint64_t len) noexcept nogil               # smallest class whose payload holds len
@@ -63,7 +67,8 @@ cdef inline uint32_t block_room(const block_t *block) noexcept nogil:
 
 cdef void chain_push(chain_t *chain, block_t *block) noexcept nogil     # takes the block
 cdef block_t *chain_pop(chain_t *chain) noexcept nogil                  # gives the first block or NULL
-cdef void chain_drop(chain_t *chain, uint64_t len) noexcept nogil       # forgets the first len bytes, gives emptied blocks back
+cdef void chain_drop(chain_t *chain, uint64_t len) noexcept nogil
+    # forgets the first len bytes, gives emptied blocks back
 cdef void chain_clear(chain_t *chain) noexcept nogil                    # gives all blocks back
 cdef int chain_append(chain_t *chain, pool_t *pool, const uint8_t *src, uint64_t len, uint64_t now_ns) noexcept nogil
     # copies; fills the last block first; E_MEMORY leaves the chain as it was
@@ -71,5 +76,6 @@ cdef int chain_append(chain_t *chain, pool_t *pool, const uint8_t *src, uint64_t
 cdef int chain_copy(chain_t *chain, pool_t *pool, const uint8_t *src, uint64_t len, uint64_t now_ns) noexcept nogil
     # the same into blocks of their own: what lies in the last one is not joined to it
 
-cdef void *mem_take(pool_t *pool, size_t len) noexcept nogil            # zeroed plain memory, accounted; NULL when there is none
+cdef void *mem_take(pool_t *pool, size_t len) noexcept nogil
+    # zeroed plain memory, accounted; NULL when there is none
 cdef void mem_give(pool_t *pool, void *memory, size_t len) noexcept nogil

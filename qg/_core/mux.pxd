@@ -1,12 +1,14 @@
 # SPDX-License-Identifier: MIT
 """Many streams over one channel: credit, priorities, scheduling (protocol.md 6.4, 7). Knows frames, not encryption.
 
-Calling contract. Inputs: `mux_frame` for every stream frame of an opened record. Commands: `mux_open` and the `stream_*` functions.
-Outputs: `mux_plan` fills in what the next record holds, the caller seals it and calls `mux_commit`. A stream that ended is taken out at
-once and freed by `streams_sweep`, which is called when no stream pointer is on the stack.
+Calling contract. Inputs: `mux_frame` for every stream frame of an opened record. Commands: `mux_open` and the
+`stream_*` functions. Outputs: `mux_plan` fills in what the next record holds, the caller seals it and calls
+`mux_commit`. A stream that ended is taken out at once and freed by `streams_sweep`, which is called when no stream
+pointer is on the stack.
 
-What arrives on a stream goes to its sink, a table of functions set by the stream's owner: application, splice, or a session that runs
-inside the stream. A sink with `pull` makes its own output when the scheduler calls, so that nothing is queued between layers.
+What arrives on a stream goes to its sink, a table of functions set by the stream's owner: application, splice, or a
+session that runs inside the stream. A sink with `pull` makes its own output when the scheduler calls, so that nothing
+is queued between layers.
 """
 from libc.stdint cimport uint8_t, uint16_t, uint32_t, uint64_t
 
@@ -45,15 +47,17 @@ cdef enum:
     LIST_STARVED = 3            # service streams that wait for session credit
     LIST_NONE = 255
     BULK_MIN = 1024             # payload from which a frame is sealed from its block instead of being packed
-    QUANTUM = 16007             # bytes a stream may send before the next one of its class: one full record, eight layers deep too
+    QUANTUM = 16007             # bytes a stream may send before the next one of its class: one full record, eight
+                                # layers deep too
     CONTROL_MAX = 65536         # bytes of control frames that may wait; above: E_FULL, the session closes
-    PACKED_MAX = 979            # bytes without borders that share a block: with a DATA head and one layer they fit a small record
+    PACKED_MAX = 979            # bytes without borders that share a block: with a DATA head and one layer they fit a
+                                # small record
     CLOSED_PIPES = 64           # closed pipes whose late DATA is known not to count for session credit
     GROW_NS = 100000000         # half a window used up within this time doubles the window
 
-ctypedef struct receive_t:      # what the sessions of one worker hold for their applications; the workers share the node's budget
+ctypedef struct receive_t:      # what the sessions of one worker hold for their applications
     uint64_t len                # service payload received and not consumed
-    uint64_t max                # budget: windows shrink from half of it, credit is withheld from nine tenths
+    uint64_t max                # its budget: windows shrink from half of it, credit is withheld from nine tenths
     uint64_t n_withheld         # times that a session's credit was withheld
     uint64_t n_slow_resets      # streams reset because nobody read them while their session had no credit left
 
@@ -95,7 +99,8 @@ ctypedef struct sink_t:
         # negative: the stream is reset (protocol)
     void (*on_event)(stream_t *stream, int event, uint64_t now_ns) noexcept nogil
     int (*pull)(stream_t *stream, uint64_t now_ns) noexcept nogil
-        # sends at most one record; bytes sent, 0 when there is nothing to send now; NULL for sinks without output of their own
+        # sends at most one record; bytes sent, 0 when there is nothing to send now; NULL for sinks without output of
+        # their own
 
 ctypedef struct mux_hooks_t:
     int (*on_open)(mux_t *mux, stream_t *stream, const frame_t *frame, uint64_t now_ns) noexcept nogil
@@ -151,43 +156,59 @@ ctypedef struct plan_t:
     size_t payload_len          # PLAN_BULK
     int carries_pipe            # the record holds bytes of a pipe or relay stream
 
-cdef int mux_init(mux_t *mux, pool_t *pool, stream_t **graveyard, receive_t *receive, void *owner, const mux_hooks_t *hooks,
-                  int role, uint64_t mix) noexcept nogil
-cdef void mux_end(mux_t *mux, uint64_t now_ns) noexcept nogil           # every stream ends with STREAM_GONE; control frames go
-cdef void mux_clear(mux_t *mux, uint64_t now_ns) noexcept nogil         # mux_end, and frees the tables; the streams wait for the sweep
+cdef int mux_init(mux_t *mux, pool_t *pool, stream_t **graveyard, receive_t *receive, void *owner,
+                  const mux_hooks_t *hooks, int role, uint64_t mix) noexcept nogil
+cdef void mux_end(mux_t *mux, uint64_t now_ns) noexcept nogil
+    # every stream ends with STREAM_GONE; control frames go
+cdef void mux_clear(mux_t *mux, uint64_t now_ns) noexcept nogil
+    # mux_end, and frees the tables; the streams wait for the sweep
 cdef void streams_sweep(stream_t **graveyard, pool_t *pool) noexcept nogil
 cdef void mux_set_peer(mux_t *mux, const hello_t *hello) noexcept nogil # what the peer's HELLO allows us
 cdef int mux_frame(mux_t *mux, frame_t *frame, uint64_t now_ns) noexcept nogil
     # OPEN, ACCEPT, DATA, DATA_FIN, CREDIT, RESET, SESSION_CREDIT; negative: the session must close
-cdef int mux_control(mux_t *mux, const uint8_t *frame, size_t len) noexcept nogil      # queues a control frame; copies; E_FULL, E_MEMORY
-cdef stream_t *mux_open(mux_t *mux, int kind, int priority, uint64_t credit, const uint8_t *data, size_t len) noexcept nogil
+cdef int mux_control(mux_t *mux, const uint8_t *frame, size_t len) noexcept nogil
+    # queues a control frame; copies; E_FULL, E_MEMORY
+cdef stream_t *mux_open(mux_t *mux, int kind, int priority, uint64_t credit, const uint8_t *data,
+                        size_t len) noexcept nogil
     # gives a stream (the mux owns it) whose OPEN is queued, NULL when a limit or memory forbids
 cdef int mux_can_open(const mux_t *mux, int kind) noexcept nogil        # OK or E_FULL
 cdef bint mux_has_output(const mux_t *mux) noexcept nogil
-cdef bint mux_has_data(const mux_t *mux) noexcept nogil            # bytes of a stream may be sent: more than control frames
+cdef bint mux_has_data(const mux_t *mux) noexcept nogil
+    # bytes of a stream may be sent: more than control frames
 cdef int mux_plan(mux_t *mux, plan_t *plan, uint8_t *scratch, size_t max_inner, uint64_t now_ns) noexcept nogil
     # what goes into the next record; scratch holds INNER_MAX and is borrowed; returns plan.kind
 cdef void mux_commit(mux_t *mux, plan_t *plan, uint64_t now_ns) noexcept nogil         # the planned record is sealed
-cdef void mux_used(mux_t *mux, uint64_t len, uint64_t now_ns) noexcept nogil           # len bytes of service payload were consumed
-cdef uint64_t mux_deadline_ns(const mux_t *mux, const mux_times_t *times) noexcept nogil  # call mux_tick then; UINT64_MAX = never
+cdef void mux_used(mux_t *mux, uint64_t len, uint64_t now_ns) noexcept nogil
+    # len bytes of service payload were consumed
+cdef uint64_t mux_deadline_ns(const mux_t *mux, const mux_times_t *times) noexcept nogil
+    # call mux_tick then; UINT64_MAX = never
 cdef int mux_tick(mux_t *mux, const mux_times_t *times, uint64_t now_ns) noexcept nogil
-    # resets a stream that nobody reads, gives credit that was withheld; E_FULL: the peer takes nothing, the session must close
+    # resets a stream that nobody reads, gives credit that was withheld; E_FULL: the peer takes nothing, the session
+    # must close
 
 cdef void stream_bind(stream_t *stream, void *owner, const sink_t *sink) noexcept nogil
-cdef int stream_accept(stream_t *stream, uint64_t credit) noexcept nogil        # credit: absolute offset given to the opener
-cdef void stream_write(stream_t *stream, chain_t *chain, uint64_t now_ns) noexcept nogil   # takes all blocks of the chain
+cdef int stream_accept(stream_t *stream, uint64_t credit) noexcept nogil
+    # credit: absolute offset given to the opener
+cdef void stream_write(stream_t *stream, chain_t *chain, uint64_t now_ns) noexcept nogil
+    # takes all blocks of the chain
 cdef int stream_copy(stream_t *stream, const uint8_t *src, size_t len, uint64_t now_ns) noexcept nogil
     # copies to the queue; on a pipe or relay stream the bytes keep their borders; E_MEMORY
 cdef int stream_pack(stream_t *stream, const uint8_t *src, size_t len, uint64_t now_ns) noexcept nogil
     # copies to the queue of a pipe or relay stream, joined and cut so that small records come out full; E_MEMORY
 cdef void stream_finish(stream_t *stream, uint64_t now_ns) noexcept nogil       # FIN after what is queued
 cdef int stream_reset(stream_t *stream, int reason, uint64_t now_ns) noexcept nogil     # RESET to the peer, then gone
-cdef void stream_used(stream_t *stream, uint64_t len, uint64_t now_ns) noexcept nogil   # owner consumed; grants when half a window is due
-cdef void stream_grant(stream_t *stream, uint64_t offset) noexcept nogil        # absolute credit to the peer; never falls
+cdef void stream_used(stream_t *stream, uint64_t len, uint64_t now_ns) noexcept nogil
+    # owner consumed; grants when half a window is due
+cdef void stream_grant(stream_t *stream, uint64_t offset) noexcept nogil
+    # absolute credit to the peer; never falls
 cdef void stream_source_ready(stream_t *stream, uint64_t now_ns) noexcept nogil # its sink has something to pull
-cdef size_t stream_room(const stream_t *stream) noexcept nogil                  # payload bytes the peer's credit allows now
+cdef size_t stream_room(const stream_t *stream) noexcept nogil
+    # payload bytes the peer's credit allows now
 cdef bint stream_may_fill(const stream_t *stream, size_t len) noexcept nogil
-    # False where credit for less than len bytes is left and more is sure to come: waiting makes fuller records (RFC 1122 4.2.3.4)
-cdef void stream_sent(stream_t *stream, size_t len) noexcept nogil              # a record carried len payload bytes outside mux_plan
+    # False where credit for less than len bytes is left and more is sure to come: waiting makes fuller records (RFC
+    # 1122 4.2.3.4)
+cdef void stream_sent(stream_t *stream, size_t len) noexcept nogil
+    # a record carried len payload bytes outside mux_plan
 cdef bint stream_is_direct(const stream_t *stream, size_t len) noexcept nogil
-    # len payload bytes may go out at once: nothing queued here, credit covers them, no control frames or higher class wait
+    # len payload bytes may go out at once: nothing queued here, credit covers them, no control frames or higher class
+    # wait

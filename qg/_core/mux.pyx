@@ -24,8 +24,8 @@ cdef enum:
 cdef uint64_t WITHHELD_NS = 500000000      # a session that got no credit for the budget looks again after this
 
 
-cdef int mux_init(mux_t *mux, pool_t *pool, stream_t **graveyard, receive_t *receive, void *owner, const mux_hooks_t *hooks,
-                  int role, uint64_t mix) noexcept nogil:
+cdef int mux_init(mux_t *mux, pool_t *pool, stream_t **graveyard, receive_t *receive, void *owner,
+                  const mux_hooks_t *hooks, int role, uint64_t mix) noexcept nogil:
     cdef hello_t hello
     memset(mux, 0, sizeof(mux_t))
     table_init(&mux.streams, pool, STREAMS_MAX, mix)
@@ -317,7 +317,8 @@ cdef int mux_can_open(const mux_t *mux, int kind) noexcept nogil:
     return OK
 
 
-cdef stream_t *mux_open(mux_t *mux, int kind, int priority, uint64_t credit, const uint8_t *data, size_t len) noexcept nogil:
+cdef stream_t *mux_open(mux_t *mux, int kind, int priority, uint64_t credit, const uint8_t *data,
+                        size_t len) noexcept nogil:
     cdef uint8_t[OPEN_MAX + 64] frame
     cdef stream_t *stream
     cdef int n
@@ -530,7 +531,8 @@ cdef void reset_unread(mux_t *mux, uint64_t now_ns) noexcept nogil:
         stream = <stream_t *>table_next(&mux.streams, &cursor)
         if stream is NULL:
             break
-        if is_service(stream) and stream.rx_off > stream.rx_used and (oldest is NULL or stream.unread_ns < oldest.unread_ns):
+        if (is_service(stream) and stream.rx_off > stream.rx_used
+                and (oldest is NULL or stream.unread_ns < oldest.unread_ns)):
             oldest = stream
     mux.starved_ns = now_ns
     if oldest is not NULL:
@@ -601,7 +603,7 @@ cdef void after_data(stream_t *stream, size_t len, uint64_t now_ns) noexcept nog
 
 
 cdef inline size_t frame_most(const stream_t *stream, size_t room) noexcept nogil:
-    """Payload that a frame of at most `room` bytes of it may hold. What is spliced leaves in the pieces in which it came."""
+    """Payload that a frame with room for so much may hold. What is spliced leaves in the pieces in which it came."""
     cdef uint64_t most = stream.queue.len
     if not is_service(stream) and stream.queue.head is not NULL:
         most = block_len(stream.queue.head)
@@ -697,7 +699,7 @@ cdef int mux_plan(mux_t *mux, plan_t *plan, uint8_t *scratch, size_t max_inner, 
 
 
 cdef inline bint joins(const stream_t *stream, size_t at) noexcept nogil:
-    """May the stream's next frame stand behind `at` bytes? A piece of what is spliced only where a small record holds both."""
+    """May the stream's next frame stand behind `at` bytes? A spliced piece only where a small record holds both."""
     return is_service(stream) or at + DATA_HEAD_MAX + frame_most(stream, INNER_MAX) <= INNER_SMALL - LAYER_OVERHEAD
 
 

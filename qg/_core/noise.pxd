@@ -84,7 +84,8 @@ cdef int noise_set_remote_static(noise_t *hs, const uint8_t *public32) noexcept 
 cdef int noise_set_psk(noise_t *hs, const uint8_t *psk32) noexcept nogil   # copies; once per psk token, in their order
 
 cdef void noise_set_kem(noise_t *hs, mlkem768_secret_t *kem) noexcept nogil
-    # place for a KEM key until ekem1 is read; wiped by noise_wipe. Without one the initiator of an hfs pattern gets E_ARGUMENT
+    # place for a KEM key until ekem1 is read; wiped by noise_wipe. Without one the initiator of an hfs pattern gets
+    # E_ARGUMENT
 
 cdef int noise_message_len(const noise_t *hs, size_t payload_len) noexcept nogil
     # bytes of the next message, written or read, that carries so much payload; E_STATE after the last one, E_LONG

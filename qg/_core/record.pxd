@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: MIT
 """Seal and open transport records: counters, hidden lengths, key epochs, key generations (protocol.md 4.1, 4.2, 4.5).
 
-Laws of this file: the sequence number is spent before the cipher is called; a secret is wiped when its successor exists; a
-direction whose keys are gone (after fork or wipe) refuses with E_SUITE.
+Laws of this file: the sequence number is spent before the cipher is called; a secret is wiped when its successor
+exists; a direction whose keys are gone (after fork or wipe) refuses with E_SUITE.
 """
 from libc.stdint cimport uint8_t, uint16_t, uint64_t
 
@@ -39,19 +39,26 @@ cdef int record_extract(uint8_t *x32, const uint8_t *k1, const uint8_t *k2, cons
     # X from the two Noise keys and the handshake hash
 cdef int record_rekey_psk(uint8_t *psk32, const uint8_t *x32) noexcept nogil
 cdef int record_exporter(uint8_t *exporter32, const uint8_t *x32) noexcept nogil
-cdef int record_begin(record_dir_t *direction, record_keys_t *keys, const uint8_t *x32, int which, uint16_t suite) noexcept nogil
+cdef int record_begin(record_dir_t *direction, record_keys_t *keys, const uint8_t *x32, int which,
+                      uint16_t suite) noexcept nogil
     # first generation; E_SUITE
 cdef int record_renew(record_dir_t *direction, const uint8_t *x32, int which) noexcept nogil
     # next generation with the same suite: sequence 0, epoch 0
 cdef int record_end_epoch(record_dir_t *direction) noexcept nogil
     # after a record that held EPOCH; does nothing where the record itself ended the epoch by its number
 
-cdef int record_seal(record_dir_t *direction, uint8_t *dst, const uint8_t *inner, size_t len, uint64_t now_ns) noexcept nogil
+cdef int record_seal(record_dir_t *direction, uint8_t *dst, const uint8_t *inner, size_t len,
+                     uint64_t now_ns) noexcept nogil
     # writes 2 + len + tag bytes, returns that; inner may be dst + 2 or lie elsewhere
 cdef int record_peek(record_dir_t *direction, const uint8_t *src) noexcept nogil
     # ciphertext length of the record whose 2 first bytes are at src, or E_LENGTH; changes nothing
-cdef int record_open(record_dir_t *direction, uint8_t *dst, const uint8_t *src, size_t len, uint64_t now_ns) noexcept nogil
+cdef int record_open(record_dir_t *direction, uint8_t *dst, const uint8_t *src, size_t len,
+                     uint64_t now_ns) noexcept nogil
     # src: ciphertext of record_peek's length, behind the 2 bytes; dst may equal src; plain length, E_TAG
+
+cdef inline int direction_from(int role) noexcept nogil:
+    """Whose records these are: 0, the initiator's, 1, the responder's."""
+    return DIRECTION_I2R if role == 0 else DIRECTION_R2I
 
 cdef inline int record_len(const record_dir_t *direction, size_t inner_len) noexcept nogil:
     return <int>(2 + inner_len + direction.tag_len)

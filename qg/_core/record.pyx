@@ -103,7 +103,8 @@ cdef inline void nonce_build(uint8_t *nonce, const record_dir_t *direction, uint
 cdef inline void length_mask(record_dir_t *direction, uint8_t *mask2) noexcept nogil:
     cdef uint64_t i = direction.epoch_records % MASK_RECORDS
     if i == 0:
-        chacha20_keystream(direction.keys.mask, direction.keys.len_key, <uint32_t>(direction.epoch_records // MASK_RECORDS))
+        chacha20_keystream(direction.keys.mask, direction.keys.len_key,
+                           <uint32_t>(direction.epoch_records // MASK_RECORDS))
     mask2[0] = direction.keys.mask[2 * i]
     mask2[1] = direction.keys.mask[2 * i + 1]
 
@@ -120,7 +121,8 @@ cdef inline int record_spent(record_dir_t *direction, size_t len, uint64_t now_n
     return OK
 
 
-cdef int record_seal(record_dir_t *direction, uint8_t *dst, const uint8_t *inner, size_t len, uint64_t now_ns) noexcept nogil:
+cdef int record_seal(record_dir_t *direction, uint8_t *dst, const uint8_t *inner, size_t len,
+                     uint64_t now_ns) noexcept nogil:
     cdef uint8_t[32] nonce
     cdef uint8_t[2] head
     cdef uint8_t[2] mask
@@ -153,7 +155,8 @@ cdef int record_peek(record_dir_t *direction, const uint8_t *src) noexcept nogil
     return len
 
 
-cdef int record_open(record_dir_t *direction, uint8_t *dst, const uint8_t *src, size_t len, uint64_t now_ns) noexcept nogil:
+cdef int record_open(record_dir_t *direction, uint8_t *dst, const uint8_t *src, size_t len,
+                     uint64_t now_ns) noexcept nogil:
     cdef uint8_t[32] nonce
     cdef uint8_t[2] head
     cdef int n

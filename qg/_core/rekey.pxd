@@ -1,11 +1,12 @@
 # SPDX-License-Identifier: MIT
 """When keys change: epochs by a sender's word, generations by an exchange of both sides (protocol.md 4.5).
 
-One machine per session, for as long as it has record keys. It is fed frames and time, and moves both record directions itself.
-Output: while `rekey_is_pending`, the next record holds what `rekey_put` writes and nothing else, and `rekey_sent` follows its
-sealing. Input: `rekey_frame` for every EPOCH and REKEY frame, `rekey_record_end` behind a record in which `last` was set; from
-then on the receiving direction has the new keys. Time alone starts no exchange: while `is_due`, the session calls `rekey_start`
-when it next has bytes of a stream to send or has read a frame of one. Knows neither streams nor carriers.
+One machine per session, for as long as it has record keys. It is fed frames and time, and moves both record directions
+itself. Output: while `rekey_is_pending`, the next record holds what `rekey_put` writes and nothing else, and
+`rekey_sent` follows its sealing. Input: `rekey_frame` for every EPOCH and REKEY frame, `rekey_record_end` behind a
+record in which `last` was set; from then on the receiving direction has the new keys. Time alone starts no exchange:
+while `is_due`, the session calls `rekey_start` when it next has bytes of a stream to send or has read a frame of one.
+Knows neither streams nor carriers.
 """
 from libc.stdint cimport uint8_t, uint64_t
 
@@ -53,7 +54,8 @@ ctypedef struct rekey_t:
     uint8_t pending                 # FRAME_REKEY1, REKEY2 (with REKEY_DONE) or REKEY_DONE to be sent; 0
     uint8_t epoch_due               # EPOCH is to be sent
     uint8_t is_due                  # the keys are old: the session must start an exchange when it is next used
-    uint8_t last                    # EPOCH or REKEY_DONE came: only PADDING may follow in this record; REKEY2: only REKEY_DONE; 0
+    uint8_t last                    # EPOCH or REKEY_DONE came: only PADDING may follow in this record; REKEY2: only
+                                    # REKEY_DONE; 0
     uint8_t is_asked                # our REKEY1 was made, REKEY2 is awaited
     uint8_t has_next                # keys.next_x and next_h are valid
     uint8_t tx_waits                # our REKEY_DONE is to be sent
@@ -65,14 +67,16 @@ ctypedef struct rekey_t:
     uint8_t next_h[32]
 
 cdef void rekey_init(rekey_t *rekey, const uint8_t *h32, uint64_t now_ns) noexcept nogil   # h32: of the handshake
-cdef void rekey_clear(rekey_t *rekey) noexcept nogil            # wipes and frees the exchange; safe at any time, also on zeros
+cdef void rekey_clear(rekey_t *rekey) noexcept nogil
+    # wipes and frees the exchange; safe at any time, also on zeros
 cdef int rekey_start(rekey_t *rekey, uint64_t now_ns) noexcept nogil
     # begins an exchange unless one runs; OK, E_MEMORY
 cdef int rekey_frame(rekey_t *rekey, uint64_t type, const uint8_t *data, size_t len, uint64_t now_ns) noexcept nogil
     # EPOCH, REKEY1, REKEY2 or REKEY_DONE was read; a negative code is a violation, or E_MEMORY
 cdef int rekey_record_end(rekey_t *rekey, uint64_t now_ns) noexcept nogil
     # behind the frames of a record that set `last`: OK, or E_STATE where REKEY2 came without REKEY_DONE
-cdef int rekey_put(rekey_t *rekey, uint8_t *dst, size_t dst_cap) noexcept nogil    # the pending frames; 0 where they do not fit
+cdef int rekey_put(rekey_t *rekey, uint8_t *dst, size_t dst_cap) noexcept nogil
+    # the pending frames; 0 where they do not fit
 cdef void rekey_sent(rekey_t *rekey, uint64_t now_ns) noexcept nogil               # the record with them is sealed
 cdef int rekey_tick(rekey_t *rekey, uint64_t now_ns) noexcept nogil
     # OK; E_CLOSED: an exchange was not completed, the session must close

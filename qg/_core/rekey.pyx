@@ -12,7 +12,7 @@ from .noise cimport (
     NOISE_INITIATOR, NOISE_NN, NOISE_RESPONDER, noise_init, noise_pattern_t, noise_pattern_wire, noise_read,
     noise_set_kem, noise_set_psk, noise_split, noise_wipe, noise_write)
 from .record cimport (
-    DIRECTION_I2R, DIRECTION_R2I, record_begin, record_dir_t, record_end_epoch, record_extract, record_keys_t,
+    direction_from, record_begin, record_dir_t, record_end_epoch, record_extract, record_keys_t,
     record_len, record_open, record_peek, record_rekey_psk, record_renew, record_seal)
 from .secret cimport SECRET_LOCK_PREFERRED, secret_give, secret_pool_free, secret_pool_init, secret_pool_t, secret_take
 from .status cimport E_CLOSED, E_FRAME, E_MEMORY, E_STATE, OK
@@ -185,7 +185,7 @@ cdef int rekey_record_end(rekey_t *rekey, uint64_t now_ns) noexcept nogil:
         return E_STATE                      # the answer is one record: REKEY2, REKEY_DONE
     if last == FRAME_EPOCH:
         return record_end_epoch(rekey.rx)
-    record_renew(rekey.rx, rekey.keys.next_x, DIRECTION_R2I if rekey.role == 0 else DIRECTION_I2R)
+    record_renew(rekey.rx, rekey.keys.next_x, direction_from(1 - rekey.role))
     rekey.rx_waits = 0
     finish(rekey, now_ns)
     return OK
@@ -217,7 +217,7 @@ cdef void rekey_sent(rekey_t *rekey, uint64_t now_ns) noexcept nogil:
         record_end_epoch(rekey.tx)
     elif pending != FRAME_REKEY1:
         rekey.tx_waits = 0
-        record_renew(rekey.tx, rekey.keys.next_x, DIRECTION_I2R if rekey.role == 0 else DIRECTION_R2I)
+        record_renew(rekey.tx, rekey.keys.next_x, direction_from(rekey.role))
         finish(rekey, now_ns)
 
 
@@ -246,8 +246,8 @@ cdef int rekey_tick(rekey_t *rekey, uint64_t now_ns) noexcept nogil:
 cdef class Rekey:
     """Own both directions' keys of one side and the machine that changes them; for tests.
 
-    Both sides begin with the same X. What a side has to say is the inside of one record, without its padding. Answers of type
-    int are status codes.
+    Both sides begin with the same X. What a side has to say is the inside of one record, without its padding. Answers
+    of type int are status codes.
     """
     cdef rekey_t rekey
     cdef rekey_times_t times
@@ -268,8 +268,8 @@ cdef class Rekey:
         secret_pool_init(&self.secrets, 1, SECRET_LOCK_PREFERRED)
         noise_pattern_wire(&self.pattern, NOISE_NN)
         self.times = rekey_times_t(epoch_ns, rekey_ns, answer_ns)
-        record_begin(&self.tx, &self.tx_keys, x, DIRECTION_R2I if role else DIRECTION_I2R, SUITE_CHACHA20_POLY1305)
-        record_begin(&self.rx, &self.rx_keys, x, DIRECTION_I2R if role else DIRECTION_R2I, SUITE_CHACHA20_POLY1305)
+        record_begin(&self.tx, &self.tx_keys, x, direction_from(role), SUITE_CHACHA20_POLY1305)
+        record_begin(&self.rx, &self.rx_keys, x, direction_from(1 - role), SUITE_CHACHA20_POLY1305)
         record_rekey_psk(self.secret.psk, x)
         rekey.tx, rekey.rx, rekey.keys, rekey.times = &self.tx, &self.rx, &self.secret, &self.times
         rekey.pattern, rekey.pool, rekey.secrets = &self.pattern, &self.pool, &self.secrets

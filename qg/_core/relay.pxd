@@ -1,8 +1,9 @@
 # SPDX-License-Identifier: MIT
 """Splices: two streams joined, bytes and credit passed on, memory bounded (protocol.md 6.2, 6.4, 6.7).
 
-A splice owns the sinks of both its streams until they are gone. Byte positions are equal on both sides, so absolute credit is
-handed on as it is. What cannot go out at once is held on the other stream's queue, and all held bytes count for one budget.
+A splice owns the sinks of both its streams until they are gone. Byte positions are equal on both sides, so absolute
+credit is handed on as it is. What cannot go out at once is held on the other stream's queue, and all held bytes count
+for one budget.
 """
 from libc.stdint cimport uint8_t, uint32_t, uint64_t
 
@@ -52,8 +53,12 @@ cdef void relay_init(relay_t *relay, pool_t *pool, uint64_t held_max) noexcept n
 cdef void relay_clear(relay_t *relay, uint64_t now_ns) noexcept nogil          # resets all (shutdown) and frees
 cdef splice_t *relay_open(relay_t *relay, stream_t *near, uint64_t now_ns) noexcept nogil
     # binds the stream; NULL without memory. The owner fills link_key, peer_id, hops_left
-cdef void relay_join(splice_t *splice, stream_t *far, uint64_t now_ns) noexcept nogil   # binds the pipe, accepts the near stream
-cdef void relay_refuse(splice_t *splice, int reason, uint64_t due_ns) noexcept nogil    # RESET(reason) to the source at due_ns
-cdef uint64_t relay_tick(relay_t *relay, uint64_t now_ns) noexcept nogil       # idle, life, refusals; returns the next time to call
-cdef void relay_sweep(relay_t *relay) noexcept nogil            # frees what ended; when no splice pointer is on the stack
+cdef void relay_join(splice_t *splice, stream_t *far, uint64_t now_ns) noexcept nogil
+    # binds the pipe, accepts the near stream
+cdef void relay_refuse(splice_t *splice, int reason, uint64_t due_ns) noexcept nogil
+    # RESET(reason) to the source at due_ns
+cdef uint64_t relay_tick(relay_t *relay, uint64_t now_ns) noexcept nogil
+    # idle, life, refusals; returns the next time to call
+cdef void relay_sweep(relay_t *relay) noexcept nogil
+    # frees what ended; when no splice pointer is on the stack
 cdef int relay_reason(int reason) noexcept nogil                # what may be passed on of a reason

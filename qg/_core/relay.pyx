@@ -20,10 +20,10 @@ cdef enum:
     PIECE_MIN = 256             # a quarter of a small record; what comes in smaller pieces is packed
     PIECE_SMALL = 1013          # a piece up to here fits a small record
     PIECE_LARGE = 4096          # a quarter of a large one
-    ODD_MAX = 8                 # pieces between the two that keep their borders: flights, and what early credit was left
+    ODD_MAX = 8                 # pieces between the two that keep their borders: flights, early credit that was left
 
 cdef uint64_t SCAN_NS = 5 * SECOND_NS       # how often idle circuits are looked for
-cdef uint64_t WALK_NS = 10000000                        # not more often than this: refusals due one by one would cost a walk each
+cdef uint64_t WALK_NS = 10000000      # not more often than this: refusals due one by one would cost a walk each
 
 
 cdef inline session_t *session_of(stream_t *stream) noexcept nogil:
@@ -36,7 +36,8 @@ cdef inline stream_t *other_of(splice_t *splice, stream_t *stream) noexcept nogi
 
 cdef int relay_reason(int reason) noexcept nogil:
     if (reason == REASON_REFUSED or reason == REASON_UNREACHABLE or reason == REASON_BUSY or reason == REASON_LIMIT
-            or reason == REASON_TIMEOUT or reason == REASON_MEMORY or reason == REASON_SLOW_READER or reason == REASON_HOPS):
+            or reason == REASON_TIMEOUT or reason == REASON_MEMORY or reason == REASON_SLOW_READER
+            or reason == REASON_HOPS):
         return reason
     return REASON_NONE
 
@@ -127,8 +128,8 @@ cdef void pass_credit(splice_t *splice, stream_t *source, uint64_t now_ns) noexc
     cdef uint64_t left, offset
     if other is NULL:
         return
-    # Credit in crumbs, or far ahead, waits until it doubles what the sender may send, which on_data looks at again. So no far
-    # end can make this relay send more CREDIT frames than a few, and one per CREDIT_STEP of the bytes that pass.
+    # Credit in crumbs, or far ahead, waits until it doubles what the sender may send, which on_data looks at again. So
+    # no far end can make this relay send more CREDIT frames than a few, and one per CREDIT_STEP of the bytes that pass.
     left = other.rx_credit - other.rx_off
     offset = min(source.tx_credit, other.rx_off + other.rx_window_max)
     if offset <= other.rx_credit or (left > 0 and offset - other.rx_credit < max(left, <uint64_t>CREDIT_STEP)):
@@ -179,7 +180,8 @@ cdef inline bint is_overfull(const relay_t *relay) noexcept nogil:
 cdef void relieve(relay_t *relay, uint64_t now_ns) noexcept nogil:
     """The budget is spent: reset the splices that hold the oldest bytes until it is below three quarters.
 
-    Each round resets all whose bytes are about as old as the oldest, or many splices that hold little would cost a walk each.
+    Each round resets all whose bytes are about as old as the oldest, or many splices that hold little would cost a walk
+    each.
     """
     cdef splice_t *splice
     cdef splice_t *following
@@ -219,8 +221,8 @@ cdef int hold_early(splice_t *splice, const uint8_t *data, size_t len, uint64_t 
 cdef inline bint is_piece(splice_t *splice, size_t len) noexcept nogil:
     """Do these bytes go out as they came, in a record of their own (protocol.md 6.4)?
 
-    That record has one of two sizes. What fills less than a quarter of it, and no source makes often, is packed instead, or
-    a source could make the relay send many times what it got.
+    That record has one of two sizes. What fills less than a quarter of it, and no source makes often, is packed
+    instead, or a source could make the relay send many times what it got.
     """
     if len >= PIECE_LARGE or (len >= PIECE_MIN and len <= PIECE_SMALL):
         return True
@@ -275,7 +277,7 @@ cdef void on_gone(splice_t *splice, stream_t *stream, uint64_t now_ns) noexcept 
         return
     count_held(splice)
     # A stream that ended by FIN in both directions leaves a partner that ends the same way once its queue is sent.
-    is_complete = (stream.flags & FLAG_FIN_RECEIVED) and (other.flags & FLAG_FIN_RECEIVED) and (other.flags & FLAG_FIN_QUEUED)
+    is_complete = (stream.flags & other.flags & FLAG_FIN_RECEIVED) and (other.flags & FLAG_FIN_QUEUED)
     if not is_complete:
         stream_reset(other, relay_reason(stream.reason) if stream.reason else REASON_UNREACHABLE, now_ns)
         session_wake(session_of(other), now_ns)

@@ -41,6 +41,7 @@ cdef int replay_insert(replay_t *replay, const uint8_t *id8, uint64_t time_s, ui
     # OK for exactly one of all callers; E_REPLAY, E_CLOCK, E_FULL, E_IO (the mark could not be kept)
 cdef size_t replay_saved_len(const replay_t *replay) noexcept nogil     # bytes that replay_save writes; no worker runs
 cdef void replay_save(const replay_t *replay, uint8_t *dst) noexcept nogil
-    # newest_s 8 | floor_s 8 | key 16 | n x (slot 4, word 8): all that was seen, for a filter of as many slots in another process
+    # newest_s 8 | floor_s 8 | key 16 | n x (slot 4, word 8): all that was seen, for a filter of as many slots in
+    # another process
 cdef int replay_restore(replay_t *replay, const uint8_t *src, size_t len) noexcept nogil
     # into a filter just initialised; E_LENGTH, E_ARGUMENT: nothing was taken over

@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: MIT
 """Host names to addresses, in libuv's threads, a bounded number at a time; and the networks that this machine is in.
 
-All but `interfaces_list` belongs to the loop's thread. `resolve_t` may not move between `resolve_init` and the return of
-a `loop_free` after `resolve_stop`.
+All but `interfaces_list` belongs to the loop's thread. `resolve_t` may not move between `resolve_init` and the return
+of a `loop_free` after `resolve_stop`.
 """
 from libc.stdint cimport uint8_t, uint32_t, uint64_t
 
@@ -51,7 +51,8 @@ ctypedef struct interface_t:        # a network that this machine is in
     uint8_t n_bits
 
 cdef int interfaces_list(interface_t *dst, size_t max) noexcept nogil
-    # networks of the interfaces that are up, one for each address; their number, at most max. Takes and frees memory of libuv
+    # networks of the interfaces that are up, one for each address; their number, at most max. Takes and frees memory of
+    # libuv
 cdef int resolve_init(resolve_t *resolve, loop_t *loop, resolved_t on_resolved, void *ctx) noexcept nogil
 cdef void resolve_stop(resolve_t *resolve) noexcept nogil       # cancels all, reports nothing
 cdef int resolve_start(resolve_t *resolve, const address_t *address, void *user) noexcept nogil

@@ -161,12 +161,13 @@ cdef class Runtime:
         guard_init(&worker.guard, &worker.pool, &self.replay, key)
         allow = options.get("allow")
         ids = b"".join(allow or ())
-        self.access = guard_access_build(&self.plain, ACCESS_ANYONE if allow is None else ACCESS_LISTED, ids, len(ids) // 32)
+        self.access = guard_access_build(
+            &self.plain, ACCESS_ANYONE if allow is None else ACCESS_LISTED, ids, len(ids) // 32)
         relay = options.get("relay_allow", "none")
         ids = b"" if isinstance(relay, str) else b"".join(relay)
         self.relay_access = guard_access_build(
-            &self.plain, ACCESS_NONE if relay == "none" else ACCESS_ANYONE if relay == "members" else ACCESS_LISTED, ids,
-            len(ids) // 32)
+            &self.plain, ACCESS_NONE if relay == "none" else ACCESS_ANYONE if relay == "members" else ACCESS_LISTED,
+            ids, len(ids) // 32)
         if self.access is NULL or self.relay_access is NULL:
             raise MemoryError
         guard_access_swap(&worker.guard.access, self.access)
@@ -264,8 +265,8 @@ cdef class Runtime:
         self._check()
         if self.is_started:
             raise RuntimeError("the runtime runs already")
-        # glibc adapts what it keeps of freed memory to the largest block that was freed. Before it has seen one, it gives each
-        # large bytes object back to the system and faults it in again: a quarter of a bulk receiver's time.
+        # glibc adapts what it keeps of freed memory to the largest block that was freed. Before it has seen one, it
+        # gives each large bytes object back to the system and faults it in again: a quarter of a bulk receiver's time.
         PyMem_RawFree(PyMem_RawMalloc(HEAP_KEEP_LEN))
         try:
             self._start()
@@ -290,10 +291,10 @@ cdef class Runtime:
     def _mark_open(self, path):
         """Keep the replay filter's high-water mark at `path`, and go on from what an earlier run left there.
 
-        The file begins with the mark, 8 bytes. After a clean stop it is zero, and behind it lies all that the filter had seen: nobody
-        who comes anew is refused. Otherwise the mark is the floor. One from beyond what can be taken now (the clock was set
-        back since) and a damaged one count as the latest that can be: nobody gets in for minutes, and not for years. The file
-        is locked: a second node would lower the mark of the first.
+        The file begins with the mark, 8 bytes. After a clean stop it is zero, and behind it lies all that the filter
+        had seen: nobody who comes anew is refused. Otherwise the mark is the floor. One from beyond what can be taken
+        now (the clock was set back since) and a damaged one count as the latest that can be: nobody gets in for
+        minutes, and not for years. The file is locked: a second node would lower the mark of the first.
         """
         cdef bytes left
         cdef int flags = os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW | os.O_NONBLOCK
@@ -451,7 +452,7 @@ cdef class Runtime:
         self._post(self._command(COMMAND_PING, channel, 0))
 
     def open_stream(self, uint64_t flow, uint64_t channel, int kind, int priority, bytes opening not None):
-        """Open a stream; EV_STREAM_ACCEPTED or EV_STREAM_RESET follows. `opening` is the extender's UUID and metadata."""
+        """Open a stream; its acceptance or reset follows. `opening` is the extender's UUID and metadata."""
         cdef command_t *command
         if not 0 <= kind <= 1 or not 0 <= priority <= 2 or len(opening) > 16 + METADATA_MAX:
             raise ValueError(f"kind {kind}, priority {priority}, {len(opening)} bytes: not a service stream")
@@ -527,7 +528,7 @@ cdef class Runtime:
         self._post(self._command(COMMAND_STOP, 0, 0))
 
     def join(self):
-        """Wait for the worker's thread, without the GIL, and free everything. Call it after EV_STOPPED, or to give up on it."""
+        """Wait for the worker's thread, without the GIL, and free everything; after its last event, or to give up."""
         if self.is_joined or not self.is_started or self.pid != os.getpid():
             return
         if not self.worker.engine.is_stopped:
@@ -572,9 +573,10 @@ cdef class Runtime:
         free(self.replay_slots)
 
     def links(self):
-        """Return how the reported sessions stand: channel -> (bytes in, bytes out, generation); waits for the worker's turn.
+        """Return how the reported sessions stand: channel -> (bytes in, bytes out, generation).
 
-        The dict is empty once the worker has stopped, or when it is kept from running for a second.
+        Waits for the worker's turn. The dict is empty once the worker has stopped, or when it is kept from
+        running for a second.
         """
         cdef worker_t *worker = self.worker
         cdef link_rows_t *links
@@ -626,7 +628,7 @@ cdef class Runtime:
 
 
 def own_networks():
-    """List the networks that this machine's interfaces are in now: (address, leading bits), once each, the widest first."""
+    """List the networks of this machine's interfaces as they are now: (address, leading bits), the widest first."""
     cdef interface_t[INTERFACES_MAX] found
     cdef int i, n = interfaces_list(found, INTERFACES_MAX)
     networks = {((<char *>found[i].ip)[:found[i].ip_len], found[i].n_bits) for i in range(n)}
@@ -743,8 +745,8 @@ cdef tuple event_tuple(event_t *event):
         return type, event.id, event.reason
     if type == EVENT_PEER_UP:
         host, port = endpoint(&event.address)
-        return (type, event.id, event.a, bool(event.b & 1), bool(event.b & 2), (<char *>event.peer_id)[:32], (<char *>event.link_key)[:32],
-                host, port, event.b >> 8, bool(event.b & 4),
+        return (type, event.id, event.a, bool(event.b & 1), bool(event.b & 2), (<char *>event.peer_id)[:32],
+                (<char *>event.link_key)[:32], host, port, event.b >> 8, bool(event.b & 4),
                 join_blocks(event.blocks) if event.blocks is not NULL else b"")
     if type == EVENT_IDENTITY_TWICE:
         return type, event.id, (<char *>event.peer_id)[:32]

@@ -1,12 +1,13 @@
 # SPDX-License-Identifier: MIT
 """One secure channel over one carrier: handshake, records, streams, life cycle, timers (protocol.md 3 to 5).
 
-Calling contract. Inputs: `session_feed` (bytes of the carrier), `session_tick` (time), `session_admit` (verdict). Output: when the
-session has something to send it calls `carrier.wake`; the owner then calls `session_pump` until it answers 0. Events: `hooks.on_event`,
-from inside any input; the owner must not free the session before its own call stack has left it. All calls by one thread.
+Calling contract. Inputs: `session_feed` (bytes of the carrier), `session_tick` (time), `session_admit` (verdict).
+Output: when the session has something to send it calls `carrier.wake`; the owner then calls `session_pump` until it
+answers 0. Events: `hooks.on_event`, from inside any input; the owner must not free the session before its own call
+stack has left it. All calls by one thread.
 
-A record goes out by reserve and commit: the carrier gives the place, the session seals into it. A carrier that is a stream of
-another session reserves in turn, so the innermost record is built once, in its final place.
+A record goes out by reserve and commit: the carrier gives the place, the session seals into it. A carrier that is a
+stream of another session reserves in turn, so the innermost record is built once, in its final place.
 """
 from libc.stdint cimport int64_t, uint8_t, uint32_t, uint64_t
 
@@ -45,7 +46,8 @@ ctypedef struct context_t:      # what all sessions of one worker share
     party_t party
     pool_t *pool                # borrowed
     int64_t unix_offset_ns      # wall clock minus monotonic clock
-    uint8_t *scratch            # SCRATCH_LEN bytes: one record or flight being built; valid until the next call that builds
+    uint8_t *scratch            # SCRATCH_LEN bytes: one record or flight being built; valid until the next call that
+                                # builds
     stream_t *graveyard         # ended streams of all sessions
     receive_t receive           # what they hold for applications; the owner sets its budget
     uint64_t n_slow_closes      # sessions closed because their peer took nothing
@@ -145,25 +147,31 @@ cdef int session_listen(session_t *session, context_t *ctx, int kinds, int layer
 cdef void session_bind(session_t *session, void *owner, const session_hooks_t *hooks, const mux_hooks_t *mux_hooks,
                        void *carrier_ctx, const carrier_t *carrier, const session_times_t *times) noexcept nogil
 cdef int session_feed(session_t *session, uint8_t *data, size_t len, uint64_t now_ns) noexcept nogil
-    # data may be overwritten. OK, or NEED_ADMIT: session.handshake.stage tells which verdict is asked; after session_admit call
-    # again with the last session.left bytes
+    # data may be overwritten. OK, or NEED_ADMIT: session.handshake.stage tells which verdict is asked; after
+    # session_admit call again with the last session.left bytes
 cdef int session_admit(session_t *session, uint64_t now_ns) noexcept nogil
-cdef int session_pump(session_t *session, uint64_t now_ns) noexcept nogil       # sends at most one record; bytes, 0 when nothing
+cdef int session_pump(session_t *session, uint64_t now_ns) noexcept nogil
+    # sends at most one record; bytes, 0 when nothing
 cdef bint session_has_output(const session_t *session) noexcept nogil
 cdef void session_tick(session_t *session, uint64_t now_ns) noexcept nogil
-cdef void session_close(session_t *session, int reason, uint64_t now_ns) noexcept nogil    # CLOSE to the peer, then SESSION_ON_CLOSED
+cdef void session_close(session_t *session, int reason, uint64_t now_ns) noexcept nogil
+    # CLOSE to the peer, then SESSION_ON_CLOSED
 cdef void session_drop(session_t *session, int reason, uint64_t now_ns) noexcept nogil     # at once, without a word
 cdef void session_clear(session_t *session, uint64_t now_ns) noexcept nogil    # wipes and frees everything; no event
-cdef void session_wake(session_t *session, uint64_t now_ns) noexcept nogil     # after a command on a stream: wakes the carrier
+cdef void session_wake(session_t *session, uint64_t now_ns) noexcept nogil
+    # after a command on a stream: wakes the carrier
 cdef int session_ping(session_t *session, uint64_t now_ns) noexcept nogil
 
 # For carriers that are streams, and for splices
 cdef size_t session_room(session_t *session) noexcept nogil     # inner bytes that the next record may hold; 0 = wait
 cdef size_t session_padded(session_t *session, size_t len, size_t limit, int carries_pipe) noexcept nogil
-cdef uint8_t *session_begin(session_t *session, size_t inner_len) noexcept nogil     # where the inner bytes go; NULL without memory
+cdef uint8_t *session_begin(session_t *session, size_t inner_len) noexcept nogil
+    # where the inner bytes go; NULL without memory
 cdef int session_end(session_t *session, const uint8_t *inner, size_t len, uint64_t now_ns) noexcept nogil
-cdef int session_send_data(session_t *session, stream_t *stream, uint8_t *payload, size_t len, uint64_t now_ns) noexcept nogil
-    # seals one DATA frame straight from payload (17 bytes before it and 1 KiB behind it may be touched); bytes, or 0: queue it
+cdef int session_send_data(session_t *session, stream_t *stream, uint8_t *payload, size_t len,
+                           uint64_t now_ns) noexcept nogil
+    # seals one DATA frame straight from payload (17 bytes before it and 1 KiB behind it may be touched); bytes, or 0:
+    # queue it
 
 cdef inline bint session_holds_data(const session_t *session) noexcept nogil:
     """Keys change first: until session_pump has seen to that, nobody seals a stream's bytes past it."""

@@ -15,7 +15,7 @@ from .mux cimport (
     stream_t)
 from .noise cimport NOISE_NN
 from .record cimport (
-    DIRECTION_I2R, DIRECTION_R2I, record_begin, record_exporter, record_extract, record_len, record_open, record_peek,
+    direction_from, record_begin, record_exporter, record_extract, record_len, record_open, record_peek,
     record_rekey_psk, record_seal)
 from .rekey cimport (
     EPOCH_LEN, rekey_clear, rekey_deadline_ns, rekey_frame, rekey_init, rekey_is_pending, rekey_may_follow, rekey_put,
@@ -102,8 +102,8 @@ cdef int session_connect(session_t *session, context_t *ctx, int kind, int layer
     cdef int rc = session_start(session, ctx, 0, layer, now_ns)
     session.kind = <uint8_t>kind
     if rc >= 0:
-        rc = handshake_connect(session.handshake, &ctx.party, session.local, kind, layer != LAYER_NONE, link_key, peer_id,
-                               unix_s(session, now_ns))
+        rc = handshake_connect(session.handshake, &ctx.party, session.local, kind, layer != LAYER_NONE, link_key,
+                               peer_id, unix_s(session, now_ns))
     if rc >= 0:
         session.carrier.wake(session, now_ns)
     return rc
@@ -264,9 +264,9 @@ cdef int keyed(session_t *session, uint64_t now_ns) noexcept nogil:
     rc = handshake_keys(hs, k1, k2, session.channel_binding)
     if rc >= 0:
         record_extract(x, k1, k2, session.channel_binding)
-        rc = record_begin(&session.tx, &session.keys.tx, x, DIRECTION_I2R if session.role == 0 else DIRECTION_R2I, hs.suite)
+        rc = record_begin(&session.tx, &session.keys.tx, x, direction_from(session.role), hs.suite)
     if rc >= 0:
-        rc = record_begin(&session.rx, &session.keys.rx, x, DIRECTION_R2I if session.role == 0 else DIRECTION_I2R, hs.suite)
+        rc = record_begin(&session.rx, &session.keys.rx, x, direction_from(1 - session.role), hs.suite)
         record_rekey_psk(session.keys.rekey.psk, x)
         record_exporter(session.keys.exporter, x)
     wipe(k1, 32)
@@ -354,7 +354,8 @@ cdef size_t session_room(session_t *session) noexcept nogil:
     if room < LAYER_ROOM_MIN:
         return 0
     if session.kind == HANDSHAKE_NK and session.role == 1:
-        most = INNER_MAX        # a relay's layer passes on what a far end sized for fewer layers than its own records allow for
+        # A relay's layer passes on what a far end sized for fewer layers than its own records allow for.
+        most = INNER_MAX
     return min(most, room - RECORD_HEAD_LEN - session.tx.tag_len)
 
 
@@ -394,7 +395,8 @@ cdef int session_end(session_t *session, const uint8_t *inner, size_t len, uint6
     return n
 
 
-cdef int seal(session_t *session, uint8_t *src, size_t len, size_t padded, size_t tail_len, uint64_t now_ns) noexcept nogil:
+cdef int seal(session_t *session, uint8_t *src, size_t len, size_t padded, size_t tail_len,
+              uint64_t now_ns) noexcept nogil:
     """Seal src with zeros behind it up to `padded` bytes. What the zeros overwrite in src's buffer is put back."""
     cdef uint8_t[PAD_IN_PLACE] saved
     cdef size_t pad = padded - len
@@ -414,7 +416,8 @@ cdef int seal(session_t *session, uint8_t *src, size_t len, size_t padded, size_
     return n
 
 
-cdef int session_send_data(session_t *session, stream_t *stream, uint8_t *payload, size_t len, uint64_t now_ns) noexcept nogil:
+cdef int session_send_data(session_t *session, stream_t *stream, uint8_t *payload, size_t len,
+                           uint64_t now_ns) noexcept nogil:
     cdef uint8_t[DATA_HEAD_MAX] head
     cdef size_t room, total
     cdef uint8_t *src
@@ -500,7 +503,8 @@ cdef int pump_record(session_t *session, size_t room, uint64_t now_ns) noexcept 
         return 0
     if kind == PLAN_COPY:
         plan.tail_len = SCRATCH_LEN - plan.len
-    n = seal(session, plan.src, plan.len, session_padded(session, plan.len, room, plan.carries_pipe), plan.tail_len, now_ns)
+    n = seal(session, plan.src, plan.len, session_padded(session, plan.len, room, plan.carries_pipe), plan.tail_len,
+             now_ns)
     if n >= 0:
         mux_commit(&session.mux, &plan, now_ns)
     return n
@@ -523,8 +527,10 @@ cdef int session_pump(session_t *session, uint64_t now_ns) noexcept nogil:
         if room == 0:
             return 0
         n = start_due(session, now_ns) if session.rekey.is_due and mux_has_data(&session.mux) else OK
-        if n >= 0:
-            n = pump_rekey(session, room, now_ns) if rekey_is_pending(&session.rekey) else pump_record(session, room, now_ns)
+        if n >= 0 and rekey_is_pending(&session.rekey):
+            n = pump_rekey(session, room, now_ns)
+        elif n >= 0:
+            n = pump_record(session, room, now_ns)
     if n < 0:
         session.status = n
         session_drop(session, REASON_MEMORY if n == E_MEMORY else REASON_INTERNAL, now_ns)
@@ -596,7 +602,7 @@ cdef int on_ping(session_t *session, frame_t *frame, uint64_t now_ns) noexcept n
 
 
 cdef int on_notice(session_t *session, frame_t *frame) noexcept nogil:
-    """SERVICES, PEERS, OBSERVED: legal between known peers, a violation in an anonymous layer. Their use is above this module."""
+    """SERVICES, PEERS, OBSERVED: legal between known peers, a violation in an anonymous layer. Others use them."""
     return E_KIND if session.kind == HANDSHAKE_NK else OK
 
 

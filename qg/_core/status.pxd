@@ -1,8 +1,9 @@
 # SPDX-License-Identifier: MIT
 """Status codes and limits of the core.
 
-A function returns >= 0 for success (often a length) and one of these codes otherwise. The codes of the first group are outcomes
-of hostile or broken input: they are counted by reason and end a session. The second group are outcomes of a full table.
+A function returns >= 0 for success (often a length) and one of these codes otherwise. The codes of the first group are
+outcomes of hostile or broken input: they are counted by reason and end a session. The second group are outcomes of a
+full table.
 """
 
 cdef enum status_t:

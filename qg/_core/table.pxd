@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: MIT
 """Bounded hash table from a 64-bit id to a pointer: linear probing, deletion by backward shift.
 
-The mixing key comes from the caller, since ids may be chosen by a peer. Memory comes from a pool and doubles on growth up to
-`max_len` entries; at the limit `table_put` answers E_FULL and nothing changes.
+The mixing key comes from the caller, since ids may be chosen by a peer. Memory comes from a pool and doubles on growth
+up to `max_len` entries; at the limit `table_put` answers E_FULL and nothing changes.
 """
 from libc.stdint cimport uint32_t, uint64_t
 
@@ -21,7 +21,8 @@ ctypedef struct table_t:
     pool_t *pool                # borrowed
 
 cdef void table_init(table_t *table, pool_t *pool, uint32_t max_len, uint64_t mix) noexcept nogil
-cdef void table_clear(table_t *table) noexcept nogil                        # forgets all entries and gives the memory back
+cdef void table_clear(table_t *table) noexcept nogil
+    # forgets all entries and gives the memory back
 cdef int table_put(table_t *table, uint64_t id, void *value) noexcept nogil # OK, E_EXISTS, E_FULL, E_MEMORY
 cdef void *table_get(const table_t *table, uint64_t id) noexcept nogil      # NULL when missing
 cdef void *table_drop(table_t *table, uint64_t id) noexcept nogil           # removes and returns, NULL when missing

@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: MIT
-"""Every byte layout inside a record: frames, HELLO, OPEN, addresses (protocol.md 7). Parse and build, no state, no allocation.
+"""Every byte layout inside a record: frames, HELLO, OPEN, addresses (protocol.md 7). Parse and build, no state.
 
-Parsers get the length first and never read behind it; pointers in what they fill in borrow from the source. Builders write to `dst`,
-which must have room (the `*_MAX` of each), and return the number of bytes written.
+Parsers get the length first and never read behind it; pointers in what they fill in borrow from the source. Builders
+write to `dst`, which must have room (the `*_MAX` of each), and return the number of bytes written.
 """
 from libc.stdint cimport uint8_t, uint16_t, uint32_t, uint64_t
 
@@ -116,7 +116,8 @@ cdef inline int varint_len(uint64_t value) noexcept nogil:
     return 1 if value < 64 else 2 if value < 16384 else 4 if value < 1073741824 else 8
 
 cdef int varint_put(uint8_t *dst, uint64_t value) noexcept nogil                    # 1, 2, 4 or 8; value < 2^62
-cdef int varint_get(const uint8_t *src, size_t len, uint64_t *value) noexcept nogil # bytes read, E_SHORT, E_VARINT when not minimal
+cdef int varint_get(const uint8_t *src, size_t len, uint64_t *value) noexcept nogil
+    # bytes read, E_SHORT, E_VARINT when not minimal
 
 cdef int frame_parse(frame_t *frame, uint8_t *src, size_t len) noexcept nogil
     # bytes of the first frame, or E_SHORT, E_LONG, E_VARINT, E_FRAME, E_NONZERO; PADDING takes the whole rest
@@ -127,17 +128,21 @@ cdef int frame_put_offset(uint8_t *dst, int type, uint64_t id, uint64_t offset) 
 cdef int frame_put_session_credit(uint8_t *dst, uint64_t offset) noexcept nogil
 cdef int frame_put_reset(uint8_t *dst, uint64_t id, uint64_t reason, uint64_t sent) noexcept nogil
 cdef int frame_put_ping(uint8_t *dst, int type, uint64_t token) noexcept nogil                  # PING, PONG
-cdef int frame_put_grease(uint8_t *dst, const uint8_t *random24) noexcept nogil                 # a frame that means nothing
+cdef int frame_put_grease(uint8_t *dst, const uint8_t *random24) noexcept nogil
+    # a frame that means nothing
 cdef int frame_put_close(uint8_t *dst, uint64_t reason, const uint8_t *text, size_t len) noexcept nogil
 cdef int frame_put_hello(uint8_t *dst, const hello_t *hello) noexcept nogil                     # at most 4 + HELLO_MAX
 cdef int frame_put_empty_hello(uint8_t *dst) noexcept nogil
 
 cdef void hello_defaults(hello_t *hello) noexcept nogil
-cdef int hello_parse(hello_t *hello, const uint8_t *src, size_t len) noexcept nogil     # the value of a HELLO frame; absent = default
+cdef int hello_parse(hello_t *hello, const uint8_t *src, size_t len) noexcept nogil
+    # the value of a HELLO frame; absent = default
 
-cdef int address_parse(address_t *address, const uint8_t *src, size_t len) noexcept nogil   # bytes read or E_ADDRESS, E_SHORT
+cdef int address_parse(address_t *address, const uint8_t *src, size_t len) noexcept nogil
+    # bytes read or E_ADDRESS, E_SHORT
 cdef int address_put(uint8_t *dst, const address_t *address) noexcept nogil                 # at most ADDRESS_MAX
 cdef int open_relay_parse(open_relay_t *relay, const uint8_t *src, size_t len) noexcept nogil
 cdef int open_relay_put(uint8_t *dst, const open_relay_t *relay) noexcept nogil
 
-cdef size_t padded_len(size_t len, int padding) noexcept nogil      # inner length after padding (protocol.md 4.6), at most INNER_MAX
+cdef size_t padded_len(size_t len, int padding) noexcept nogil
+    # inner length after padding (protocol.md 4.6), at most INNER_MAX

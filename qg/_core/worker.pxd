@@ -1,9 +1,10 @@
 # SPDX-License-Identifier: MIT
 """Workers: engine, loop and transports on one native thread each, with the queues of the border to Python.
 
-The border is two queues. Commands go in through an atomic stack that the worker empties at once; the loop is woken only when the stack
-was empty. Events come out through a ring; one write to an eventfd wakes Python, only when it sleeps. The loop thread never takes the
-GIL, and Python never touches what the worker owns, except counters, which are read as they are.
+The border is two queues. Commands go in through an atomic stack that the worker empties at once; the loop is woken only
+when the stack was empty. Events come out through a ring; one write to an eventfd wakes Python, only when it sleeps. The
+loop thread never takes the GIL, and Python never touches what the worker owns, except counters, which are read as they
+are.
 """
 from libc.stdint cimport uint8_t, uint32_t, uint64_t
 
@@ -53,7 +54,8 @@ ctypedef struct command_t:
     chain_t chain               # WRITE
     uint32_t n                  # CONNECT: hops; OPEN: bytes of data
     hop_t *hops                 # CONNECT: owned
-    ring_t *ring                # CONNECT: keys of a throw-away identity, RENEW: of the node, in a slot of the border; NULL
+    ring_t *ring                # CONNECT: keys of a throw-away identity, RENEW: of the node, in a slot of the border;
+                                # NULL
     address_t address           # LISTEN
     uint8_t data[1]             # OPEN
 
@@ -113,7 +115,8 @@ ctypedef struct worker_t:
 cdef void local_fill(local_t *local, const ring_t *ring) noexcept nogil
     # keys, certificates and envelope keys of an identity, for the networks that `local` already has
 cdef int mark_write(void *ctx, uint64_t mark_s) noexcept nogil   # mark_fn; ctx: a file descriptor as a pointer
-cdef int worker_start(worker_t *worker, size_t read_len) noexcept nogil     # engine, pools and event_fd are ready; starts the thread
+cdef int worker_start(worker_t *worker, size_t read_len) noexcept nogil
+    # engine, pools and event_fd are ready; starts the thread
 cdef void worker_stop(worker_t *worker) noexcept nogil          # after the thread has ended: closes all that is left
 cdef void worker_free(worker_t *worker) noexcept nogil          # gives the memory back; last
 cdef void command_free(worker_t *worker, command_t *command) noexcept nogil

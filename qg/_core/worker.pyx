@@ -308,7 +308,8 @@ cdef void do_command(worker_t *worker, command_t *command, uint64_t now_ns) noex
     elif type == COMMAND_USED:
         flow_used(&engine.outbox, command.id, command.a, now_ns)
     elif type == COMMAND_OPEN:
-        engine_open(engine, command.id, command.a, command.reason & 255, command.reason >> 8, command.data, command.n, now_ns)
+        engine_open(engine, command.id, command.a, command.reason & 255, command.reason >> 8, command.data, command.n,
+                    now_ns)
     elif type == COMMAND_ACCEPT:
         flow_accept(&engine.outbox, command.id, now_ns)
     elif type == COMMAND_FINISH:
