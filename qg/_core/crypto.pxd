@@ -54,8 +54,8 @@ cdef inline uint64_t random_between(random_fn rnd, void *rnd_ctx, uint64_t low, 
     rnd(rnd_ctx, <uint8_t *>&value, 8)
     return low + value % (high - low + 1)
 
-# The kernel's as well, but what is below the length of a key (nonces, ids, paddings, times) is taken from it in advance: a record
-# of a circuit draws its padding, and a handshake a dozen such numbers.
+# The kernel's as well, but what is below the length of a key (nonces, ids, paddings, times) is taken from it in
+# advance: a record of a circuit draws its padding, and a handshake a dozen such numbers.
 ctypedef struct random_pool_t:  # of one thread; zeroed = empty
     uint8_t bytes[512]          # the first `left` are not used yet; the others are wiped
     uint32_t left
