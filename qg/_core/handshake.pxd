@@ -59,7 +59,7 @@ ctypedef struct party_t:        # what all handshakes of one worker share
     cert_cache_t *certs         # borrowed
     random_fn random
     void *random_ctx
-    noise_pattern_t patterns[4] # by noise_wire_t
+    noise_pattern_t patterns[4] # by NOISE_XK to NOISE_NN
 
 ctypedef struct handshake_secret_t:     # a secret slot
     noise_secret_t noise
@@ -87,7 +87,7 @@ ctypedef struct handshake_t:
     uint64_t responder_time_s   # initiator: from P2
     uint8_t m1_hash[32]
     uint8_t cid_own[8]
-    uint8_t peer_id[32]         # proven when the stage is ADMIT_M3 or DONE (not for NK's initiator)
+    uint8_t peer_id[32]         # proven when the stage is STAGE_ADMIT_M3 or STAGE_DONE (not for NK's initiator)
     uint8_t peer_link_key[32]
     uint8_t peer_cert[108]
     uint8_t cert[108]           # ours, of the key that does the DH: RENEW may change the party's meanwhile

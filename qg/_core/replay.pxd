@@ -3,7 +3,7 @@
 
 One open-addressing table per process, shared by all workers without a lock: a slot is one atomic word, 40 bits of a
 keyed hash and 24 bits of the second of insertion. A slot is free again `keep_s` seconds later. A flight may lie in
-PROBE_LEN neighbouring slots; when all of them are live the answer is E_FULL and the caller refuses the handshake.
+REPLAY_PROBE_LEN neighbouring slots; when all of them are live the answer is E_FULL and the handshake is refused.
 Times are unix seconds.
 """
 from libc.stdint cimport uint8_t, uint32_t, uint64_t

@@ -142,7 +142,7 @@ ctypedef struct session_t:
     hello_t peer_hello          # theirs; `services` is valid during SESSION_ON_READY only
 
 cdef int session_connect(session_t *session, context_t *ctx, int kind, int layer, const uint8_t *link_key,
-                         const uint8_t *peer_id, uint64_t now_ns) noexcept nogil    # after the session_set_* below
+                         const uint8_t *peer_id, uint64_t now_ns) noexcept nogil    # after session_bind and `local`
 cdef int session_listen(session_t *session, context_t *ctx, int kinds, int layer, uint64_t now_ns) noexcept nogil
 cdef void session_bind(session_t *session, void *owner, const session_hooks_t *hooks, const mux_hooks_t *mux_hooks,
                        void *carrier_ctx, const carrier_t *carrier, const session_times_t *times) noexcept nogil

@@ -47,7 +47,7 @@ cdef enum status_t:
 
     # Not failures: the caller must act before the machine can go on.
     NEED_MORE = -64         # give more bytes
-    NEED_ADMIT = -65        # a verdict is needed (session_admit, relay_admit)
+    NEED_ADMIT = -65        # a verdict is needed (session_admit)
 
 
 cdef enum reason_t:
