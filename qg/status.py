@@ -76,9 +76,16 @@ _GUARD = (
     ("peer_sessions_full", "sessions over relays beyond those that one peer may have"),
     ("refused_cpu", "handshakes refused to spare the processor"),
 )
-_ACCEPT_ERRORS = ("accept_errors", "connections that wait: out of descriptors, or of memory")
+# The rest, by the core's names.
+_OTHERS = {
+    "n_accept_errors": ("accept_errors", "connections that wait: out of descriptors, or of memory"),
+    "n_relay_memory_resets": ("relay_memory_resets", "circuits reset since `relay.memory_mib` was used up"),
+    "n_slow_reader_closes": ("slow_reader_closes", "sessions closed whose peer took nothing"),
+    "n_slow_reader_resets": ("slow_reader_resets", "streams reset that nobody read"),
+    "n_credit_withheld": ("credit_withheld", "times that a peer had to wait: `limits.receive_credit_mib` unread"),
+}
 
-COUNTERS: dict[str, str] = dict((*_OUTCOMES.values(), *_GUARD, _ACCEPT_ERRORS))
+COUNTERS: dict[str, str] = dict((*_OUTCOMES.values(), *_GUARD, *_OTHERS.values()))
 _IN_ORDER = frozenset({"accepted", "handshakes"})
 _SHORTAGES = frozenset({"accept_errors", "replay_full", "no_memory", "not_locked", "io"})  # honest peers suffer too
 
@@ -126,9 +133,7 @@ def _counters(core: dict[str, Any]) -> dict[str, int]:
     names = {code: name for code, (name, _) in _OUTCOMES.items()}
     counters = {names.get(code, f"status_{-code}"): n for code, n in core["by_status"].items()}
     counters |= {name: n for (name, _), n in zip(_GUARD, core["guard_counts"], strict=True) if n}
-    if core["n_accept_errors"]:
-        counters[_ACCEPT_ERRORS[0]] = core["n_accept_errors"]
-    return counters
+    return counters | {name: core[key] for key, (name, _) in _OTHERS.items() if core[key]}
 
 
 @final

@@ -10,6 +10,7 @@ import pytest
 
 import qg
 from qg.status import _GUARD as GUARD
+from qg.status import _OTHERS as OTHERS
 from qg.status import COUNTERS, Watch
 from qg.testing import network
 
@@ -22,6 +23,7 @@ def core(by_status=(), guard_counts=(), n_accept_errors=0, is_locked=True, clock
     return {
         "by_status": dict(by_status),
         "guard_counts": [*guard_counts, *[0] * (len(GUARD) - len(guard_counts))],
+        **dict.fromkeys(OTHERS, 0),
         "n_accept_errors": n_accept_errors,
         "is_locked": is_locked,
         "clock_skew_s": clock_skew_s,
