@@ -120,7 +120,7 @@ async def test_sessions_over_pipes_are_bounded_per_peer():
         assert frames.REASONS[pipe.reset_reason] == "refused"
         assert faults(t.node) == {"peer_sessions_full": 1, "full": 1}
         first.close()
-        await until(lambda: core(t.node)["n_sessions"] == 2, lambda: core(t.node))
+        await t.model.until(lambda: core(t.node)["n_sessions"] == 2)
         await t.model.connected(session()[1])
 
 
