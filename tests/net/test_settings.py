@@ -75,7 +75,7 @@ async def test_a_record_that_does_not_end_ends_its_session():
         t.peer.ping(bytes(8))
         t.link.sock.send(b"".join(t.peer.output())[:-1])
         await t.model.until(lambda: t.link.is_at_eof)
-        assert not t.far.is_connected
+        await until(lambda: not t.far.is_connected, t.node.status)
 
 
 async def test_control_frames_have_a_rate():
