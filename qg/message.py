@@ -7,9 +7,10 @@ Each side sends on a stream of its own per extender and priority; nothing comes 
 import asyncio
 import logging
 from collections import deque
+from collections.abc import Iterable
 from typing import Self, final
 
-from qg._core.message import MessageReader, message_head
+from qg._core.message import MessageReader, message_head, messages_pack, messages_take
 from qg.errors import InvalidValue, QGError, Reason, UsageError
 from qg.flow import Border, Flow, Link, wake
 
@@ -19,6 +20,7 @@ _log = logging.getLogger("qg.message")
 
 _SHORT_MAX = 16_384  # a message up to this long is copied behind its head, which is cheaper than two writes
 _COLLECTED_MAX = 16_384  # bytes of short messages that are handed over together
+_PACKED_MAX = 65_536  # the same of a batch: what fits one block of the core
 
 
 @final
@@ -151,10 +153,7 @@ class MessageWriter(Flow):
         self._check_writable("sending a message")
         n = message.nbytes if isinstance(message, memoryview) else len(message)
         if n > self._border.message_max:
-            raise InvalidValue(
-                f"a message of {n} bytes is longer than the {self._border.message_max} of limits.message_max_kib:"
-                " send it over a stream"
-            )
+            raise self._length_error(n)
         if self._is_full() or (self._turn is not None and self._turn.locked()):
             return False
         self._message_put(message, n)
@@ -167,6 +166,27 @@ class MessageWriter(Flow):
             self._check_writable("sending a message")
             await self._room_wait("sending a message")
             self._message_put(message, memoryview(message).nbytes)
+
+    async def send_batch(self, messages: Iterable[bytes | bytearray | memoryview]) -> None:
+        """Send messages one behind the other; a call that is cancelled has sent the first of them."""
+        taken, too_long = messages_take(messages, self._border.message_max)
+        if too_long >= 0:
+            raise self._length_error(len(taken[too_long]), f" (number {too_long} of the batch)")
+        self._turn = self._turn or asyncio.Lock()
+        async with self._turn:
+            at = 0
+            while at < len(taken):
+                self._check_writable("sending messages")
+                await self._room_wait("sending messages")
+                self._collected_put()
+                packed, at = messages_pack(taken, at, _PACKED_MAX)
+                self._put(packed, len(packed))
+
+    def _length_error(self, n: int, which: str = "") -> InvalidValue:
+        return InvalidValue(
+            f"a message of {n} bytes{which} is longer than the {self._border.message_max} of limits.message_max_kib:"
+            " send it over a stream"
+        )
 
     def _message_put(self, message: bytes | bytearray | memoryview, n: int) -> None:
         head = message_head(n)

@@ -86,9 +86,54 @@ cdef class MessageReader:
         return messages
 
 
+cdef inline int head_put(uint8_t *place, uint64_t length) noexcept:
+    cdef int n = varint_put(place, length)
+    place[n] = 0
+    return n + 1
+
+
 def message_head(uint64_t length):
     """Give what stands before a message of `length` bytes."""
-    cdef uint8_t[9] head
-    cdef int n = varint_put(head, length)
-    head[n] = 0
-    return PyBytes_FromStringAndSize(<const char *>head, n + 1)
+    cdef uint8_t[MESSAGE_HEAD_MAX] head
+    return PyBytes_FromStringAndSize(<const char *>head, head_put(head, length))
+
+
+def messages_take(object messages, Py_ssize_t limit):
+    """Make a list of bytes objects of messages, and give the index of the first that is longer than `limit`, or -1.
+
+    Raises TypeError for what is not bytes.
+    """
+    cdef list taken = list(messages)
+    cdef Py_ssize_t idx, too_long = -1
+    for idx in range(len(taken)):
+        if type(taken[idx]) is not bytes:
+            taken[idx] = memoryview(taken[idx]).tobytes()
+        if too_long < 0 and PyBytes_GET_SIZE(taken[idx]) > limit:
+            too_long = idx
+    return taken, too_long
+
+
+def messages_pack(list messages not None, Py_ssize_t start, Py_ssize_t room):
+    """Write the bytes objects from `start` on with their heads: as many as `room` bytes hold, but at least one.
+
+    Returns the bytes, and the index of the first message that is not among them.
+    """
+    cdef Py_ssize_t idx = start, n, total = 0
+    cdef bytes packed, message
+    cdef uint8_t *place
+    while idx < len(messages):
+        message = messages[idx]
+        n = PyBytes_GET_SIZE(message)
+        n += varint_len(n) + 1
+        if total + n > room and idx > start:
+            break
+        total += n
+        idx += 1
+    packed = PyBytes_FromStringAndSize(NULL, total)
+    place = <uint8_t *>PyBytes_AS_STRING(packed)
+    for message in messages[start:idx]:
+        n = PyBytes_GET_SIZE(message)
+        place += head_put(place, n)
+        memcpy(place, PyBytes_AS_STRING(message), n)
+        place += n
+    return packed, idx

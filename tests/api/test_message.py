@@ -61,6 +61,37 @@ async def test_batches_hold_every_message_once_and_in_order():
         assert net.peer(1, 0).messages(Mailbox.id) is box
 
 
+async def test_messages_sent_in_batches_arrive_in_order_among_others():
+    sent = [os.urandom(n % 90) for n in range(5000)] + [os.urandom(200_000)] + [b"", b"end"]
+    async with network(extenders=lambda: [Mailbox()]) as net:
+        box = net.peer(1, 0).messages(Mailbox.id)
+
+        async def send():
+            peer = net.peer(0, 1)
+            await peer.send(Mailbox.id, sent[0])
+            await peer.send(Mailbox.id, sent[1])
+            await peer.send_batch(Mailbox.id, sent[2:4000])
+            await peer.send(Mailbox.id, sent[4000])
+            await peer.send_batch(Mailbox.id, (bytearray(message) for message in sent[4001:]))
+            await peer.send_batch(Mailbox.id, [])
+
+        async with asyncio.TaskGroup() as group:
+            group.create_task(send())
+            got = []
+            while len(got) < len(sent):
+                got += await anext(box)
+        assert got == sent
+
+
+async def test_a_batch_with_a_message_that_is_too_long_sends_nothing():
+    async with network(extenders=lambda: [Mailbox()]) as net:
+        box = net.peer(1, 0).messages(Mailbox.id)
+        with pytest.raises(qg.InvalidValue, match="number 1 of the batch"):
+            await net.peer(0, 1).send_batch(Mailbox.id, [b"first", bytes((1 << 20) + 1)])
+        await net.peer(0, 1).send_batch(Mailbox.id, [b"second"])
+        assert await anext(box) == [b"second"]
+
+
 @pytest.mark.parametrize("kind", [bytes, bytearray, memoryview])
 async def test_messages_of_all_sizes_and_kinds_arrive(kind):
     sent = [b"", b"x", bytes(63), bytes(64), bytes(16_383), bytes(16_384), bytes(70_000), os.urandom(1 << 20)]

@@ -6,7 +6,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from model.frames import message_build
 
-from qg._core.message import MessageReader, message_head
+from qg._core.message import MessageReader, message_head, messages_pack, messages_take
 
 PROTOCOL, LIMIT = 1, 7  # reasons of docs/protocol.md, section 7
 
@@ -20,6 +20,26 @@ def wire_of(bodies):
 @given(messages)
 def test_it_writes_what_the_model_writes(bodies):
     assert wire_of(bodies) == b"".join(map(message_build, bodies))
+
+
+@given(messages, st.integers(1, 2000))
+def test_a_batch_is_the_same_bytes_in_pieces_that_fit(bodies, room):
+    packed, at = [], 0
+    while at < len(bodies):
+        before = at
+        piece, at = messages_pack(bodies, at, room)
+        assert at > before
+        assert len(piece) <= room or at == before + 1
+        packed.append(piece)
+    assert b"".join(packed) == wire_of(bodies)
+
+
+def test_messages_of_a_batch_are_bytes_or_like_bytes():
+    assert messages_take((b"a", bytearray(b"b"), memoryview(b"cc")[1:]), 1) == ([b"a", b"b", b"c"], -1)
+    assert messages_take([b"a", b"bb", b"ccc"], 1)[1] == 1
+    for wrong in (5, "text", None):
+        with pytest.raises(TypeError):
+            messages_take([b"a", wrong], 1)
 
 
 @given(messages, st.data())
