@@ -60,6 +60,16 @@ ctypedef struct random_pool_t:  # of one thread; zeroed = empty
     uint8_t bytes[512]          # the first `left` are not used yet; the others are wiped
     uint32_t left
 cdef void random_pooled(void *pool, uint8_t *dst, size_t n) noexcept nogil
+
+# The same bytes again for the same seed: for tests and simulators.
+ctypedef struct random_seed_t:  # secret
+    uint8_t key[32]             # of the ChaCha20 key stream
+    uint32_t counter
+    uint32_t used               # bytes of the block given out
+    uint8_t block[64]
+cdef void random_seed(random_seed_t *random, const uint8_t *seed, size_t len) noexcept nogil
+cdef void random_seeded(void *seed, uint8_t *dst, size_t n) noexcept nogil
+
 cdef void wipe(void *p, size_t n) noexcept nogil        # zeroes, never optimised away
 cdef bint ct_equal(const void *a, const void *b, size_t n) noexcept nogil  # constant time
 

@@ -74,6 +74,27 @@ cdef void crypto_random(void *ctx, uint8_t *dst, size_t n) noexcept nogil:
     randombytes_buf(dst, n)
 
 
+cdef void random_seed(random_seed_t *random, const uint8_t *seed, size_t len) noexcept nogil:
+    memset(random, 0, sizeof(random_seed_t))
+    sha256(random.key, seed, len)
+    random.used = sizeof(random.block)
+
+
+cdef void random_seeded(void *seed, uint8_t *dst, size_t n) noexcept nogil:
+    cdef random_seed_t *random = <random_seed_t *>seed
+    cdef size_t part
+    while n > 0:
+        if random.used == sizeof(random.block):
+            chacha20_keystream(random.block, random.key, random.counter)
+            random.counter += 1
+            random.used = 0
+        part = min(n, sizeof(random.block) - random.used)
+        memcpy(dst, random.block + random.used, part)
+        random.used += <uint32_t>part
+        dst += part
+        n -= part
+
+
 cdef void random_pooled(void *pool, uint8_t *dst, size_t n) noexcept nogil:
     cdef random_pool_t *random = <random_pool_t *>pool
     if n >= KEY_LEN:

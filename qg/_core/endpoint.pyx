@@ -6,11 +6,11 @@ from cpython.bytes cimport PyBytes_AS_STRING, PyBytes_GET_SIZE
 from libc.stdint cimport int64_t, uint8_t, uint16_t, uint32_t, uint64_t
 from libc.string cimport memcpy
 
-from .cert cimport cert_build, cert_cache_init, cert_cache_t, cert_entry_t
-from .crypto cimport chacha20_keystream, crypto_random, exactly, sha256, wipe
-from .envelope cimport envelope_keys_known, envelope_keys_open, network_derive
-from .handshake cimport LOCAL_KEYS_MAX, STAGE_ADMIT_M1, local_key_t, local_t, party_init
-from .keyfile cimport KeyRing, NetworkSecret, link_key_t
+from .cert cimport cert_cache_init, cert_cache_t, cert_entry_t
+from .crypto cimport crypto_random, exactly, random_seed, random_seed_t, random_seeded, wipe
+from .envelope cimport network_derive
+from .handshake cimport STAGE_ADMIT_M1, local_fill, local_t, party_init
+from .keyfile cimport KeyRing, NetworkSecret
 from .memory cimport (
     BLOCK_LARGE, block_len, block_room, block_start, block_t, block_take, chain_append, chain_clear, chain_push,
     chain_t, mem_give, mem_take, pool_clear, pool_init, pool_outstanding, pool_t)
@@ -26,7 +26,7 @@ from .session cimport (
     session_has_output, session_hooks_t, session_listen, session_ping, session_pump, session_t, session_tick,
     session_times_t, session_wake)
 from .status cimport E_CLOSED, NEED_ADMIT, REASON_MEMORY, REASON_REFUSED
-from .sys cimport SECOND_NS
+from .sys cimport NEVER, SECOND_NS
 from .table cimport table_clear, table_get, table_init, table_next, table_put, table_t
 from .wire cimport STREAM_BYTES, STREAM_MESSAGES, STREAM_PIPE, frame_t
 
@@ -56,10 +56,7 @@ ctypedef struct note_t:         # one event
 ctypedef struct draws_t:
     const uint8_t *script       # given out first; borrowed
     size_t script_len
-    uint8_t key[32]             # of the ChaCha20 key stream that follows
-    uint32_t counter
-    uint32_t block_off          # bytes of the block given out
-    uint8_t block[64]
+    random_seed_t stream        # follows it
 
 ctypedef struct seen_t:         # what is known of a stream; outlives it
     stream_t *stream            # NULL once it is gone
@@ -87,18 +84,12 @@ ctypedef struct state_t:        # what the hooks reach
 
 cdef void draw_bytes(void *ctx, uint8_t *dst, size_t n) noexcept nogil:
     cdef draws_t *draws = <draws_t *>ctx
-    cdef size_t i
-    for i in range(n):
-        if draws.script_len > 0:
-            dst[i] = draws.script[0]
-            draws.script += 1
-            draws.script_len -= 1
-            continue
-        if draws.block_off == 0:
-            chacha20_keystream(draws.block, draws.key, draws.counter)
-            draws.counter += 1
-        dst[i] = draws.block[draws.block_off]
-        draws.block_off = (draws.block_off + 1) % 64
+    cdef size_t scripted = min(n, draws.script_len)
+    if scripted:
+        memcpy(dst, draws.script, scripted)
+    draws.script += scripted
+    draws.script_len -= scripted
+    random_seeded(&draws.stream, dst + scripted, n - scripted)
 
 
 cdef inline state_t *state_of(const session_t *session) noexcept nogil:
@@ -291,35 +282,23 @@ cdef class Endpoint:
         self.times.streams.starved_ns = 10 * SECOND_NS
 
     cdef void make_draws(self, bytes seed) noexcept:
+        cdef uint8_t[32] fresh
         if seed is None:
-            crypto_random(NULL, self.draws.key, 32)
+            crypto_random(NULL, fresh, 32)
+            random_seed(&self.draws.stream, fresh, 32)
         else:
-            sha256(self.draws.key, <const uint8_t *>PyBytes_AS_STRING(seed), <size_t>PyBytes_GET_SIZE(seed))
+            random_seed(&self.draws.stream, <const uint8_t *>PyBytes_AS_STRING(seed), <size_t>PyBytes_GET_SIZE(seed))
 
     cdef void make_local(self, NetworkSecret network, NetworkSecret previous, uint16_t suites) noexcept:
-        """Copy what the handshakes need; the newest link key comes first."""
+        """Copy what the handshakes need; keys that have ended by the clock too."""
         cdef local_t *local = self.local
-        cdef const link_key_t *link
-        cdef local_key_t *key
-        cdef uint32_t i, n
-        memcpy(local.peer_id, self.ring.ring.peer_id, 32)
         local.suites = suites
         local.clock_window_s = 120
         local.n_networks = 1 if previous is None else 2
         network_derive(&local.networks[0], NULL if network is None else network.secret)
         if previous is not None:
             network_derive(&local.networks[1], previous.secret)
-        for n in range(local.n_networks):
-            envelope_keys_open(&local.env_open[n], &local.networks[n])
-        local.n_keys = <uint32_t>min(self.ring.ring.n_link, <uint64_t>LOCAL_KEYS_MAX)
-        for i in range(local.n_keys):
-            key = &local.keys[i]
-            link = &self.ring.ring.link[self.ring.ring.n_link - 1 - i]
-            memcpy(key.secret, link.secret, 32)
-            memcpy(key.public_key, link.public_key, 32)
-            cert_build(key.cert, self.ring.ring.seed, link.public_key, link.not_after)
-            for n in range(local.n_networks):
-                envelope_keys_known(&key.env[n], &local.networks[n], link.public_key)
+        local_fill(local, self.ring.ring, 0, NEVER)
 
     cdef void make_context(self) noexcept:
         cert_cache_init(&self.certs, self.cert_entries, N_CERTS)

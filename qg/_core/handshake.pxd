@@ -11,6 +11,7 @@ from libc.stdint cimport uint8_t, uint16_t, uint32_t, uint64_t
 from .cert cimport cert_cache_t
 from .crypto cimport mlkem768_secret_t, random_fn
 from .envelope cimport envelope_head_t, envelope_keys_t, network_t
+from .keyfile cimport ring_t
 from .noise cimport noise_pattern_t, noise_secret_t, noise_t
 from .secret cimport secret_pool_t
 
@@ -95,6 +96,9 @@ ctypedef struct handshake_t:
     uint32_t in_need            # bytes of the flight known to come; 80 until the head is open
     uint8_t in_buf[FLIGHT_MAX]
 
+cdef void local_fill(local_t *local, const ring_t *ring, uint64_t unix_s, uint64_t cert_end_s) noexcept nogil
+    # keys that are good at unix_s, certificates until cert_end_s or the key's own end, envelope keys for the networks
+    # that `local` already has
 cdef int party_init(party_t *party) noexcept nogil             # fills the patterns; the rest is the owner's
 cdef int handshake_connect(handshake_t *hs, party_t *party, const local_t *local, int kind, int is_pipe,
                            const uint8_t *link_key, const uint8_t *peer_id, uint64_t unix_s) noexcept nogil

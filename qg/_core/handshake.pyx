@@ -3,7 +3,7 @@
 from libc.stdint cimport uint8_t, uint16_t, uint32_t, uint64_t
 from libc.string cimport memcpy, memset
 
-from .cert cimport cert_t, cert_verify
+from .cert cimport cert_build, cert_t, cert_verify
 from .crypto cimport ct_equal, mlkem768_secret_t, sha256, suite_select
 from .envelope cimport (
     ENVELOPE_HEAD_LEN, ENVELOPE_M3, ENVELOPE_NK1, ENVELOPE_NONCE_LEN, ENVELOPE_REPLY, ENVELOPE_XK1, ENVELOPE_XX1,
@@ -11,6 +11,7 @@ from .envelope cimport (
     envelope_check_echo, envelope_check_stream, envelope_head_t, envelope_keys_known, envelope_keys_open,
     envelope_keys_reply, envelope_len, envelope_open_body, envelope_open_head, envelope_pad_draw, envelope_pad_pipe,
     envelope_seal, p1_parse, p1_put, p1_t, p2_parse, p2_put, p2_t, p3_parse, p3_put, p3_t, prologue_put)
+from .keyfile cimport link_key_t, ring_t
 from .noise cimport (
     NOISE_INITIATOR, NOISE_NK, NOISE_RESPONDER, NOISE_XK, NOISE_XX, noise_init, noise_message_len, noise_pattern_wire,
     noise_read, noise_remote_static, noise_set_kem, noise_set_psk, noise_set_remote_static, noise_set_static,
@@ -20,6 +21,28 @@ from .status cimport E_IDENTITY, E_KIND, E_LENGTH, E_MEMORY, E_STATE, E_TAG, NEE
 
 cdef enum:
     TIME_STEP_S = 30        # the source of a circuit rounds its time to this: its clock offset would link its circuits
+
+
+cdef void local_fill(local_t *local, const ring_t *ring, uint64_t unix_s, uint64_t cert_end_s) noexcept nogil:
+    """The newest link key comes first."""
+    cdef const link_key_t *link
+    cdef local_key_t *key
+    cdef uint32_t n, k
+    memcpy(local.peer_id, ring.peer_id, 32)
+    local.n_keys = 0
+    for k in range(<uint32_t>ring.n_link):
+        link = &ring.link[ring.n_link - 1 - k]
+        if local.n_keys == LOCAL_KEYS_MAX or link.not_after <= unix_s:
+            continue
+        key = &local.keys[local.n_keys]
+        memcpy(key.secret, link.secret, 32)
+        memcpy(key.public_key, link.public_key, 32)
+        cert_build(key.cert, ring.seed, link.public_key, min(link.not_after, cert_end_s))
+        for n in range(local.n_networks):
+            envelope_keys_known(&key.env[n], &local.networks[n], link.public_key)
+        local.n_keys += 1
+    for n in range(local.n_networks):
+        envelope_keys_open(&local.env_open[n], &local.networks[n])
 
 
 cdef int party_init(party_t *party) noexcept nogil:

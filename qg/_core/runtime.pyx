@@ -6,32 +6,27 @@ import os
 import stat
 import time
 
-from cpython.buffer cimport PyBUF_SIMPLE, PyBuffer_Release, PyObject_GetBuffer
-from cpython.bytes cimport PyBytes_AS_STRING, PyBytes_FromStringAndSize
 from cpython.mem cimport PyMem_RawFree, PyMem_RawMalloc
-from libc.stdint cimport uint8_t, uint16_t, uint32_t, uint64_t
+from libc.stdint cimport uint8_t, uint32_t, uint64_t
 from libc.stdlib cimport calloc, free, malloc
 from libc.string cimport memcpy, memset
 
+from .border cimport (
+    access_take, config_fill, event_tuple, fill_bytes, fill_hops, fill_ip, guard_fill, local_options,
+    relay_access_take, relay_fill)
 from .cert cimport cert_cache_init, cert_entry_t
 from .channel cimport HOPS_MAX, SKEWS_KEPT, engine_config_t, engine_t, hop_t
-from .crypto cimport SUITE_CHACHA20_POLY1305, crypto_init, crypto_random, crypto_suites, random_pooled
+from .crypto cimport crypto_init, crypto_random, random_pooled
 from .engine cimport engine_init
-from .envelope cimport network_derive
 from .flow cimport (
     EVENT_CONNECT_FAILED, EVENT_IDENTITY_TWICE, EVENT_LISTENING, EVENT_PEER_DOWN, EVENT_PEER_UP, EVENT_PONG,
     EVENT_STOPPED, EVENT_STREAM_ACCEPTED, EVENT_STREAM_DATA, EVENT_STREAM_DONE, EVENT_STREAM_FIN, EVENT_STREAM_OPEN,
     EVENT_STREAM_RESET, EVENT_STREAM_SENT, event_t)
-from .guard cimport (
-    ACCESS_ANYONE, ACCESS_LISTED, ACCESS_NONE, N_GUARD_COUNTS, PORTS_MAX, PREFIXES_MAX, access_t, guard_access_build,
-    guard_access_free, guard_access_swap, guard_init, guard_limits_t, guard_ports_set, prefix_list_add,
-    prefix_list_t)
+from .guard cimport N_GUARD_COUNTS, PREFIXES_MAX, access_t, guard_access_free, guard_access_swap, guard_init
 from .handshake cimport local_t
 from .keyfile cimport KeyRing, NetworkSecret, ring_t
 from .loop cimport gate_wait, loop_cpu_ns, loop_thread_join, loop_wake
-from .memory cimport (
-    block_class_for, block_len, block_start, block_t, block_take, chain_push, chain_t, pool_clear, pool_collect,
-    pool_init, pool_t)
+from .memory cimport pool_clear, pool_collect, pool_init, pool_t
 from .replay cimport (
     REPLAY_MARK_AHEAD_S, REPLAY_SAVED_ENTRY_LEN, REPLAY_SAVED_HEAD_LEN, replay_init, replay_restore, replay_save,
     replay_saved_len, replay_t)
@@ -40,15 +35,15 @@ from .secret cimport (
     SECRET_LOCK_PREFERRED, SECRET_LOCK_REQUIRED, secret_give, secret_pool_free, secret_pool_init, secret_pool_t,
     secret_take)
 from .session cimport SCRATCH_LEN
-from .status cimport E_MEMORY, METADATA_MAX, OK, SEND_QUEUE_MAX, SESSION_WINDOW_MAX, WINDOW_MAX
+from .status cimport METADATA_MAX
 from .sys cimport (
     SECOND_NS, atomic_cas_ptr, atomic_exchange, atomic_exchange_ptr, atomic_fence, atomic_load, atomic_load_ptr,
     atomic_store)
-from .wire cimport ADDRESS_IP4, ADDRESS_IP6, ADDRESS_NAME, HELLO_SERVICES_MAX, address_t
+from .wire cimport HELLO_SERVICES_MAX
 from .worker cimport (
     CERT_ENTRIES, COMMAND_ACCEPT, COMMAND_CANCEL, COMMAND_CLOSE_PEER, COMMAND_CONNECT, COMMAND_FINISH, COMMAND_KILL,
     COMMAND_LINKS, COMMAND_LISTEN, COMMAND_OPEN, COMMAND_PING, COMMAND_RENEW, COMMAND_RESET, COMMAND_STOP, COMMAND_USED,
-    COMMAND_WRITE, RING_LEN, command_free, command_t, drop_blocks, event_ring_t, link_rows_t, local_fill, mark_write,
+    COMMAND_WRITE, RING_LEN, command_free, command_t, event_ring_t, link_rows_t, local_renew, mark_write,
     worker_free, worker_start, worker_stop, worker_t)
 
 cdef enum:
@@ -56,7 +51,6 @@ cdef enum:
     MARK_LEN_MAX = 8 + REPLAY_SAVED_HEAD_LEN + REPLAY_SLOTS * REPLAY_SAVED_ENTRY_LEN
     HEAP_KEEP_LEN = 8 << 20     # freed memory that the C library shall keep; twice that at the end of the heap
     BORDER_SLOTS = 1024         # throw-away identities on their way to the worker
-    WRITE_MAX = 65536           # payload of one block: what is behind it stays free for padding in place
 
 
 WAKE = (1).to_bytes(8, "little")     # what an eventfd takes; any byte of it wakes a pipe
@@ -141,118 +135,33 @@ cdef class Runtime:
     def _make_local(self, KeyRing ring, NetworkSecret network, NetworkSecret previous, dict options):
         """Copy what the handshakes need into the worker's own guarded memory."""
         cdef local_t *local = self.worker.local
-        local.n_networks = 2 if previous is not None else 1
-        network_derive(&local.networks[0], network.secret if network is not None else NULL)
-        if previous is not None:
-            network_derive(&local.networks[1], previous.secret)
-        local.suites = crypto_suites()
-        for suite in options.get("suites_removed", ()):
-            local.suites &= ~<uint16_t>suite
-        local.suites |= SUITE_CHACHA20_POLY1305
-        local.accepts_xx = 1 if options.get("accepts_xx", False) else 0
-        local.clock_window_s = options.get("clock_window_s", 120)
-        local_fill(local, ring.ring)
+        local_options(local, network, previous, options)
+        local_renew(local, ring.ring)
 
     def _make_guard(self, dict options):
         cdef worker_t *worker = self.worker
         cdef uint8_t[16] key
-        cdef bytes ids
         crypto_random(NULL, key, 16)
         guard_init(&worker.guard, &worker.pool, &self.replay, key)
-        allow = options.get("allow")
-        ids = b"".join(allow or ())
-        self.access = guard_access_build(
-            &self.plain, ACCESS_ANYONE if allow is None else ACCESS_LISTED, ids, len(ids) // 32)
-        relay = options.get("relay_allow", "none")
-        ids = b"" if isinstance(relay, str) else b"".join(relay)
-        self.relay_access = guard_access_build(
-            &self.plain, ACCESS_NONE if relay == "none" else ACCESS_ANYONE if relay == "members" else ACCESS_LISTED,
-            ids, len(ids) // 32)
-        if self.access is NULL or self.relay_access is NULL:
-            raise MemoryError
+        self.access = access_take(&self.plain, options)
+        self.relay_access = relay_access_take(&self.plain, options)
         guard_access_swap(&worker.guard.access, self.access)
         guard_access_swap(&worker.guard.relay, self.relay_access)
-        prefixes_fill(&worker.guard.listed, options, "relay_targets")
-        prefixes_fill(&worker.guard.exempt, options, "exempt")
-        prefixes_fill(&worker.guard.own, options, "own_networks")
-        self._set_ports(options.get("relay_ports"))
-        self._set_limits(options)
-
-    def _set_ports(self, ports):
-        cdef uint16_t[PORTS_MAX] listed
-        if ports is None:
-            return
-        if len(ports) > PORTS_MAX:
-            raise ValueError(f"relay_ports: at most {PORTS_MAX} ports, not {len(ports)}")
-        for i, port in enumerate(ports):
-            listed[i] = port
-        guard_ports_set(&self.worker.guard, listed, len(ports))
-
-    def _set_limits(self, dict options):
-        cdef guard_limits_t *limits = &self.worker.guard.limits
-        limits.is_loopback_exempt = 1 if options.get("is_loopback_exempt", True) else 0
-        limits.half_open = options.get("max_half_open", limits.half_open)
-        limits.sinks = options.get("max_sinks", limits.sinks)
-        limits.sessions = options.get("max_sessions", limits.sessions)
-        limits.network_sessions = options.get("network_sessions", limits.network_sessions)
-        limits.accepts_per_s = options.get("accepts_per_s", limits.accepts_per_s)
-        limits.accepts_burst = options.get("accepts_burst", limits.accepts_burst)
-        limits.handshakes_per_s = options.get("address_handshakes_per_s", limits.handshakes_per_s)
-        limits.handshakes_burst = options.get("address_handshakes_burst", limits.handshakes_burst)
-        limits.network_handshakes_per_s = options.get("network_handshakes_per_s", limits.network_handshakes_per_s)
-        limits.network_handshakes_burst = options.get("network_handshakes_burst", limits.network_handshakes_burst)
-        limits.pipes_per_s = options.get("pipes_per_s", limits.pipes_per_s)
-        limits.pipes_burst = options.get("pipes_burst", limits.pipes_burst)
-        limits.pipes = options.get("max_node_pipes", limits.pipes)
-        limits.streams_per_s = options.get("streams_per_s", limits.streams_per_s)
-        limits.peer_pipe_sessions = options.get("peer_pipe_sessions", limits.peer_pipe_sessions)
-        limits.handshake_cpu_ms = options.get("handshake_cpu_ms", limits.handshake_cpu_ms)
-        limits.node_handshakes_per_s = options.get("handshakes_per_s", limits.node_handshakes_per_s)
+        guard_fill(&worker.guard, options)
 
     def _make_engine(self, dict options):
         cdef worker_t *worker = self.worker
         cdef engine_config_t config
         cdef uint64_t mix
         crypto_random(NULL, <uint8_t *>&mix, 8)
-        memset(&config, 0, sizeof(config))
-        config.times.handshake_ns = ns_option(options, "handshake_s", 30)
-        config.times.first_head_ns = ns_option(options, "head_s", 10)
-        config.times.first_flight_ns = ns_option(options, "flight_s", 15)
-        config.times.dead_peer_ns = ns_option(options, "dead_peer_s", 60)
-        config.times.ping_min_ns = config.times.dead_peer_ns // 4
-        config.times.ping_max_ns = config.times.dead_peer_ns // 2
-        config.times.record_ns = ns_option(options, "slow_record_s", 20)
-        config.times.keys.epoch_ns = ns_option(options, "epoch_s", 120)
-        config.times.keys.rekey_ns = ns_option(options, "rekey_s", 600)
-        config.times.keys.answer_ns = 60 * SECOND_NS
-        config.times.close_ns = 2 * SECOND_NS
-        config.times.streams.slow_reader_ns = ns_option(options, "slow_reader_s", 30)
-        config.times.streams.starved_ns = 10 * SECOND_NS
-        config.sink_min_ns = ns_option(options, "sink_min_s", 30)
-        config.sink_max_ns = ns_option(options, "sink_max_s", 90)
-        config.control_frames = options.get("control_frames_per_s", 1000)
-        config.window_max = options.get("stream_window_max", WINDOW_MAX)
-        config.session_window_max = options.get("session_window_max", SESSION_WINDOW_MAX)
-        config.send_queue_len = options.get("send_queue_len", SEND_QUEUE_MAX)
-        config.receive_credit_len = options.get("receive_credit_len", 256 << 20)
-        config.max_streams = options.get("max_streams", 1024)
-        config.max_pipes = options.get("max_pipes", 1024)
-        config.max_sessions = options.get("max_sessions", 10000)
-        config.max_message = options.get("max_message", 1048576)
-        config.relay_memory_len = options.get("relay_memory_len", 64 << 20)
-        config.padding = options.get("padding", 1)
-        config.relays = 0 if options.get("relay_allow", "none") == "none" else 1
-        config.accepts_xx = 1 if options.get("accepts_xx", False) else 0
-        config.n_workers = 1
+        config_fill(&config, options)
         self.services = b"".join(options.get("services", ())[:HELLO_SERVICES_MAX])
         config.services = self.services
         config.n_services = len(self.services) // 16
         crypto_random(NULL, config.instance, 8)
         if engine_init(&worker.engine, &worker.pool, &worker.guard, &config, mix) < 0:
             raise MemoryError
-        worker.engine.relay.idle_ns = ns_option(options, "relay_idle_s", 300)
-        worker.engine.relay.build_ns = ns_option(options, "relay_build_s", 15)
-        worker.engine.relay.life_ns = ns_option(options, "relay_life_s", 86400)
+        relay_fill(&worker.engine.relay, options)
         worker.engine.ctx.party.secrets = &worker.secrets
         worker.engine.ctx.party.local = worker.local
         worker.engine.ctx.party.certs = &worker.certs
@@ -400,7 +309,6 @@ cdef class Runtime:
         `ring` is a throw-away identity that the target sees instead of the node's.
         """
         cdef command_t *command
-        cdef hop_t *hop
         if not 1 <= len(hops) <= HOPS_MAX:
             raise ValueError(f"a circuit has 1 to {HOPS_MAX} hops, not {len(hops)}")
         command = self._command(COMMAND_CONNECT, request, 0)
@@ -410,18 +318,7 @@ cdef class Runtime:
             command.ring = self._ring_copy(ring)
         command.hops = <hop_t *>calloc(command.n, sizeof(hop_t))
         try:
-            for i, (link_key, peer_id, host, port) in enumerate(hops):
-                hop = &command.hops[<int>i]
-                for key in (link_key, peer_id):
-                    if key is not None and len(key) != 32:
-                        raise ValueError("link keys and PeerIDs have 32 bytes")
-                if link_key is not None:
-                    hop.has_link_key = 1
-                    memcpy(hop.link_key, <char *><bytes>link_key, 32)
-                if peer_id is not None:
-                    hop.has_peer_id = 1
-                    memcpy(hop.peer_id, <char *><bytes>peer_id, 32)
-                fill_hop(hop, host, port)
+            fill_hops(command.hops, hops)
         except BaseException:
             command_free(self.worker, command)
             raise
@@ -485,15 +382,12 @@ cdef class Runtime:
 
     def write(self, uint64_t flow, data):
         """Queue bytes on a stream; copies. EV_STREAM_SENT tells when they have left the queue."""
-        cdef Py_buffer view
         cdef command_t *command = self._command(COMMAND_WRITE, flow, 0)
-        cdef int rc
-        PyObject_GetBuffer(data, &view, PyBUF_SIMPLE)
-        rc = fill_chain(&command.chain, &self.border, <const uint8_t *>view.buf, <size_t>view.len)
-        PyBuffer_Release(&view)
-        if rc < 0:
+        try:
+            fill_bytes(&command.chain, &self.border, data)
+        except BaseException:
             command_free(self.worker, command)
-            raise MemoryError
+            raise
         self._post(command)
 
     def drain(self, int limit):
@@ -635,126 +529,9 @@ def own_networks():
     return sorted(networks, key=lambda network: (network[1], network[0]))[:PREFIXES_MAX]
 
 
-cdef int prefixes_fill(prefix_list_t *prefixes, dict options, str name) except -1:
-    cdef bytes ip
-    for ip, n_bits in options.get(name, ()):
-        if prefix_list_add(prefixes, ip, len(ip), n_bits) < 0:
-            raise ValueError(f"{name}: more than {PREFIXES_MAX} networks, or one that is malformed")
-    return 0
-
-
-cdef uint64_t ns_option(dict options, str name, default_s) except? 0:
-    return <uint64_t>(float(options.get(name, default_s)) * 1e9)
-
-
 cdef int clear_fd(int fd) except -1:
     try:
         os.read(fd, 4096)
     except BlockingIOError:
         pass
     return 0
-
-
-cdef int fill_chain(chain_t *chain, pool_t *pool, const uint8_t *src, size_t len) noexcept nogil:
-    """Copy into blocks that keep room behind the payload."""
-    cdef block_t *block
-    cdef size_t n
-    while len > 0:
-        n = min(len, <size_t>WRITE_MAX)
-        block = block_take(pool, block_class_for(n))
-        if block is NULL:
-            return E_MEMORY
-        memcpy(block_start(block), src, n)
-        block.end += <uint32_t>n
-        chain_push(chain, block)
-        src += n
-        len -= n
-    return OK
-
-
-cdef int fill_ip(address_t *address, str host, int port) except -1:
-    """1 when `host` is an IP literal and now in `address`, else 0."""
-    from socket import AF_INET, AF_INET6, inet_pton
-    cdef bytes raw
-    if not 0 <= port <= 65535:
-        raise ValueError(f"{port} is not a port: use 0 to 65535")
-    address.port = <uint16_t>port
-    for family, type in ((AF_INET, ADDRESS_IP4), (AF_INET6, ADDRESS_IP6)):
-        try:
-            raw = inet_pton(family, host)
-        except OSError:
-            continue
-        address.type = type
-        memcpy(address.ip, <const char *>raw, len(raw))
-        return 1
-    return 0
-
-
-cdef int fill_hop(hop_t *hop, str host, int port) except -1:
-    """An IP literal or a name; the worker points the address at the name in its own copy."""
-    cdef bytes name
-    if fill_ip(&hop.address, host, port):
-        return 0
-    name = host.encode("idna") if not host.isascii() else host.encode()
-    if not 0 < len(name) < 256:
-        raise ValueError(f"{host!r} is not a host name")
-    hop.address.type = ADDRESS_NAME
-    hop.address.name_len = <uint8_t>len(name)
-    memcpy(hop.name, <const char *>name, len(name))
-    return 0
-
-
-cdef object join_blocks(block_t *block):
-    """Copy a chain into one bytes object and give the blocks back."""
-    cdef block_t *at = block
-    cdef Py_ssize_t len = 0
-    cdef char *dst
-    cdef object joined
-    while at is not NULL:
-        len += block_len(at)
-        at = at.next
-    joined = PyBytes_FromStringAndSize(NULL, len)
-    dst = PyBytes_AS_STRING(joined)
-    at = block
-    while at is not NULL:
-        memcpy(dst, block_start(at), block_len(at))
-        dst += block_len(at)
-        at = at.next
-    drop_blocks(block)
-    return joined
-
-
-cdef tuple endpoint(const address_t *address):
-    from socket import AF_INET, AF_INET6, inet_ntop
-    if address.type == ADDRESS_IP4:
-        return inet_ntop(AF_INET, (<const char *>address.ip)[:4]), address.port
-    if address.type == ADDRESS_IP6:
-        return inet_ntop(AF_INET6, (<const char *>address.ip)[:16]), address.port
-    return "", address.port
-
-
-cdef tuple event_tuple(event_t *event):
-    cdef int type = event.type
-    if type == EVENT_STREAM_DATA:
-        return type, event.id, join_blocks(event.blocks)
-    if type == EVENT_STREAM_SENT or type == EVENT_PONG:
-        return type, event.id, event.a
-    if type == EVENT_STREAM_OPEN:
-        return type, event.id, event.a, event.b & 255, event.b >> 8, join_blocks(event.blocks)
-    if type == EVENT_STREAM_RESET:
-        return type, event.id, event.reason
-    if type == EVENT_PEER_UP:
-        host, port = endpoint(&event.address)
-        return (type, event.id, event.a, bool(event.b & 1), bool(event.b & 2), (<char *>event.peer_id)[:32],
-                (<char *>event.link_key)[:32], host, port, event.b >> 8, bool(event.b & 4),
-                join_blocks(event.blocks) if event.blocks is not NULL else b"")
-    if type == EVENT_IDENTITY_TWICE:
-        return type, event.id, (<char *>event.peer_id)[:32]
-    if type == EVENT_PEER_DOWN:
-        return type, event.id, event.reason, bool(event.is_remote), event.status
-    if type == EVENT_CONNECT_FAILED:
-        return type, event.id, event.reason, event.a, event.status
-    if type == EVENT_LISTENING:
-        host, port = endpoint(&event.address)
-        return type, event.id, event.status, host, port
-    return type, event.id

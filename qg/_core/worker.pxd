@@ -16,7 +16,7 @@ from .keyfile cimport ring_t
 from .guard cimport guard_t
 from .handshake cimport local_t
 from .loop cimport gate_t, loop_t
-from .memory cimport block_t, chain_t, pool_t
+from .memory cimport chain_t, pool_t
 from .replay cimport replay_t
 from .resolve cimport resolve_t
 from .secret cimport secret_pool_t
@@ -112,12 +112,10 @@ ctypedef struct worker_t:
     uint8_t has_gate
     uint8_t is_killed           # the owner is gone: nothing more is told
 
-cdef void local_fill(local_t *local, const ring_t *ring) noexcept nogil
-    # keys, certificates and envelope keys of an identity, for the networks that `local` already has
+cdef void local_renew(local_t *local, const ring_t *ring) noexcept nogil       # local_fill by the clock of this moment
 cdef int mark_write(void *ctx, uint64_t mark_s) noexcept nogil   # mark_fn; ctx: a file descriptor as a pointer
 cdef int worker_start(worker_t *worker, size_t read_len) noexcept nogil
     # engine, pools and event_fd are ready; starts the thread
 cdef void worker_stop(worker_t *worker) noexcept nogil          # after the thread has ended: closes all that is left
 cdef void worker_free(worker_t *worker) noexcept nogil          # gives the memory back; last
 cdef void command_free(worker_t *worker, command_t *command) noexcept nogil
-cdef void drop_blocks(block_t *block) noexcept nogil            # takes a chain; from Python's thread

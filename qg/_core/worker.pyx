@@ -6,7 +6,7 @@ from libc.string cimport memcpy, memset
 from posix.time cimport CLOCK_MONOTONIC, CLOCK_REALTIME, CLOCK_THREAD_CPUTIME_ID, clock_gettime, timespec
 from posix.unistd cimport pwrite, write as fd_write
 
-from .cert cimport cert_build
+from .border cimport drop_blocks
 from .channel cimport channel_t, path_t
 from .circuit cimport path_cancel, path_create, path_free, path_start
 from .crypto cimport wipe
@@ -14,17 +14,16 @@ from .engine cimport (
     engine_accepted, engine_clear, engine_close_peer, engine_connected, engine_deadline, engine_dial_failed,
     engine_ended, engine_halt, engine_lost, engine_open, engine_ping, engine_received, engine_settle, engine_stop,
     engine_tick, engine_writable)
-from .envelope cimport envelope_keys_known, envelope_keys_open
 from .flow cimport (
     EVENT_LISTENING, event_t, flow_accept, flow_finish, flow_reset, flow_used, flow_write, outbox_emit, outbox_is_empty,
     outbox_put)
 from .guard cimport guard_clear
-from .handshake cimport LOCAL_KEYS_MAX, local_t
-from .keyfile cimport link_key_t, ring_t
+from .handshake cimport local_fill, local_t
+from .keyfile cimport ring_t
 from .loop cimport (
     gate_free, gate_init, gate_open, loop_free, loop_hooks_t, loop_init, loop_now, loop_set_deadline, loop_stop,
     loop_thread_start, loop_wake)
-from .memory cimport block_give_remote, block_t, chain_clear, chain_t, pool_clear, pool_collect
+from .memory cimport chain_clear, chain_t, pool_clear, pool_collect
 from .resolve cimport resolve_cancel, resolve_init, resolve_start, resolve_stop
 from .secret cimport SECRET_SLOT_LEN, secret_pool_free, secret_take
 from .status cimport E_IO, OK
@@ -269,7 +268,7 @@ cdef void do_connect(worker_t *worker, command_t *command, uint64_t now_ns) noex
             return
         memcpy(path.identity, worker.local, sizeof(local_t))
         path.identity.n_networks = 0            # it never listens
-        local_fill(path.identity, command.ring)
+        local_renew(path.identity, command.ring)
     path.request = command.id
     path.is_new = <uint8_t>command.reason
     memcpy(path.hops, command.hops, command.n * sizeof(hop_t))
@@ -327,7 +326,7 @@ cdef void do_command(worker_t *worker, command_t *command, uint64_t now_ns) noex
     elif type == COMMAND_LISTEN:
         do_listen(worker, command)
     elif type == COMMAND_RENEW:
-        local_fill(worker.local, command.ring)
+        local_renew(worker.local, command.ring)
     elif type == COMMAND_LINKS:
         do_links(worker, command)
     elif type == COMMAND_STOP:
@@ -421,27 +420,10 @@ cdef void on_turn_end(void *ctx, uint64_t now_ns) noexcept nogil:
 
 # Identities
 
-cdef void local_fill(local_t *local, const ring_t *ring) noexcept nogil:
-    """Keys, certificates and envelope keys of an identity, for the networks that `local` already has."""
+cdef void local_renew(local_t *local, const ring_t *ring) noexcept nogil:
     cdef timespec wall
-    cdef const link_key_t *key
-    cdef uint32_t n, k
     clock_gettime(CLOCK_REALTIME, &wall)
-    memcpy(local.peer_id, ring.peer_id, 32)
-    local.n_keys = 0
-    for k in range(<uint32_t>ring.n_link):
-        key = &ring.link[ring.n_link - 1 - k]
-        if local.n_keys == LOCAL_KEYS_MAX or key.not_after <= <uint64_t>wall.tv_sec:
-            continue
-        memcpy(local.keys[local.n_keys].secret, key.secret, 32)
-        memcpy(local.keys[local.n_keys].public_key, key.public_key, 32)
-        cert_build(local.keys[local.n_keys].cert, ring.seed, key.public_key,
-                   min(key.not_after, <uint64_t>wall.tv_sec + CERT_LIFE_S))
-        for n in range(local.n_networks):
-            envelope_keys_known(&local.keys[local.n_keys].env[n], &local.networks[n], key.public_key)
-        local.n_keys += 1
-    for n in range(local.n_networks):
-        envelope_keys_open(&local.env_open[n], &local.networks[n])
+    local_fill(local, ring, <uint64_t>wall.tv_sec, <uint64_t>wall.tv_sec + CERT_LIFE_S)
 
 
 # The mark of the replay filter
@@ -529,11 +511,3 @@ cdef void worker_free(worker_t *worker) noexcept nogil:
     free(worker.links)
     if worker.has_gate:
         gate_free(&worker.gate)
-
-
-cdef void drop_blocks(block_t *block) noexcept nogil:
-    cdef block_t *following
-    while block is not NULL:
-        following = block.next
-        block_give_remote(block)
-        block = following
