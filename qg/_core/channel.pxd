@@ -90,13 +90,15 @@ ctypedef struct channel_t:
     bucket_t pipes              # rate of pipes and relay streams that the peer opens
     bucket_t openings           # rate of its service streams
     bucket_t refusals           # rate of those that were above that rate
-    uint64_t pipe_peer          # guard counts it among the sessions over pipes of this one; 0 = no
+    bucket_t onward             # rate of pipes that this relay opens on the link for others
+    uint64_t pipe_peer          # guard counts it among the sessions over pipes of this one; 0 = no. The same for links
+                                # without an instance
     address_t remote            # links
     local_t *identity           # of this session alone; owned slot, NULL: the node's
     uint64_t sink_ns            # when a sink shuts, then closes
     channel_t *sibling          # the next link with the same peer; new streams take the first
     uint64_t idle_ns            # links: when to look whether anybody needs it still; NEVER
-    uint64_t idle_mark          # stream ids used up at the last look
+    uint64_t idle_mark          # streams begun up to the last look, NEVER where it was needed then
     uint8_t kind                # channel_kind_t
     uint8_t state               # channel_state_t
     uint8_t is_dirty
@@ -200,6 +202,7 @@ cdef block_t *services_take(channel_t *channel) noexcept nogil
     # gives a copy for an event and forgets them; NULL: there are none
 cdef void channel_claim(channel_t *channel) noexcept nogil      # it is no longer for circuits only
 cdef void channel_admitted(channel_t *channel) noexcept nogil   # no longer half open
+cdef void channel_uncount(channel_t *channel) noexcept nogil    # guard counts its session no longer
 cdef uint64_t n_settled(const engine_t *engine) noexcept nogil  # channels but half-open ones and sinks
 cdef void queue_push(queue_t *queue, channel_t *channel) noexcept nogil
 cdef void channels_sweep(engine_t *engine, uint64_t now_ns) noexcept nogil

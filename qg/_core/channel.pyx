@@ -189,6 +189,15 @@ cdef void channel_admitted(channel_t *channel) noexcept nogil:
         guard_half_open_end(channel.engine.guard)
 
 
+cdef void channel_uncount(channel_t *channel) noexcept nogil:
+    if channel.is_counted:
+        channel.is_counted = 0
+        guard_session_end(channel.engine.guard, &channel.remote if channel.kind == CHANNEL_LINK else NULL)
+    if channel.pipe_peer:
+        guard_peer_end(channel.engine.guard, channel.pipe_peer)
+        channel.pipe_peer = 0
+
+
 cdef void services_keep(channel_t *channel) noexcept nogil:
     cdef const hello_t *hello = &channel.session.peer_hello
     if hello.n_services:
@@ -231,10 +240,7 @@ cdef void channel_end(channel_t *channel, uint64_t now_ns) noexcept nogil:
     channel_admitted(channel)
     channel_claim(channel)
     link_leave(channel)
-    if channel.is_counted:
-        guard_session_end(engine.guard, &channel.remote if channel.kind == CHANNEL_LINK else NULL)
-    if channel.pipe_peer:
-        guard_peer_end(engine.guard, channel.pipe_peer)
+    channel_uncount(channel)
     engine.n_far_ends -= channel.is_far_end
     heap_drop(&engine.timers, &channel.timer)
     session_drop(&channel.session, REASON_UNREACHABLE, now_ns)
@@ -344,7 +350,7 @@ cdef int link_enter(channel_t *channel, uint64_t now_ns) noexcept nogil:
     cdef channel_t *link = first
     cdef int n = 0
     while link is not NULL:
-        n += 1
+        n += link.session.state == SESSION_OPEN
         link = link.sibling
     if n >= LINKS_PER_PEER:
         return E_FULL

@@ -7,7 +7,7 @@ from .channel cimport (
     CHANNEL_LAYER, CHANNEL_LINK, HOPS_MAX, channel_arm, channel_claim, channel_dial, channel_layer, channel_t, draw,
     engine_t, find_dialling, find_link, has_id, hop_t, is_own_key, path_t, services_take, stream_drain)
 from .flow cimport EVENT_CONNECT_FAILED, EVENT_PEER_UP, event_t, outbox_put
-from .guard cimport guard_allows_relay, guard_allows_target, guard_pipe_take, guard_target_take
+from .guard cimport bucket_take, guard_allows_relay, guard_allows_target, guard_pipe_take, guard_target_take
 from .handshake cimport HANDSHAKE_NK, HANDSHAKE_XK
 from .heap cimport heap_set
 from .memory cimport mem_give, mem_take
@@ -21,6 +21,10 @@ from .status cimport (
 from .wire cimport (
     ADDRESS_NAME, PRIORITY_NORMAL, STREAM_PIPE, STREAM_RELAY, address_t, frame_t, open_relay_parse, open_relay_put,
     open_relay_t)
+
+cdef enum:
+    ONWARD_PER_S = 400          # pipes per link: many sources may want one next node, which closes a link that sends
+                                # it 1,000 control frames in a second
 
 
 cdef void report_peer(channel_t *channel, uint64_t request) noexcept nogil:
@@ -132,7 +136,8 @@ cdef void join_splice(engine_t *engine, splice_t *splice, channel_t *link, uint6
     if has_id(splice.peer_id) and memcmp(splice.peer_id, link.session.peer_id, 32) != 0:
         refuse_later(engine, splice, REASON_UNREACHABLE, now_ns)
         return
-    if mux_can_open(&link.session.mux, STREAM_PIPE) < 0:
+    if (mux_can_open(&link.session.mux, STREAM_PIPE) < 0
+            or bucket_take(&link.onward, ONWARD_PER_S, ONWARD_PER_S, now_ns) < 0):
         refuse_later(engine, splice, REASON_BUSY, now_ns)
         return
     far = mux_open(&link.session.mux, STREAM_PIPE, splice.near.priority,

@@ -4,10 +4,10 @@ from libc.stdint cimport int64_t, uint8_t, uint64_t
 from libc.string cimport memcmp, memcpy, memset
 
 from .channel cimport (
-    CHANNEL_DIALLING, CHANNEL_ENDED, CHANNEL_LINK, CHANNEL_LIVE, CHANNEL_SINK, CHANNEL_SINK_SHUT, SKEWS_KEPT,
-    channel_accept, channel_admitted, channel_arm, channel_close, channel_end, channel_claim, channel_feed,
-    channel_flush, channel_layer, channel_mark, channel_t, channels_sweep, draw, engine_config_t, engine_t, has_id,
-    has_instance, link_enter, links_of, n_settled, name_put, queue_push, services_keep, stream_drain)
+    CHANNEL_DIALLING, CHANNEL_ENDED, CHANNEL_LINK, CHANNEL_LIVE, CHANNEL_SINK, CHANNEL_SINK_SHUT, LINKS_PER_PEER,
+    SKEWS_KEPT, channel_accept, channel_admitted, channel_arm, channel_close, channel_end, channel_claim, channel_feed,
+    channel_flush, channel_layer, channel_mark, channel_t, channel_uncount, channels_sweep, draw, engine_config_t,
+    engine_t, has_id, has_instance, link_enter, links_of, n_settled, name_put, queue_push, services_keep, stream_drain)
 from .circuit cimport (
     circuit_extend, circuits_arm, circuits_join, circuits_refuse, is_awaited, n_pipes, path_free, paths_continue,
     paths_failed, paths_request, report_peer)
@@ -17,8 +17,8 @@ from .flow cimport (
     outbox_t)
 from .guard cimport (
     PENALTY_ENVELOPE, PENALTY_HANDSHAKE, PENALTY_LIMIT, PENALTY_REPLAY, PENALTY_VIOLATION, guard_accept, guard_allows,
-    guard_half_open_begin, guard_handshake, guard_peer_begin, guard_penalise, guard_pipe_take, guard_session_begin,
-    guard_sink_begin, guard_spend, guard_stream_take, guard_t)
+    guard_half_open_begin, guard_handshake, guard_link_begin, guard_peer_begin, guard_penalise, guard_pipe_take,
+    guard_session_begin, guard_sink_begin, guard_spend, guard_stream_take, guard_t)
 from .handshake cimport HANDSHAKE_NK, HANDSHAKE_XK, STAGE_ADMIT_M1, handshake_t, party_init
 from .heap cimport heap_clear, heap_drop, heap_first, heap_init, heap_node_t
 from .memory cimport pool_t
@@ -254,7 +254,10 @@ cdef void know_link(channel_t *channel, uint64_t now_ns) noexcept nogil:
     """Enter a ready link among those with its peer. Where there are several, all of them are the application's."""
     cdef channel_t *link
     if not has_instance(channel):
-        name_put(channel)
+        if guard_link_begin(channel.engine.guard, channel.session.peer_id, LINKS_PER_PEER, &channel.pipe_peer) < 0:
+            session_close(&channel.session, REASON_DUPLICATE, now_ns)
+        else:
+            name_put(channel)
         return
     end_twins(channel, now_ns)
     if link_enter(channel, now_ns) < 0:
@@ -274,15 +277,14 @@ cdef void know_link(channel_t *channel, uint64_t now_ns) noexcept nogil:
 cdef void look_at_idle(channel_t *channel, uint64_t now_ns) noexcept nogil:
     """Close a link that nobody needs: another one took its place, or it was dialled for circuits and has none."""
     cdef mux_t *mux = &channel.session.mux
-    cdef uint64_t mark = mux.next_id + mux.peer_id
     cdef bint is_needed = mux.n_service + mux.n_pipes > 0 or is_awaited(channel)
     channel.idle_ns = NEVER
     if channel.session.state != SESSION_OPEN or not (channel.is_retiring or channel.is_auto):
         return
-    if not is_needed and (channel.is_retiring or mark == channel.idle_mark):
+    if not is_needed and (channel.is_retiring or mux.n_begun == channel.idle_mark):
         session_close(&channel.session, REASON_DUPLICATE if channel.is_retiring else REASON_IDLE, now_ns)
         return
-    channel.idle_mark = 0 if is_needed else mark
+    channel.idle_mark = NEVER if is_needed else mux.n_begun
     channel.idle_ns = now_ns + (SECOND_NS if channel.is_retiring else channel.engine.relay.idle_ns)
 
 
@@ -322,6 +324,7 @@ cdef void begin_sink(channel_t *channel, uint64_t now_ns) noexcept nogil:
     cdef engine_t *engine = channel.engine
     cdef channel_t *oldest = engine.sinks.head
     channel_admitted(channel)
+    channel_uncount(channel)
     if guard_sink_begin(engine.guard) < 0:
         if oldest is not NULL:
             channel_close(oldest, now_ns)

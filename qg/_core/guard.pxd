@@ -136,7 +136,8 @@ ctypedef struct guard_t:
     ledger_t addresses          # addresses and networks
     ledger_t neighbours         # by PeerID
     table_t networks            # keyed hash of a network -> number of its sessions, as a pointer
-    table_t peers               # keyed hash of a PeerID -> number of its sessions over pipes, as a pointer
+    table_t peers               # keyed hash of a PeerID -> number of its sessions over pipes, as a pointer; the hash's
+                                # complement -> number of its links without an instance
     bucket_t node               # handshakes of all
     uint64_t cpu_free_ns        # when the time that handshakes took is paid for
     uint64_t n_half_open        # atomic, written by the worker
@@ -199,4 +200,6 @@ cdef void guard_spend(guard_t *guard, uint64_t cpu_ns, uint64_t now_ns) noexcept
     # others' handshakes took this long; guard_handshake refuses once that is too much
 cdef int guard_peer_begin(guard_t *guard, const uint8_t *peer_id32, uint64_t *slot) noexcept nogil
     # a session over a pipe, after M3; slot is for guard_peer_end. OK, E_FULL
+cdef int guard_link_begin(guard_t *guard, const uint8_t *peer_id32, uint32_t n_max, uint64_t *slot) noexcept nogil
+    # a link whose peer has no instance, counted apart. OK, E_FULL
 cdef void guard_peer_end(guard_t *guard, uint64_t slot) noexcept nogil

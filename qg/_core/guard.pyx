@@ -504,13 +504,20 @@ cdef int count_put(table_t *table, uint64_t id, uintptr_t n) noexcept nogil:
     return table_put(table, id, <void *>n) if n else OK
 
 
-cdef int guard_peer_begin(guard_t *guard, const uint8_t *peer_id32, uint64_t *slot) noexcept nogil:
-    cdef uint64_t id = ledger_id(guard, peer_id32, PEER_ID_LEN)
+cdef int peer_begin(guard_t *guard, uint64_t id, uint32_t n_max, uint64_t *slot) noexcept nogil:
     cdef uintptr_t n = <uintptr_t>table_get(&guard.peers, id)
-    if n >= guard.limits.peer_pipe_sessions or count_put(&guard.peers, id, n + 1) < 0:
+    if n >= n_max or count_put(&guard.peers, id, n + 1) < 0:
         return answer(guard, GUARD_PEER_FULL, E_FULL)
     slot[0] = id
     return OK
+
+
+cdef int guard_peer_begin(guard_t *guard, const uint8_t *peer_id32, uint64_t *slot) noexcept nogil:
+    return peer_begin(guard, ledger_id(guard, peer_id32, PEER_ID_LEN), guard.limits.peer_pipe_sessions, slot)
+
+
+cdef int guard_link_begin(guard_t *guard, const uint8_t *peer_id32, uint32_t n_max, uint64_t *slot) noexcept nogil:
+    return peer_begin(guard, ~ledger_id(guard, peer_id32, PEER_ID_LEN), n_max, slot)
 
 
 cdef void guard_peer_end(guard_t *guard, uint64_t slot) noexcept nogil:

@@ -53,6 +53,7 @@ cdef enum:
     PACKED_MAX = 979            # bytes without borders that share a block: with a DATA head and one layer they fit a
                                 # small record
     CLOSED_PIPES = 64           # closed pipes whose late DATA is known not to count for session credit
+    ENDED = 1                   # mux_frame: a RESET ended an open stream
     GROW_NS = 100000000         # half a window used up within this time doubles the window
 
 ctypedef struct receive_t:      # what the sessions of one worker hold for their applications
@@ -132,6 +133,7 @@ ctypedef struct mux_t:
     uint64_t queue_len          # service payload that waits to be sent
     uint64_t queue_max          # above it the queue is full, until half of it is sent
     uint64_t full_ns            # since when a full queue made no progress; 0 while it is not full
+    uint64_t n_begun            # streams ever opened and not refused at once, by either side
     uint64_t *closed_pipes      # ring, owned; NULL until a pipe closed
     uint32_t n_closed_pipes
     uint32_t n_service          # open streams of kinds bytes and messages
@@ -165,7 +167,7 @@ cdef void mux_clear(mux_t *mux, uint64_t now_ns) noexcept nogil
 cdef void streams_sweep(stream_t **graveyard, pool_t *pool) noexcept nogil
 cdef void mux_set_peer(mux_t *mux, const hello_t *hello) noexcept nogil # what the peer's HELLO allows us
 cdef int mux_frame(mux_t *mux, frame_t *frame, uint64_t now_ns) noexcept nogil
-    # OPEN, ACCEPT, DATA, DATA_FIN, CREDIT, RESET, SESSION_CREDIT; negative: the session must close
+    # OPEN, ACCEPT, DATA, DATA_FIN, CREDIT, RESET, SESSION_CREDIT: OK, ENDED; negative: the session must close
 cdef int mux_control(mux_t *mux, const uint8_t *frame, size_t len) noexcept nogil
     # queues a control frame; copies; E_FULL, E_MEMORY
 cdef stream_t *mux_open(mux_t *mux, int kind, int priority, uint64_t credit, const uint8_t *data,

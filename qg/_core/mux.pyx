@@ -335,6 +335,7 @@ cdef stream_t *mux_open(mux_t *mux, int kind, int priority, uint64_t credit, con
         stream_remove(stream, 0)
         return NULL
     mux.next_id += 2
+    mux.n_begun += 1
     return stream
 
 
@@ -496,10 +497,12 @@ cdef void session_grant(mux_t *mux, uint64_t now_ns) noexcept nogil:
     """Half a window is unannounced: announce it, as far as the node's budget goes (protocol.md 9, receive credit)."""
     cdef const receive_t *receive = mux.receive
     if receive.len >= receive.max // 10 * 9:
-        mux.receive.n_withheld += 1
-        mux.withheld_ns = now_ns
-        return
-    if receive.len >= receive.max // 2:
+        if mux.rx_off > mux.rx_used:
+            mux.receive.n_withheld += 1
+            mux.withheld_ns = now_ns
+            return
+        mux.rx_window = SESSION_WINDOW_MIN      # it holds nothing: what others do not read is not its fault
+    elif receive.len >= receive.max // 2:
         mux.rx_window = max(mux.rx_window // 2, <uint64_t>SESSION_WINDOW_MIN)
     else:
         mux.rx_window = window_grown(mux.rx_window, mux.rx_window_max, mux.grant_ns, now_ns)
@@ -771,6 +774,7 @@ cdef int on_open(mux_t *mux, frame_t *frame, uint64_t now_ns) noexcept nogil:
     rc = mux.hooks.on_open(mux, stream, frame, now_ns)
     if rc < 0:
         return stream_reset(stream, -rc, now_ns)
+    mux.n_begun += 1
     return OK
 
 
@@ -848,7 +852,7 @@ cdef int on_reset(mux_t *mux, frame_t *frame, uint64_t now_ns) noexcept nogil:
     stream.reason = <uint8_t>frame.reason
     stream.sink.on_event(stream, STREAM_RESET, now_ns)
     stream_remove(stream, now_ns)
-    return OK
+    return ENDED
 
 
 cdef int mux_frame(mux_t *mux, frame_t *frame, uint64_t now_ns) noexcept nogil:

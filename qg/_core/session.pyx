@@ -174,6 +174,8 @@ cdef void session_close(session_t *session, int reason, uint64_t now_ns) noexcep
     session.reason = <uint8_t>reason
     session.state = SESSION_CLOSING
     mux_end(&session.mux, now_ns)
+    if session.tx.generation == 0 and session.tx.seq == 0:
+        queue_hello(session)                    # it was still waiting, and nothing may come before it
     mux_control(&session.mux, frame, frame_put_close(frame, reason, frame, 0))
     session.close_due_ns = now_ns + session.times.close_ns
     sooner(session, session.close_due_ns)
@@ -641,6 +643,9 @@ cdef int on_frame(session_t *session, frame_t *frame, uint64_t now_ns) noexcept 
         return on_rekey(session, frame, now_ns)
     if type == FRAME_COVER or type >= FRAME_GREASE:
         return OK
+    if type == FRAME_RESET:
+        rc = on_stream_frame(session, frame, now_ns)
+        return rc if rc != OK else count_rate(session, type, now_ns)
     rc = count_rate(session, type, now_ns)
     if rc < 0:
         return rc
@@ -648,7 +653,7 @@ cdef int on_frame(session_t *session, frame_t *frame, uint64_t now_ns) noexcept 
         return on_ping(session, frame, now_ns)
     if type == FRAME_REKEY1 or type == FRAME_EPOCH:
         return on_rekey(session, frame, now_ns)
-    if type == FRAME_OPEN or type == FRAME_CREDIT or type == FRAME_SESSION_CREDIT or type == FRAME_RESET:
+    if type == FRAME_OPEN or type == FRAME_CREDIT or type == FRAME_SESSION_CREDIT:
         return on_stream_frame(session, frame, now_ns)
     return on_notice(session, frame)
 

@@ -701,6 +701,17 @@ def test_no_credit_is_given_while_a_node_holds_nine_tenths_of_what_it_may(connec
     assert pair.other.slow[0] == 0
 
 
+def test_a_session_that_holds_nothing_gets_credit_however_much_others_hold(connect):
+    pair = connect()
+    number = pair.stream()
+    pair.other.receive_len = 0
+    while pair.one.session_credit[0] < 3 * SESSION_WINDOW:
+        pair.one.write(number, bytes(WINDOW))
+        pair.pump()
+        assert read(pair.other, number)
+    assert pair.one.session_credit[1] - pair.one.session_credit[0] <= SESSION_WINDOW
+
+
 def test_what_a_session_held_is_given_back_with_it(connect):
     pair = connect()
     for _ in range(4):

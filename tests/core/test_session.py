@@ -590,6 +590,22 @@ def test_credit_is_allowed_for_what_was_sent(connect):
     assert pair.other.status == status.E_RATE
 
 
+def test_the_end_of_open_streams_may_come_all_at_once(connect):
+    """A relay that loses a link has to reset all that was spliced to it."""
+    pair = connect()
+    numbers = []
+    for _ in range(3):
+        pair.run(1.5)
+        numbers += [pair.stream() for _ in range(340)]
+    pair.run(1.5)
+    for number in numbers:
+        pair.one.reset(number, 0)
+    frames_at_once(pair, LIMITED["PING"], RATE)
+    assert pair.other.state == "open"
+    frames_at_once(pair, LIMITED["RESET"], 1)  # of a stream that is gone
+    assert pair.other.status == status.E_RATE
+
+
 def test_a_peer_that_makes_us_talk_and_does_not_read_is_closed(connect):
     pair = connect()
     for _ in range(10):

@@ -6,12 +6,17 @@ import socket
 
 import pytest
 from api.services import Echo, Guests, Held
+from model.frames import KIND_RELAY, REASONS, RelayTarget
+from model.reader import Address
+from net.live import Model
 from net.support import LISTEN, config, core, trial, until
 
 import qg
 from qg.testing import conserved
 
 pytestmark = [pytest.mark.anyio, pytest.mark.net]
+
+TARGET = RelayTarget(bytes(32), bytes(32), (Address(4, bytes([192, 0, 2, 1]), 7447),)).build()
 
 
 class Side:
@@ -187,6 +192,38 @@ async def test_a_link_that_a_relay_dialled_for_circuits_is_nobodys_peer_and_goes
         await until(lambda: core(b)["n_auto_links"] == 0, lambda: core(b))
         await until(lambda: core(c)["n_sessions"] == 0, lambda: core(c))
         assert [peer.id for peer in b.peers] == [a.id]
+
+
+async def test_streams_that_are_refused_do_not_keep_a_link_for_circuits():
+    async with trial() as nodes, Model() as model:
+        a = await nodes.node()
+        address = model.listen()
+        b = await nodes.relay(a, to=[address], relay={"idle_s": 1})
+        connecting = asyncio.create_task(a.connect(address, via=[b.address]))
+        link = await model.arrivals.get()
+        await model.connected(link.peer)
+        connecting.cancel()
+
+        await until(lambda: core(b)["n_circuits"] == 0, lambda: core(b))
+        while not link.peer.end:
+            link.peer.stream_open(KIND_RELAY, TARGET)
+            model.move()
+            await asyncio.sleep(0.3)
+        assert core(b)["n_auto_links"] == 0
+
+
+async def test_a_peer_without_an_instance_has_eight_links_at_most():
+    async with trial() as nodes, Model() as model:
+        node = await nodes.node()
+        links = [model.dial(node.address) for _ in range(9)]
+        await model.until(lambda: any(link.peer.end for link in links))
+        await until(lambda: len(node.peers[0].links) == 8, lambda: node.peers[0].links)
+        (refused,) = [link.peer for link in links if link.peer.end]
+        assert REASONS[refused.end_reason] == "duplicate"
+        model.forget(next(link for link in links if link.peer is refused))
+        await model.hang_up(next(link for link in links if link.peer is not refused))
+        await until(lambda: len(node.peers[0].links) == 7, lambda: node.peers[0].links)
+        await model.connected(model.dial(node.address).peer)
 
 
 async def test_a_link_for_circuits_becomes_a_peer_when_either_side_uses_it():

@@ -11,7 +11,7 @@ import pytest
 from api.services import Echo, Held
 from model import frames
 from model.envelope import KIND_NK1, KIND_XK1, KIND_XX1
-from model.frames import REASON, Data, DataFin, RelayTarget
+from model.frames import REASON, Data, DataFin, HelloValues, RelayTarget
 from model.peer import layer_answer, layer_dial
 from model.reader import Address
 from model.streams import splice
@@ -270,6 +270,50 @@ async def test_pipes_of_one_peer_leave_room_for_the_links_of_others():
         assert await refusal(model, link.peer.stream_open(frames.KIND_PIPE, b"\x08")) == "limit"
         peer = await target.node.connect(relay.node.address)
         assert await peer.ping() > 0
+        assert layer.end is None
+
+
+async def test_a_session_that_was_refused_takes_no_place_while_its_connection_is_a_sink():
+    def config(address):
+        return qg.Config(relay=relay_config(address).relay, limits=qg.LimitsConfig(sessions=2))
+
+    async with layer_at(config) as (model, _, layer, relay, target), Model(CLOSED_NETWORK) as others:
+        for n in (1, 2):
+            others.dial(relay.node.address)
+            while core(relay.node)["n_sinks"] < n:
+                await asyncio.sleep(0.01)
+        layer.close()
+        await model.until(lambda: core(relay.node)["n_sessions"] == 3)
+        peer = await target.node.connect(relay.node.address)
+        assert await peer.ping() > 0
+
+
+async def test_a_relay_opens_only_so_many_pipes_a_second_on_one_link():
+    """Below what would make the next node close the link: many sources may want the same one."""
+    limits = qg.LimitsConfig(pipes_per_s=1000, pipes_burst=1000)
+
+    def config(address):
+        return qg.Config(relay=relay_config(address).relay, limits=limits)
+
+    async with (
+        member(qg.Config(limits=limits)) as target,
+        member(config(target.node.address)) as relay,
+        Model(CLOSED_NETWORK, hello=HelloValues(max_pipes=8)) as model,
+    ):
+        link = model.dial(relay.node.address)
+        await model.connected(link.peer)
+        pipe = link.peer.stream_open(frames.KIND_PIPE, b"\x08")
+        layer = layer_dial(model.party, link.peer, pipe, bytes(relay.node.address.link_key), bytes(relay.node.id))
+        await model.connected(layer)
+        body = target_body(target.node.address, target.node.id)
+        first = layer.stream_open(frames.KIND_RELAY, body)
+        await model.until(lambda: first.is_accepted)  # the link is there
+        rest = [layer.stream_open(frames.KIND_RELAY, body) for _ in range(900)]
+        await model.until(lambda: all(stream.is_accepted or stream.is_closed for stream in rest))
+        refused = [stream for stream in rest if stream.is_closed]
+        assert refused
+        assert {frames.REASONS[stream.reset_reason] for stream in refused} == {"busy"}
+        assert core(relay.node)["n_links_up"] == 3
         assert layer.end is None
 
 
