@@ -18,6 +18,7 @@ from typing import Any
 from qg.cli.measure import Process
 
 ROOT = Path(__file__).resolve().parent.parent
+HOST = "127.0.0.1"
 N_ROUNDS = 5
 WARM_UP_LEN = 64 << 20
 BULK_LEN = 1 << 30

@@ -12,6 +12,7 @@ from benchmarks.harness import (
     AEGIS,
     BULK_LEN,
     FORWARDER,
+    HOST,
     PEERS,
     SPINNING,
     WARM_UP_LEN,
@@ -23,6 +24,7 @@ from benchmarks.harness import (
     python_role,
 )
 from benchmarks.peers.forwarder import forwarder_build
+from qg.identity import NetworkSecret
 
 
 def forwarder_measure() -> Figures:
@@ -41,10 +43,11 @@ def forwarder_measure() -> Figures:
 
 def qg_relay_measure(load: str, module: str, suite: str) -> Figures:
     """`load` is what else the relay's process does: "resting" or "spinning"."""
+    secret = NetworkSecret.generate().export()
     with (
-        python_role(module, "server", "sink", suite) as receiver,
-        python_role(module, "client", json.dumps(receiver.hello), suite) as sender,
-        python_role(module, "relay", load, suite, sender.hello["peer_id"], receiver.hello["address"]) as relay,
+        python_role(module, "server", "sink", suite, secret) as receiver,
+        python_role(module, "client", json.dumps(receiver.hello), suite, secret) as sender,
+        python_role(module, "relay", load, HOST, receiver.hello["address"], suite, secret) as relay,
     ):
         sender.ask("route", via=[relay.hello["address"]])
         transfer = Transfer(sender, receiver)

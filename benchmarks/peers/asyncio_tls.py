@@ -19,7 +19,8 @@ from cryptography import x509
 from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec
 
-from benchmarks.role import CHUNK_LEN, MESSAGE_LEN, Commands, Tally, percentiles, role_serve, times_at_once
+from benchmarks.role import CHUNK_LEN, MESSAGE_LEN, Tally, times_at_once
+from qg.cli.child import Commands, percentiles, role_serve
 
 HOST = "127.0.0.1"
 NAME = "localhost"

@@ -9,7 +9,8 @@ import threading
 import time
 from socket import IPPROTO_TCP, TCP_NODELAY, create_connection, create_server, socket
 
-from benchmarks.role import CHUNK_LEN, MESSAGE_LEN, percentiles, role_serve
+from benchmarks.role import CHUNK_LEN, MESSAGE_LEN
+from qg.cli.child import percentiles, role_serve
 
 HOST = "127.0.0.1"
 READ_LEN = 1 << 20

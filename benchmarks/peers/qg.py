@@ -12,24 +12,14 @@ import sys
 import threading
 import time
 from collections.abc import Awaitable, Callable
+from typing import Any
 
 import qg
-from benchmarks.role import CHUNK_LEN, MESSAGE_LEN, Commands, Tally, percentiles, role_serve, times_at_once
+from benchmarks.role import CHUNK_LEN, MESSAGE_LEN, Tally, times_at_once
+from qg.cli.child import Commands, percentiles, role_serve
+from qg.cli.roles import config_make, relay_config
 
-LISTEN = ["tcp://127.0.0.1:0"]
-SUITES_REMOVED = {"aegis-256": (), "chacha20-poly1305": ("aes-256-gcm", "aegis-256")}
-# Everybody here has the same address, and more comes from it at once than an honest network sends.
-LIMITS = qg.LimitsConfig(
-    accepts_per_s=100_000,
-    accepts_burst=100_000,
-    handshakes_per_s=100_000,
-    handshakes_burst=100_000,
-    network_handshakes_per_s=100_000,
-    network_handshakes_burst=100_000,
-    node_handshakes_per_s=100_000,
-    handshake_cpu_ms=100,
-    network_sessions=10_000,
-)
+HOST = "127.0.0.1"
 
 
 class Sink(qg.Extender):
@@ -70,18 +60,17 @@ class Counted(qg.Extender):
         self.closed.add(1)
 
 
-def config_make(suite: str, relay: qg.RelayConfig | None = None) -> qg.Config:
-    """The defaults, padding included, but for the suite and for limits that would be measured instead of the work."""
-    link = qg.LinkConfig(suites_removed=SUITES_REMOVED[suite])
-    return qg.Config(link=link, limits=LIMITS, relay=relay or qg.RelayConfig())
+def node_make(suite: str, secret: str, **options: Any) -> qg.Node:
+    """A node with a throw-away identity; `secret` is that of a network in which relays serve, "" for none."""
+    network = qg.NetworkSecret.parse(secret) if secret else None
+    options = {"config": config_make(suite)} | options
+    return qg.Node(qg.Identity.generate(), network_secret=network, **options)
 
 
-async def server_main(_service: str, suite: str) -> None:
+async def server_main(_service: str, suite: str, secret: str = "") -> None:
     sink, counted = Sink(), Counted()
     commands = {"received": sink.received.reach, "opened": counted.opened.reach, "closed": counted.closed.reach}
-    async with qg.Node(
-        qg.Identity.generate(), listen=LISTEN, extenders=[sink, Echo(), counted], config=config_make(suite)
-    ) as node:
+    async with node_make(suite, secret, listen=[f"tcp://{HOST}:0"], extenders=[sink, Echo(), counted]) as node:
         await role_serve(commands, {"address": str(node.address)})
 
 
@@ -95,15 +84,12 @@ def spin() -> None:
         pass
 
 
-async def relay_main(load: str, suite: str, sender_id: str, target: str) -> None:
-    """Relay for that sender to that address only, while the process does nothing else or is `spinning`."""
+async def relay_main(load: str, host: str, target: str, suite: str, secret: str) -> None:
+    """Relay to that address, while the process does nothing else (`resting`) or is `spinning`."""
     if load == "spinning":
         threading.Thread(target=spin, daemon=True).start()
-    address = qg.Address.parse(target)
-    relay = qg.RelayConfig(
-        allow=(qg.PeerId(sender_id),), targets=(qg.Prefix.parse(f"{address.host}/32"),), ports=(address.port,)
-    )
-    async with qg.Node(qg.Identity.generate(), listen=LISTEN, config=config_make(suite, relay)) as node:
+    config = config_make(suite, relay_config(qg.Address.parse(target).port))
+    async with node_make(suite, secret, listen=[f"tcp://{host}:0"], config=config) as node:
         await role_serve({"threads": threads}, {"address": str(node.address)})
 
 
@@ -162,9 +148,8 @@ class Client:
         await times_at_once(n, n_in_flight, self._hold)
 
 
-async def client_main(server_hello: str, suite: str) -> None:
-    identity = qg.Identity.generate()
-    async with qg.Node(identity, config=config_make(suite)) as node:
+async def client_main(server_hello: str, suite: str, secret: str = "") -> None:
+    async with node_make(suite, secret) as node:
         client = Client(node, json.loads(server_hello)["address"])
         commands: Commands = {
             "route": client.route,
@@ -174,7 +159,7 @@ async def client_main(server_hello: str, suite: str) -> None:
             "handshakes": client.handshakes,
             "hold": client.hold,
         }
-        await role_serve(commands, {"peer_id": str(identity.peer_id)})
+        await role_serve(commands, {})
 
 
 ROLES: dict[str, Callable[..., Awaitable[None]]] = {"server": server_main, "relay": relay_main, "client": client_main}

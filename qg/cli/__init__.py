@@ -34,7 +34,7 @@ SECTIONS = {
     },
     "This machine": {
         "demo": "Send a file through three nodes here and check every byte.",
-        "bench": "Measure links, relays, round trips, handshakes or messages.",
+        "bench": "Measure links, relays, circuits, round trips, handshakes or messages.",
         "version": "Show the version, and how qg was built.",
     },
 }

@@ -10,7 +10,7 @@ from typing import Any
 import click
 
 from qg.cli.common import descriptors_raise
-from qg.cli.measure import Interval, Role, roles_start, suite_check, suite_option
+from qg.cli.measure import Interval, Role, Roles, roles_run, suite_check, suite_option
 
 _WARM_UP_S = 0.5
 _N_IN_FLIGHT = 16  # connections at a time
@@ -21,32 +21,29 @@ _TIMEOUT_S = 120.0
 Figures = dict[str, Any]
 
 
-def _link(sender: Role, receiver: Role, suite: str | None, seconds: float) -> Figures:
-    interval = _push(sender, receiver, "bytes", seconds)
+def _link(roles: Roles, seconds: float) -> Figures:
+    interval = _push(roles, "bytes", seconds)
     return interval.per_gb(interval.used["receiver"]["n_bytes"])
 
 
-def _relay(sender: Role, receiver: Role, suite: str | None, seconds: float) -> Figures:
-    target = receiver.hello["address"]
-    with Role("relay", suite=suite, sender_id=sender.hello["peer_id"], target=target) as relay:
-        sender.ask("connect", address=target, via=[relay.hello["address"]])
-        interval = _push(sender, receiver, "bytes", seconds, relay)
-        return interval.per_gb(interval.used["receiver"]["n_bytes"])
+def _circuit(roles: Roles, seconds: float) -> Figures:
+    return _ping(roles, seconds) | _link(roles, seconds)
 
 
-def _ping(sender: Role, receiver: Role, suite: str | None, seconds: float) -> Figures:
-    sender.ask("ping", seconds=_WARM_UP_S)
-    figures: Figures = sender.ask("ping", seconds=seconds, timeout_s=seconds + _TIMEOUT_S)
+def _ping(roles: Roles, seconds: float) -> Figures:
+    roles.sender.ask("ping", seconds=_WARM_UP_S)
+    figures: Figures = roles.sender.ask("ping", seconds=seconds, timeout_s=seconds + _TIMEOUT_S)
     return figures
 
 
-def _messages(sender: Role, receiver: Role, suite: str | None, seconds: float) -> Figures:
-    receiver.ask("messages_take")
-    interval = _push(sender, receiver, "messages", seconds)
+def _messages(roles: Roles, seconds: float) -> Figures:
+    roles.receiver.ask("messages_take")
+    interval = _push(roles, "messages", seconds)
     return {"messages_per_s": interval.used["receiver"]["n_messages"] / interval.wall_s}
 
 
-def _handshake(sender: Role, receiver: Role, suite: str | None, seconds: float) -> Figures:
+def _handshake(roles: Roles, seconds: float) -> Figures:
+    sender, _, receiver = roles
     target = receiver.hello["address"]
     run = {"address": target, "n_in_flight": _N_IN_FLIGHT, "timeout_s": seconds + _TIMEOUT_S}
     sender.ask("handshakes", seconds=_WARM_UP_S, **run)
@@ -75,20 +72,21 @@ def _idle_session_measure(sender: Role, receiver: Role) -> float:
     return float((many_len - few_len) / (_N_MANY - _N_FEW))
 
 
-def _push(sender: Role, receiver: Role, what: str, seconds: float, *between: Role) -> Interval:
+def _push(roles: Roles, what: str, seconds: float) -> Interval:
     """Let the sender send without end, and measure in the middle of it."""
-    sender.ask("push", what=what)
+    roles.sender.ask("push", what=what)
     time.sleep(_WARM_UP_S)
-    interval = Interval(sender, *between, receiver)
+    interval = Interval(*roles.path)
     time.sleep(seconds)
     interval.stop()
-    sender.ask("push_end")
+    roles.sender.ask("push_end")
     return interval
 
 
-_MEASURES: dict[str, Callable[[Role, Role, str | None, float], Figures]] = {
+_MEASURES: dict[str, Callable[[Roles, float], Figures]] = {
     "link": _link,
-    "relay": _relay,
+    "relay": _link,
+    "circuit": _circuit,
     "ping": _ping,
     "handshake": _handshake,
     "messages": _messages,
@@ -98,6 +96,7 @@ _UNITS = {
     "cpu_s_per_gb": "CPU s/GB",
     "p50_us": "us, half of the round trips are below",
     "p99_us": "us, 99 % of the round trips are below",
+    "build_ms": "ms to build a circuit, median",
     "handshakes_per_s": "handshakes/s",
     "cpu_ms_per_handshake": "CPU ms per handshake, both sides",
     "messages_per_s": "messages/s",
@@ -108,14 +107,19 @@ _UNITS = {
 @click.command
 @click.argument("what", type=click.Choice(list(_MEASURES)))
 @click.option("--seconds", type=click.FloatRange(0.1, 3600), default=5.0, show_default=True, help="How long it takes.")
+@click.option("--hops", type=click.IntRange(1, 7), default=3, show_default=True, help="Relays of a circuit.")
+@click.option("--circuits", type=click.IntRange(1, 10_000), default=1, show_default=True, help="Circuits at a time.")
 @suite_option
 @click.option("--json", "is_json", is_flag=True, help="Print one JSON object instead.")
-def command(what: str, seconds: float, suite: str | None, is_json: bool) -> None:
+def command(what: str, seconds: float, hops: int, circuits: int, suite: str | None, is_json: bool) -> None:
     """Measure qg on this machine, with a process for each node, over loopback and the public API.
 
     \b
       link        bytes over one link: MB/s, CPU seconds per GB
       relay       bytes over one relay: the same, for the relay too
+      circuit     bytes over circuits of as many relays as --hops says, --circuits of
+                  them at a time: the same for each relay, 64 bytes there and back over
+                  the first of them, and how long it took to build one
       ping        64 bytes there and back: microseconds
       handshake   connections under new identities, 16 at a time; then 3,000 that
                   stay idle, for what memory each of them takes
@@ -125,15 +129,19 @@ def command(what: str, seconds: float, suite: str | None, is_json: bool) -> None
     Examples:
       qg bench link
       qg bench relay --suite chacha20-poly1305 --seconds 10
+      qg bench circuit --hops 3 --circuits 8
       qg bench ping --json
     """
     descriptors_raise()
-    sender, receiver = roles_start(suite)
-    with sender, receiver:
-        used = sender.ask("connect", address=receiver.hello["address"])["suite"]
-        suite_check(suite, used)
-        figures = _MEASURES[what](sender, receiver, suite, seconds)
-    figures |= {"suite": used, "seconds": seconds}
+    n_relays = {"relay": 1, "circuit": hops}.get(what, 0)
+    shape = {"hops": hops, "circuits": circuits} if what == "circuit" else {}
+    with roles_run(suite, n_relays=n_relays) as roles:
+        connected = roles.sender.ask("connect", n_times=shape.get("circuits", 1), **roles.route)
+        suite_check(suite, connected["suite"])
+        figures = _MEASURES[what](roles, seconds)
+    if shape:
+        figures |= {"build_ms": connected["ms"], **shape}
+    figures |= {"suite": connected["suite"], "seconds": seconds}
     print(json.dumps(figures) if is_json else _figures_text(what, figures))
 
 
@@ -146,5 +154,6 @@ def _figures_text(what: str, figures: Figures) -> str:
         elif value is not None:
             rows.append((f"{value:,.{0 if value >= 1000 else 2}f}", unit))
     width = max(len(number) for number, _ in rows)
-    head = f"{what}, {figures['suite']}, {figures['seconds']:g} s"
+    shape = f", {figures['hops']} relays, {figures['circuits']} circuits" if "hops" in figures else ""
+    head = f"{what}{shape}, {figures['suite']}, {figures['seconds']:g} s"
     return "\n".join([head, *(f"{number.rjust(width)}  {unit}" for number, unit in rows)])

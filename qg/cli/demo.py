@@ -8,7 +8,7 @@ from typing import Any
 
 import click
 
-from qg.cli.measure import Interval, Role, roles_start, suite_check, suite_option
+from qg.cli.measure import Interval, Role, Roles, roles_run, suite_check, suite_option
 from qg.cli.text import SizeType, size_text, table_text
 
 _FILE, _TREE = "random.bin", "library"
@@ -40,26 +40,24 @@ def command(size: int, suite: str | None) -> None:
                 " --size, or set TMPDIR to a folder with more room"
             )
         (folder / "received").mkdir()
-        sender, receiver = roles_start(suite, str(folder / "received"))
-        with sender, receiver:
-            target = receiver.hello["address"]
-            with Role("relay", suite=suite, sender_id=sender.hello["peer_id"], target=target) as relay:
-                _circuit_make(sender, relay, target, suite)
-                interval = _file_move(sender, relay, receiver, folder, size)
-                _tree_move(sender, receiver, folder)
-                print(f"\n{_used_table(interval, (sender, relay, receiver), size)}")
+        with roles_run(suite, str(folder / "received"), n_relays=1) as roles:
+            _circuit_make(roles, suite)
+            interval = _file_move(roles, folder, size)
+            _tree_move(roles.sender, roles.receiver, folder)
+            print(f"\n{_used_table(interval, roles, size)}")
 
 
-def _circuit_make(sender: Role, relay: Role, target: str, suite: str | None) -> None:
-    link = sender.ask("connect", address=relay.hello["address"])
-    circuit = sender.ask("connect", address=target, via=[relay.hello["address"]])
+def _circuit_make(roles: Roles, suite: str | None) -> None:
+    link = roles.sender.ask("connect", address=roles.route["via"][0])
+    circuit = roles.sender.ask("connect", **roles.route)
     suite_check(suite, link["suite"])
     suite_check(suite, circuit["suite"])
     print(f"A -> B -> C: three processes, {circuit['suite']}")
     print(f"handshakes: A-B {link['ms']:.1f} ms, A-C through B {circuit['ms']:.1f} ms")
 
 
-def _file_move(sender: Role, relay: Role, receiver: Role, folder: Path, size: int) -> Interval:
+def _file_move(roles: Roles, folder: Path, size: int) -> Interval:
+    sender, (relay,), receiver = roles
     digest = sender.ask("file_make", path=str(folder / _FILE), size=size, timeout_s=_TRANSFER_TIMEOUT_S)
     interval = Interval(sender, relay, receiver)
     _ = sender.ask("file_send", path=str(folder / _FILE), timeout_s=_TRANSFER_TIMEOUT_S)
@@ -90,9 +88,9 @@ def _moved_print(what: str, size: int, interval: Interval, checked: str) -> None
     print(f"{what}: {interval.per_gb(size)['mb_per_s']:.0f} MB/s, {checked}", flush=True)
 
 
-def _used_table(interval: Interval, roles: tuple[Role, ...], size: int) -> str:
+def _used_table(interval: Interval, roles: Roles, size: int) -> str:
     cpu_s_per_gb = interval.per_gb(size)["cpu_s_per_gb"]
-    peaks_len = {role.name: role.ask("memory")["peak_len"] for role in roles}
+    peaks_len = {role.name: role.ask("memory")["peak_len"] for role in roles.path}
     peaks_len["total"] = sum(peaks_len.values())
     titles = {"sender": "A sender", "relay": "B relay", "receiver": "C receiver", "total": "all"}
     rows = [(title, f"{cpu_s_per_gb[name]:.2f}", f"{peaks_len[name] / 1e6:.1f}") for name, title in titles.items()]

@@ -10,14 +10,16 @@ import json
 import select
 import subprocess
 import sys
-from collections.abc import Sequence
-from contextlib import suppress
+from collections.abc import Iterator, Sequence
+from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
-from typing import Any, Self
+from typing import Any, NamedTuple, Self
 
 import click
 
 from qg._core import _build_info as build
+from qg.address import Address
+from qg.identity import NetworkSecret
 
 SUITES = ("aegis-256", "aes-256-gcm", "chacha20-poly1305", *(("null",) if build.IS_TEST else ()))
 
@@ -94,10 +96,10 @@ class Process:
 
 
 class Role(Process):
-    """A process of `qg.cli.roles`."""
+    """A process of `qg.cli.roles`: the `kind` of them, under a name of its own if there are several."""
 
-    def __init__(self, name: str, **settings: Any) -> None:
-        super().__init__(name, [sys.executable, "-m", "qg.cli.roles", name, json.dumps(settings)])
+    def __init__(self, kind: str, name: str | None = None, **settings: Any) -> None:
+        super().__init__(name or kind, [sys.executable, "-m", "qg.cli.roles", kind, json.dumps(settings)])
 
 
 class Interval:
@@ -126,11 +128,36 @@ class Interval:
         }
 
 
-def roles_start(suite: str | None, folder: str = "") -> tuple[Role, Role]:
-    """Start a sender and a receiver, which puts files into `folder`; both use `suite`, None for the best there is."""
-    receiver = Role("receiver", suite=suite, folder=folder)
-    try:
-        return Role("sender", suite=suite), receiver
-    except BaseException:
-        receiver.close()
-        raise
+class Roles(NamedTuple):
+    """A sender, a receiver, and the relays that stand between, the first of them next to the sender."""
+
+    sender: Role
+    relays: list[Role]
+    receiver: Role
+
+    @property
+    def path(self) -> tuple[Role, ...]:
+        """All of them in the order in which bytes go."""
+        return self.sender, *self.relays, self.receiver
+
+    @property
+    def route(self) -> dict[str, Any]:
+        """What tells the sender to `connect` over all relays."""
+        return {"address": self.receiver.hello["address"], "via": [relay.hello["address"] for relay in self.relays]}
+
+
+@contextmanager
+def roles_run(suite: str | None, folder: str = "", n_relays: int = 0) -> Iterator[Roles]:
+    """Run them; the receiver puts files into `folder`, and all use `suite`, None for the best there is."""
+    shared = {"suite": suite, "secret": NetworkSecret.generate().export()}  # of a network that ends with this block
+    names = [f"relay {idx + 1}" for idx in range(n_relays)] if n_relays > 1 else ["relay"] * n_relays
+    # Relays of one circuit are of different networks; where there is no choice, the address that every system has.
+    hosts = [f"127.{idx + 1}.0.1" for idx in range(n_relays)] if n_relays > 1 else ["127.0.0.1"] * n_relays
+    with ExitStack() as stack:
+        last = receiver = stack.enter_context(Role("receiver", host="127.0.0.1", folder=folder, **shared))
+        relays: list[Role] = []
+        for name, host in zip(reversed(names), reversed(hosts), strict=True):
+            port = Address.parse(last.hello["address"]).port
+            last = stack.enter_context(Role("relay", name, host=host, port=port, **shared))
+            relays.insert(0, last)
+        yield Roles(stack.enter_context(Role("sender", **shared)), relays, receiver)

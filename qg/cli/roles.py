@@ -1,31 +1,31 @@
 # SPDX-License-Identifier: MIT
-"""The processes that `qg demo` and `qg bench` measure: `python -m qg.cli.roles sender|relay|receiver SETTINGS`."""
+"""The processes that `qg demo` and `qg bench` measure: `python -m qg.cli.roles sender|relay|receiver SETTINGS`.
+
+All are of one closed network, so that relays know whom they serve.
+"""
 
 import asyncio
 import hashlib
 import json
 import os
-import re
-import resource
 import shutil
+import statistics
 import sys
 import sysconfig
 import time
-from collections.abc import Awaitable, Callable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Sequence
 from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
 import qg
 from qg._core.crypto import null_cipher_allow
+from qg.cli.child import Commands, percentiles, role_serve
 from qg.cli.common import descriptors_raise
 from qg.cli.tree import tar_digest, tree_digest
 from qg.extenders.echo import Echo
 from qg.extenders.files import FileReceiver, file_send
 
-Commands = Mapping[str, Callable[..., Awaitable[Any]]]
-
-_LISTEN = ["tcp://127.0.0.1:0"]
 _CHUNK_LEN = 64 * 1024
 _MESSAGE_LEN = 64
 _FILE_BLOCK_LEN = 1 << 20
@@ -36,6 +36,7 @@ _SUITES_REMOVED: dict[str, Any] = {
     "chacha20-poly1305": ("aegis-256", "aes-256-gcm"),
     "null": (),
 }
+_N_SESSIONS = 20_000
 # Everybody here has one address, and more comes from it at once than an honest network sends.
 _LIMITS = qg.LimitsConfig(
     accepts_per_s=100_000,
@@ -46,11 +47,16 @@ _LIMITS = qg.LimitsConfig(
     network_handshakes_burst=100_000,
     node_handshakes_per_s=100_000,
     handshake_cpu_ms=100,
-    network_sessions=10_000,
+    sessions=_N_SESSIONS,
+    network_sessions=_N_SESSIONS,
+    peer_pipe_sessions=_N_SESSIONS,
+    pipes_per_link=_N_SESSIONS,
+    pipes_per_s=100_000,
+    pipes_burst=100_000,
 )
 
 
-def _config_make(suite: str | None, relay: "qg.RelayConfig | None" = None) -> "qg.Config":
+def config_make(suite: str | None, relay: "qg.RelayConfig | None" = None) -> "qg.Config":
     """The defaults, padding included, but for the suite and for limits that would be measured instead of the work."""
     if suite == "null":
         null_cipher_allow()
@@ -81,46 +87,33 @@ class Mailbox(qg.Extender):
             self.n_messages += len(batch)
 
 
-def _usage() -> dict[str, float]:
-    usage = resource.getrusage(resource.RUSAGE_SELF)
-    return {"at_s": time.monotonic(), "cpu_s": usage.ru_utime + usage.ru_stime}
-
-
-async def _memory() -> dict[str, int]:
-    """Bytes of this process in memory, now and at the most."""
-    try:
-        text = Path("/proc/self/status").read_text()
-    except OSError:  # not Linux
-        peak_len = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-        return {"resident_len": peak_len, "peak_len": peak_len}
-    now_len, peak_len = (int(re.findall(rf"{name}:\s+(\d+) kB", text)[0]) << 10 for name in ("VmRSS", "VmHWM"))
-    return {"resident_len": now_len, "peak_len": peak_len}
-
-
 class Sender:
     """What a sender does for the one who measures."""
 
     def __init__(self, node: "qg.Node") -> None:
         self._node = node
         self._held: list[qg.Peer] = []
-        self._target: qg.Peer | None = None
-        self._pushing: asyncio.Task[None] | None = None
+        self._targets: list[qg.Peer] = []
+        self._pushing: asyncio.Future[Any] | None = None
 
     @property
     def _peer(self) -> "qg.Peer":
-        assert self._target, "connect first"
-        return self._target
+        assert self._targets, "connect first"
+        return self._targets[0]
 
-    async def connect(self, address: str, via: Sequence[str] = ()) -> dict[str, Any]:
-        """Connect; say how long it took and with which suite."""
-        started_s = time.perf_counter()
-        self._target = peer = await self._node.connect(address, via=via or None)
-        connect_ms = (time.perf_counter() - started_s) * 1e3
-        return {"ms": connect_ms, "suite": peer.suite}
+    async def connect(self, address: str, via: Sequence[str] = (), n_times: int = 1) -> dict[str, Any]:
+        """Connect, over relays as often as told; say how long half of them took at most, and with which suite."""
+        self._targets, took_ms = [], []
+        for _ in range(n_times):
+            started_s = time.perf_counter()
+            self._targets.append(await self._node.connect(address, via=via or None))
+            took_ms.append((time.perf_counter() - started_s) * 1e3)
+        return {"ms": statistics.median(took_ms), "suite": self._peer.suite}
 
     async def push(self, what: str) -> None:
-        """Send "bytes" or "messages" to the sink without end, until `push_end`."""
-        self._pushing = asyncio.create_task(self._push_bytes() if what == "bytes" else self._push_messages())
+        """Send "bytes" or "messages" over all circuits to the sink without end, until `push_end`."""
+        push = self._push_bytes if what == "bytes" else self._push_messages
+        self._pushing = asyncio.ensure_future(asyncio.gather(*map(push, self._targets)))
 
     async def push_end(self) -> None:
         assert self._pushing
@@ -128,16 +121,16 @@ class Sender:
         with suppress(asyncio.CancelledError):
             await self._pushing
 
-    async def _push_bytes(self) -> None:
-        stream = await self._peer.open_stream(Sink.id)
+    async def _push_bytes(self, peer: "qg.Peer") -> None:
+        stream = await peer.open_stream(Sink.id)
         chunk = os.urandom(_CHUNK_LEN)
         while True:
             await stream.write(chunk)
 
-    async def _push_messages(self) -> None:
+    async def _push_messages(self, peer: "qg.Peer") -> None:
         message = os.urandom(_MESSAGE_LEN)
         while True:
-            await self._peer.send(Mailbox.id, message)
+            await peer.send(Mailbox.id, message)
 
     async def ping(self, seconds: float) -> dict[str, float]:
         """Send 64 bytes to the echo and wait for them, one after the other."""
@@ -152,8 +145,7 @@ class Sender:
             began_ns, now_ns = now_ns, time.perf_counter_ns()
             rtts_ns.append(now_ns - began_ns)
         stream.reset()
-        rtts_ns.sort()
-        return {"p50_us": rtts_ns[len(rtts_ns) // 2] / 1e3, "p99_us": rtts_ns[len(rtts_ns) * 99 // 100] / 1e3}
+        return percentiles(rtts_ns)
 
     async def handshakes(self, address: str, seconds: float, n_in_flight: int) -> int:
         """Connect under a new identity and close, over and over, so many at a time; return how often."""
@@ -209,29 +201,33 @@ def _tree_make(path: Path) -> dict[str, Any]:
     return tree_digest(path)
 
 
-async def _sender_main(suite: str | None) -> None:
-    identity = qg.Identity.generate()
-    async with qg.Node(identity, config=_config_make(suite)) as node:
+async def _sender_main(suite: str | None, secret: str) -> None:
+    network = qg.NetworkSecret.parse(secret)
+    async with qg.Node(qg.Identity.generate(), config=config_make(suite), network_secret=network) as node:
         sender = Sender(node)
         names = "connect push push_end ping handshakes hold file_make tree_make file_send".split()
-        await _serve({name: getattr(sender, name) for name in names}, {"peer_id": str(identity.peer_id)})
+        await role_serve({name: getattr(sender, name) for name in names}, {})
 
 
-async def _relay_main(suite: str | None, sender_id: str, target: str) -> None:
-    """Relay for that sender, to that address only; loopback is dialled because it is listed."""
-    address = qg.Address.parse(target)
-    relay = qg.RelayConfig(
-        allow=(qg.PeerId(sender_id),), targets=(qg.Prefix.parse(f"{address.host}/32"),), ports=(address.port,)
-    )
-    async with qg.Node(qg.Identity.generate(), listen=_LISTEN, config=_config_make(suite, relay)) as node:
+def relay_config(port: int) -> "qg.RelayConfig":
+    """Relay for members of the closed network to one port of this machine; loopback is dialled because it is listed."""
+    return qg.RelayConfig(allow="members", targets=(qg.Prefix.parse("127.0.0.0/8"),), ports=(port,))
+
+
+async def _relay_main(suite: str | None, secret: str, host: str, port: int) -> None:
+    """Relay to `port`, where the next of the circuit listens."""
+    config, network = config_make(suite, relay_config(port)), qg.NetworkSecret.parse(secret)
+    async with qg.Node(
+        qg.Identity.generate(), listen=[f"tcp://{host}:0"], config=config, network_secret=network
+    ) as node:
 
         def counts() -> dict[str, float]:
             return {"n_relayed": node.status().relayed_bytes}
 
-        await _serve({}, {"address": str(node.address)}, counts)
+        await role_serve({}, {"address": str(node.address)}, counts)
 
 
-async def _receiver_main(suite: str | None, folder: str) -> None:
+async def _receiver_main(suite: str | None, secret: str, host: str, folder: str) -> None:
     sink, mailbox = Sink(), Mailbox()
 
     async def file_digest(name: str) -> str:
@@ -248,36 +244,19 @@ async def _receiver_main(suite: str | None, folder: str) -> None:
         return {"n_bytes": sink.n_bytes, "n_messages": mailbox.n_messages}
 
     tasks: list[asyncio.Task[None]] = []
-    extenders = [sink, mailbox, Echo(), FileReceiver(folder)]
-    async with qg.Node(qg.Identity.generate(), listen=_LISTEN, extenders=extenders, config=_config_make(suite)) as node:
+    async with qg.Node(
+        qg.Identity.generate(),
+        listen=[f"tcp://{host}:0"],
+        extenders=[sink, mailbox, Echo(), FileReceiver(folder)],
+        config=config_make(suite),
+        network_secret=qg.NetworkSecret.parse(secret),
+    ) as node:
         commands: Commands = {
             "file_digest": file_digest,
             "tar_digest": archive_digest,
             "messages_take": messages_take,
         }
-        await _serve(commands, {"address": str(node.address)}, counts)
-
-
-async def _serve(
-    commands: Commands, hello: dict[str, Any], counts: Callable[[], dict[str, float]] = lambda: {}
-) -> None:
-    """Say `hello`, then run one command after the other until standard input ends."""
-
-    async def usage() -> dict[str, float]:
-        return _usage() | counts()
-
-    commands = {"usage": usage, "memory": _memory, **commands}
-    requests = asyncio.StreamReader()
-    loop = asyncio.get_running_loop()
-    await loop.connect_read_pipe(lambda: asyncio.StreamReaderProtocol(requests), sys.stdin)
-    print(json.dumps({"ok": hello}), flush=True)
-    while line := await requests.readline():
-        request = json.loads(line)
-        try:
-            answer = {"ok": await commands[request.pop("do")](**request)}
-        except (qg.QGError, OSError) as error:
-            answer = {"error": str(error)}
-        print(json.dumps(answer), flush=True)
+        await role_serve(commands, {"address": str(node.address)}, counts)
 
 
 _ROLES: dict[str, Callable[..., Awaitable[None]]] = {

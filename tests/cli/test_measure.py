@@ -13,7 +13,7 @@ import pytest
 from click.testing import CliRunner
 
 from qg.cli import demo, main
-from qg.cli.measure import Role, suite_check
+from qg.cli.measure import Role, roles_run, suite_check
 from qg.cli.tree import tar_digest, tree_digest
 
 pytestmark = [pytest.mark.net, pytest.mark.slow]
@@ -24,6 +24,7 @@ Start = Callable[..., Any]
 BENCH_KEYS = {
     "link": {"mb_per_s", "cpu_s_per_gb"},
     "relay": {"mb_per_s", "cpu_s_per_gb"},
+    "circuit": {"mb_per_s", "cpu_s_per_gb", "p50_us", "p99_us", "build_ms", "hops", "circuits"},
     "ping": {"p50_us", "p99_us"},
     "handshake": {"handshakes_per_s", "cpu_ms_per_handshake", "bytes_per_idle_session"},
     "messages": {"messages_per_s"},
@@ -90,10 +91,16 @@ def test_bench_gives_one_object_with_the_figures_of_its_kind(qg_run: Run, what: 
     assert (figures.pop("suite"), figures.pop("seconds")) == ("chacha20-poly1305", 0.2)
     cpu_s_per_gb = figures.pop("cpu_s_per_gb", None)
     if cpu_s_per_gb:
-        roles = {"sender", "receiver", "relay"} if what == "relay" else {"sender", "receiver"}
-        assert set(cpu_s_per_gb) == roles | {"total"}
+        relays = {"relay": {"relay"}, "circuit": {"relay 1", "relay 2", "relay 3"}}.get(what, set())
+        assert set(cpu_s_per_gb) == {"sender", "receiver", "total"} | relays
         assert cpu_s_per_gb.pop("total") == pytest.approx(sum(cpu_s_per_gb.values()))
     assert all(value > 0 for value in figures.values())
+
+
+def test_bench_builds_as_many_circuits_of_as_many_relays_as_told(qg_run: Run) -> None:
+    lines = qg_run("bench", "circuit", "--hops", "2", "--circuits", "3", "--seconds", "0.2").stdout.splitlines()
+    assert lines[0].startswith("circuit, 2 relays, 3 circuits, ")
+    assert sum("CPU s/GB, relay" in line for line in lines) == 2
 
 
 def test_bench_prints_figures_with_their_units(qg_run: Run) -> None:
@@ -104,14 +111,14 @@ def test_bench_prints_figures_with_their_units(qg_run: Run) -> None:
 
 
 def test_a_process_that_cannot_do_its_part_is_one_error() -> None:
-    with Role("sender", suite=None) as sender:
+    with roles_run(None) as (sender, _, _):
         with pytest.raises(click.ClickException, match=r"sender.*qg://"):
             sender.ask("connect", address="nowhere")
         assert sender.ask("usage")["cpu_s"] > 0
 
 
 def test_a_process_that_dies_is_one_error() -> None:
-    with Role("sender", suite=None) as sender:
+    with roles_run(None) as (sender, _, _):
         sender.process.kill()
         with pytest.raises(click.ClickException, match="ended with -9"):
             sender.ask("usage")
