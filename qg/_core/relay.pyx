@@ -20,7 +20,7 @@ cdef enum:
     PIECE_MIN = 256             # a quarter of a small record; what comes in smaller pieces is packed
     PIECE_SMALL = 1013          # a piece up to here fits a small record
     PIECE_LARGE = 4096          # a quarter of a large one
-    ODD_MAX = 8                 # pieces between the two that keep their borders: flights, early credit that was left
+    ODD_MAX = 16                # pieces between the two that keep their borders: the flights of seven sessions above
 
 cdef uint64_t SCAN_NS = 5 * SECOND_NS       # how often idle circuits are looked for
 cdef uint64_t WALK_NS = 10000000      # not more often than this: refusals due one by one would cost a walk each

@@ -543,7 +543,7 @@ async def test_no_size_of_pieces_makes_a_relay_send_many_times_what_it_got(lengt
         await target.until(lambda: len(pipe.receiver.data) == len(data))
         assert pipe.receiver.data == data
         sent = sum(record.length for record in far.peer.records[before:])
-        assert sent <= 4.1 * len(data) + 8 * 16384
+        assert sent <= 4.1 * len(data) + 16 * 16384
 
 
 async def rounds(model, peer, count):

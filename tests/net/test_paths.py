@@ -34,9 +34,9 @@ async def circuit(n_relays, suite="aegis-256"):
         yield nodes, peer
 
 
-async def far_end(nodes):
+async def far_end(nodes, peer_id=None):
     """The source, as the target sees it."""
-    while not (found := [peer for peer in nodes.target.peers if peer.id == nodes.source.id]):
+    while not (found := [peer for peer in nodes.target.peers if peer.id == (peer_id or nodes.source.id)]):
         await asyncio.sleep(0)
     return found[0]
 
@@ -103,6 +103,7 @@ async def test_a_closed_circuit_leaves_no_splice_anywhere(n_relays):
 async def test_who_knows_whom_on_a_path_of_seven_relays():
     """Each relay sees its neighbour and nobody else; only the target sees the source."""
     async with circuit(7) as (nodes, _):
+        await far_end(nodes)
         before = nodes.source.id
         for relay in nodes.relays:
             assert {peer.id for peer in relay.peers} == {before}
@@ -114,4 +115,5 @@ async def test_a_throw_away_identity_is_all_that_the_target_sees():
     async with chain(3) as nodes:
         identity = qg.Identity.generate()
         await nodes.source.connect(nodes.target.address, via=nodes.via, identity=identity)
+        await far_end(nodes, identity.peer_id)
         assert {peer.id for peer in nodes.target.peers} == {nodes.relays[-1].id, identity.peer_id}
