@@ -59,6 +59,9 @@ class RelayConfig(Struct, frozen=True, kw_only=True):
     idle_s: _Seconds = 300
     # Time for one hop of a circuit to come up; a user will not wait longer (6.7).
     build_s: _Seconds = 15
+    # A relay that is told to stop waits this long for the circuits through it; a bulk transfer is then cut, a page or a
+    # command is not. Tor's ShutdownWaitLength; a service manager kills after 90 (6.8).
+    drain_s: Annotated[int, Meta(ge=0, le=86_400)] = 30
     # No circuit lives longer, so that a path changes at least daily (6.7).
     life_s: Annotated[int, Meta(ge=60, le=604_800)] = 86_400
 

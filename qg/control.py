@@ -3,7 +3,7 @@
 
 A Unix socket of mode 0600, so that only its owner and root may use it. One JSON object per line: the request
 `{"do": "status"}` is answered by `{"ok": ...}` or `{"error": "text"}`. The socket stays open to who asked for `stop`
-until the node has closed: its end says that the node is gone.
+until the node has closed: its end says that the node is gone. The answer's `wait_s` is how long circuits may take.
 """
 
 import asyncio
@@ -13,7 +13,7 @@ import socket
 from collections.abc import Callable, Mapping
 from contextlib import suppress
 from pathlib import Path
-from typing import Any, final
+from typing import Any, Literal, final
 
 import msgspec
 
@@ -167,16 +167,17 @@ def control_ask(path: str | os.PathLike[str], do: str) -> Any:
         return _answer_read(connection, os.fspath(path), do)
 
 
-def control_stop(path: str | os.PathLike[str]) -> None:
+def control_stop(path: str | os.PathLike[str], do: Literal["stop", "stop_now"] = "stop") -> None:
     """Ask the node behind the socket to stop and return when it has closed; errors as for `control_ask`."""
     with _socket_connect(os.fspath(path)) as connection:
-        _answer_read(connection, os.fspath(path), "stop")
-        connection.settimeout(_CLOSE_TIMEOUT_S)
+        answer = _answer_read(connection, os.fspath(path), do)
+        timeout_s = _CLOSE_TIMEOUT_S + (answer or {}).get("wait_s", 0)
+        connection.settimeout(timeout_s)
         try:
             while connection.recv(_LINE_MAX):
                 pass
         except TimeoutError:
-            raise LocalError(f"the node at {path} is still closing after {_CLOSE_TIMEOUT_S:.0f} s") from None
+            raise LocalError(f"the node at {path} is still closing after {timeout_s:.0f} s") from None
 
 
 def _socket_connect(path: str) -> socket.socket:

@@ -88,6 +88,7 @@ class Node:
         self._border: Border | None = None  # from start on
         self._closing: asyncio.Task[None] | None = None
         self._stopped: asyncio.Future[None] | None = None
+        self._drained: asyncio.Future[None] | None = None  # from drain on
         self._requests: dict[int, _Request[Any]] = {}
         self._last_request = 0
         self._links: dict[int, Link] = {}  # by channel
@@ -151,6 +152,23 @@ class Node:
                 max(barred_s, 0),
             )
 
+    async def drain(self, timeout: float | None = None) -> int:
+        """Take no more connections and circuits, and wait until the last circuit through this node has ended.
+
+        Waits `timeout` seconds at most, `config.relay.drain_s` unless it is given, and returns how many circuits are
+        left. Sources whose circuits are refused, or cut by the `close` that follows, get `Busy`. Peers, streams and
+        messages that are there go on, and so does `connect`. There is no way back but a new node. May be called again,
+        to wait longer.
+        """
+        border = self._border_now()
+        if self._drained is None:
+            self._drained = border.loop.create_future()
+            border.runtime.refuse_circuits()
+        wait_s = self._config.relay.drain_s if timeout is None else timeout
+        await asyncio.wait([self._drained], timeout=wait_s)
+        n_left: int = 0 if self._drained.done() else border.runtime.status()["n_circuits"]
+        return n_left
+
     async def close(self) -> None:
         """Close all peers and stop.
 
@@ -174,6 +192,7 @@ class Node:
         self._stopped = border.loop.create_future()
         border.runtime.stop()
         await asyncio.wait([self._stopped], timeout=_STOP_S)  # `join` does not wait for goodbyes that hang
+        wake(self._drained)
         self._end(border)
         # The thread may wait for connections to take their last bytes.
         await asyncio.to_thread(border.runtime.join)
@@ -248,7 +267,8 @@ class Node:
 
         Blocks until the native thread has come around, which takes less than a millisecond and at most a second.
         """
-        return status_make(self._border_now(), self._identity, self._bound, self.peers, self._started_s)
+        status = status_make(self._border_now(), self._identity, self._bound, self.peers, self._started_s)
+        return status._replace(is_draining=self._drained is not None)
 
     def remains(self) -> dict[str, int]:
         """Count what a closed node should have given back; for tests."""
@@ -354,6 +374,7 @@ class Node:
             core.EV_STREAM_DONE: self._on_stream_done,
             core.EV_PONG: self._on_pong,
             core.EV_IDENTITY_TWICE: self._on_identity_twice,
+            core.EV_DRAINED: self._on_drained,
             core.EV_STOPPED: self._on_stopped,
         }
 
@@ -543,6 +564,9 @@ class Node:
         link = self._links.get(event[1])
         if link is not None:
             link.peer.on_pong(event[2])
+
+    def _on_drained(self, event: tuple[Any, ...]) -> None:
+        wake(self._drained)
 
     def _on_stopped(self, event: tuple[Any, ...]) -> None:
         wake(self._stopped)

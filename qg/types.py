@@ -215,3 +215,4 @@ class Status(NamedTuple):
     locked_bytes: int  # guarded memory for secrets
     is_locked: bool  # False: the limit for locked memory is reached and secrets may reach swap
     clock_skew_s: float | None  # median of what peers said, theirs minus ours; None before the first peer
+    is_draining: bool = False  # it takes no more connections and circuits, for it is about to stop

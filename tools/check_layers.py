@@ -42,6 +42,7 @@ PYTHON = {
     "P3": ("node", "peer", "stream", "message", "control", "status"),
     "API": ("qg",),
     "P4": ("extenders.*", "discovery.*", "testing"),
+    "OPS": ("daemon",),  # a node as a service
     "P5": ("cli",),
     "RUN": ("__main__",),
 }

@@ -165,6 +165,8 @@ ctypedef struct engine_t:
     uint64_t n_bytes_out
     int64_t skews_s[SKEWS_KEPT] # newest over oldest
     uint32_t n_skews            # ever noted
+    uint8_t is_draining         # no new circuits
+    uint8_t is_drained          # EVENT_DRAINED was told
     uint8_t is_stopping
     uint8_t is_stopped
 

@@ -12,9 +12,9 @@ from .circuit cimport (
     circuit_extend, circuits_arm, circuits_join, circuits_refuse, is_awaited, n_pipes, path_free, paths_continue,
     paths_failed, paths_request, report_peer)
 from .flow cimport (
-    FLOWS_WAITING_MAX, EVENT_IDENTITY_TWICE, EVENT_PEER_DOWN, EVENT_PONG, EVENT_STOPPED, EVENT_STREAM_RESET, event_t,
-    flow_announce, flow_bind, flow_create, flow_open, flow_t, outbox_clear, outbox_init, outbox_put, outbox_put_late,
-    outbox_t)
+    FLOWS_WAITING_MAX, EVENT_DRAINED, EVENT_IDENTITY_TWICE, EVENT_PEER_DOWN, EVENT_PONG, EVENT_STOPPED,
+    EVENT_STREAM_RESET, event_t, flow_announce, flow_bind, flow_create, flow_open, flow_t, outbox_clear, outbox_init,
+    outbox_put, outbox_put_late, outbox_t)
 from .guard cimport (
     PENALTY_ENVELOPE, PENALTY_HANDSHAKE, PENALTY_LIMIT, PENALTY_REPLAY, PENALTY_VIOLATION, guard_accept, guard_allows,
     guard_half_open_begin, guard_handshake, guard_link_begin, guard_peer_begin, guard_penalise, guard_pipe_take,
@@ -23,7 +23,7 @@ from .handshake cimport HANDSHAKE_NK, HANDSHAKE_XK, STAGE_ADMIT_M1, handshake_t,
 from .heap cimport heap_clear, heap_drop, heap_first, heap_init, heap_node_t
 from .memory cimport pool_t
 from .mux cimport mux_hooks_t, mux_t, stream_accept, stream_t, streams_sweep
-from .relay cimport relay_clear, relay_init, relay_sweep, relay_tick
+from .relay cimport relay_clear, relay_init, relay_reset_all, relay_sweep, relay_tick
 from .session cimport (
     LAYER_FAR_END, LAYER_NONE, SESSION_HANDSHAKE, SESSION_ON_CLOSED, SESSION_ON_DEADLINE, SESSION_ON_FAILED,
     SESSION_ON_KEYED, SESSION_ON_PONG, SESSION_ON_READY, SESSION_OPEN, session_close, session_connect, session_drop,
@@ -123,6 +123,8 @@ cdef int on_open(mux_t *mux, stream_t *stream, const frame_t *frame, uint64_t no
     stream_drain(stream)
     if channel.engine.is_stopping:
         return -REASON_SHUTDOWN
+    if channel.engine.is_draining and (stream.kind == STREAM_PIPE or stream.kind == STREAM_RELAY):
+        return -REASON_BUSY                     # at once: it tells nothing of any target
     if stream.kind == STREAM_PIPE:
         return open_pipe(channel, stream, now_ns)
     if stream.kind == STREAM_RELAY:
@@ -403,7 +405,7 @@ SESSION_HOOKS.on_event = on_session_event
 cdef channel_t *engine_accepted(engine_t *engine, void *conn, const address_t *remote, uint64_t now_ns) noexcept nogil:
     cdef channel_t *channel
     cdef int rc
-    if engine.is_stopping:
+    if engine.is_draining or engine.is_stopping:
         return NULL
     rc = guard_accept(engine.guard, remote, now_ns)
     if rc == E_FULL:
@@ -526,6 +528,11 @@ cdef void engine_settle(engine_t *engine, uint64_t now_ns) noexcept nogil:
         relay_sweep(&engine.relay)
         channels_sweep(engine, now_ns)
     streams_sweep(&engine.ctx.graveyard, engine.pool)
+    if engine.is_draining and not engine.is_drained and engine.relay.n_splices == 0:
+        engine.is_drained = 1
+        memset(&event, 0, sizeof(event))
+        event.type = EVENT_DRAINED
+        outbox_put(&engine.outbox, &event)
     if engine.is_stopping and not engine.is_stopped and engine.n_channels == 0:
         engine.is_stopped = 1
         memset(&event, 0, sizeof(event))
@@ -548,10 +555,18 @@ cdef void engine_ping(engine_t *engine, uint64_t channel_id, uint64_t now_ns) no
         session_ping(&channel.session, now_ns)
 
 
+cdef void engine_drain(engine_t *engine) noexcept nogil:
+    engine.is_draining = 1
+
+
 cdef void engine_stop(engine_t *engine, uint64_t now_ns) noexcept nogil:
-    cdef channel_t *channel = engine.all
+    cdef channel_t *channel
     cdef channel_t *before
     engine.is_stopping = 1
+    # What the ends of circuits are told has to leave before the sessions that carry it close.
+    relay_reset_all(&engine.relay, REASON_BUSY, now_ns)
+    engine_settle(engine, now_ns)
+    channel = engine.all
     while channel is not NULL:
         before = channel.prev                   # ending a session may end the layers in it, which are on the same list
         if channel.kind == CHANNEL_LINK:

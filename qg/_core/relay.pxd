@@ -59,6 +59,7 @@ cdef void relay_refuse(splice_t *splice, int reason, uint64_t due_ns) noexcept n
     # RESET(reason) to the source at due_ns
 cdef uint64_t relay_tick(relay_t *relay, uint64_t now_ns) noexcept nogil
     # idle, life, refusals; returns the next time to call
+cdef void relay_reset_all(relay_t *relay, int reason, uint64_t now_ns) noexcept nogil   # both streams of every splice
 cdef void relay_sweep(relay_t *relay) noexcept nogil
     # frees what ended; when no splice pointer is on the stack
 cdef int relay_reason(int reason) noexcept nogil                # what may be passed on of a reason

@@ -331,6 +331,15 @@ cdef void relay_refuse(splice_t *splice, int reason, uint64_t due_ns) noexcept n
     count_held(splice)
 
 
+cdef void relay_reset_all(relay_t *relay, int reason, uint64_t now_ns) noexcept nogil:
+    cdef splice_t *splice = relay.splices
+    cdef splice_t *following
+    while splice is not NULL:
+        following = splice.next
+        reset_both(splice, reason, now_ns)
+        splice = following
+
+
 cdef uint64_t relay_tick(relay_t *relay, uint64_t now_ns) noexcept nogil:
     cdef splice_t *splice = relay.splices
     cdef splice_t *following

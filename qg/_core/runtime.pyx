@@ -19,9 +19,9 @@ from .channel cimport HOPS_MAX, SKEWS_KEPT, engine_config_t, engine_t, hop_t
 from .crypto cimport crypto_init, crypto_random, random_pooled
 from .engine cimport engine_init
 from .flow cimport (
-    EVENT_CONNECT_FAILED, EVENT_IDENTITY_TWICE, EVENT_LISTENING, EVENT_PEER_DOWN, EVENT_PEER_UP, EVENT_PONG,
-    EVENT_STOPPED, EVENT_STREAM_ACCEPTED, EVENT_STREAM_DATA, EVENT_STREAM_DONE, EVENT_STREAM_FIN, EVENT_STREAM_OPEN,
-    EVENT_STREAM_RESET, EVENT_STREAM_SENT, event_t)
+    EVENT_CONNECT_FAILED, EVENT_DRAINED, EVENT_IDENTITY_TWICE, EVENT_LISTENING, EVENT_PEER_DOWN, EVENT_PEER_UP,
+    EVENT_PONG, EVENT_STOPPED, EVENT_STREAM_ACCEPTED, EVENT_STREAM_DATA, EVENT_STREAM_DONE, EVENT_STREAM_FIN,
+    EVENT_STREAM_OPEN, EVENT_STREAM_RESET, EVENT_STREAM_SENT, event_t)
 from .guard cimport N_GUARD_COUNTS, PREFIXES_MAX, access_t, guard_access_free, guard_access_swap, guard_init
 from .handshake cimport local_t
 from .keyfile cimport KeyRing, NetworkSecret, ring_t
@@ -41,9 +41,9 @@ from .sys cimport (
     atomic_store)
 from .wire cimport HELLO_SERVICES_MAX
 from .worker cimport (
-    CERT_ENTRIES, COMMAND_ACCEPT, COMMAND_CANCEL, COMMAND_CLOSE_PEER, COMMAND_CONNECT, COMMAND_FINISH, COMMAND_KILL,
-    COMMAND_LINKS, COMMAND_LISTEN, COMMAND_OPEN, COMMAND_PING, COMMAND_RENEW, COMMAND_RESET, COMMAND_STOP, COMMAND_USED,
-    COMMAND_WRITE, RING_LEN, command_free, command_t, event_ring_t, link_rows_t, local_renew, mark_write,
+    CERT_ENTRIES, COMMAND_ACCEPT, COMMAND_CANCEL, COMMAND_CLOSE_PEER, COMMAND_CONNECT, COMMAND_DRAIN, COMMAND_FINISH,
+    COMMAND_KILL, COMMAND_LINKS, COMMAND_LISTEN, COMMAND_OPEN, COMMAND_PING, COMMAND_RENEW, COMMAND_RESET, COMMAND_STOP,
+    COMMAND_USED, COMMAND_WRITE, RING_LEN, command_free, command_t, event_ring_t, link_rows_t, local_renew, mark_write,
     worker_free, worker_start, worker_stop, worker_t)
 
 cdef enum:
@@ -69,6 +69,7 @@ EV_PONG = EVENT_PONG
 EV_LISTENING = EVENT_LISTENING
 EV_STOPPED = EVENT_STOPPED
 EV_IDENTITY_TWICE = EVENT_IDENTITY_TWICE
+EV_DRAINED = EVENT_DRAINED
 
 
 cdef class Runtime:
@@ -416,6 +417,10 @@ cdef class Runtime:
         if atomic_exchange(&ring.is_starved, 0):
             loop_wake(&self.worker.loop)
         return events
+
+    def refuse_circuits(self):
+        """Take no more connections and circuits; EV_DRAINED follows when no circuit passes through any more."""
+        self._post(self._command(COMMAND_DRAIN, 0, 0))
 
     def stop(self):
         """Close everything with SHUTDOWN; EV_STOPPED follows within seconds."""

@@ -43,6 +43,7 @@ cdef enum command_type_t:
     COMMAND_STOP = 12
     COMMAND_KILL = 13           # the owner is gone: no goodbye
     COMMAND_RENEW = 14          # new certificates, perhaps a new link key
+    COMMAND_DRAIN = 16          # no new connections and circuits
     COMMAND_LINKS = 15          # how the sessions stand: into `links`, then opens the gate
 
 ctypedef struct command_t:

@@ -12,8 +12,8 @@ from .circuit cimport path_cancel, path_create, path_free, path_start
 from .crypto cimport wipe
 from .engine cimport (
     engine_accepted, engine_clear, engine_close_peer, engine_connected, engine_deadline, engine_dial_failed,
-    engine_ended, engine_halt, engine_lost, engine_open, engine_ping, engine_received, engine_settle, engine_stop,
-    engine_tick, engine_writable)
+    engine_drain, engine_ended, engine_halt, engine_lost, engine_open, engine_ping, engine_received, engine_settle,
+    engine_stop, engine_tick, engine_writable)
 from .flow cimport (
     EVENT_LISTENING, event_t, flow_accept, flow_finish, flow_reset, flow_used, flow_write, outbox_emit, outbox_is_empty,
     outbox_put)
@@ -31,8 +31,9 @@ from .sys cimport (
     SECOND_NS, atomic_cas_ptr, atomic_exchange, atomic_exchange_ptr, atomic_fence, atomic_load, atomic_load_ptr,
     atomic_store, store_be64)
 from .tcp cimport (
-    address_from_sockaddr, conn_t, sockaddr_from_address, tcp_abort, tcp_close, tcp_dial, tcp_events_t, tcp_init,
-    tcp_listen, tcp_listen_address, tcp_pending_len, tcp_shutdown, tcp_stop, tcp_write)
+    TCP_LISTENERS_MAX, address_from_sockaddr, conn_t, sockaddr_from_address, tcp_abort, tcp_close, tcp_dial,
+    tcp_events_t, tcp_init, tcp_listen, tcp_listen_address, tcp_pending_len, tcp_shutdown, tcp_stop, tcp_unlisten,
+    tcp_write)
 from .uv cimport sockaddr_storage
 from .wire cimport ADDRESS_NAME, address_t
 
@@ -299,6 +300,14 @@ cdef void do_links(worker_t *worker, command_t *command) noexcept nogil:
     gate_open(&worker.gate, command.id)
 
 
+cdef void do_drain(worker_t *worker) noexcept nogil:
+    """The listeners close, so that another process may have their ports."""
+    cdef int idx
+    for idx in range(TCP_LISTENERS_MAX):
+        tcp_unlisten(&worker.tcp, idx)
+    engine_drain(&worker.engine)
+
+
 cdef void do_command(worker_t *worker, command_t *command, uint64_t now_ns) noexcept nogil:
     cdef engine_t *engine = &worker.engine
     cdef uint32_t type = command.type
@@ -329,6 +338,8 @@ cdef void do_command(worker_t *worker, command_t *command, uint64_t now_ns) noex
         local_renew(worker.local, command.ring)
     elif type == COMMAND_LINKS:
         do_links(worker, command)
+    elif type == COMMAND_DRAIN:
+        do_drain(worker)
     elif type == COMMAND_STOP:
         engine_stop(engine, now_ns)
         worker.stop_ns = now_ns + STOP_NS

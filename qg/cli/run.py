@@ -23,9 +23,9 @@ from qg.cli.common import (
     network_previous_option,
     passphrase_option,
     replay_mark_default,
-    signals_caught,
 )
-from qg.control import ControlServer, control_path_default, status_object
+from qg.control import control_path_default
+from qg.daemon import Daemon
 
 _log = logging.getLogger("qg.cli")
 
@@ -65,6 +65,8 @@ def command(
 ) -> None:
     """Run a node until SIGINT, SIGTERM or `qg stop`, and print the address that others paste.
 
+    SIGTERM and `qg stop` let circuits through the node end first, for relay.drain_s seconds at most; SIGINT does not.
+
     Options win over the configuration file. Without --listen (or `listen` in the file) the node only dials. Relaying
     is off unless --relay, or [relay] in the file, allows it.
 
@@ -94,7 +96,11 @@ def command(
     if config.replay_mark is None:
         config = msgspec.structs.replace(config, replay_mark=replay_mark_default(key_file))
     control_path = Path(control or config.control_socket or control_path_default())
-    asyncio.run(_node_run(identity_open(key_file, passphrase_file), config, control_path))
+    asyncio.run(_serve(identity_open(key_file, passphrase_file), config, control_path))
+
+
+async def _serve(identity: "qg.Identity", config: "qg.Config", control_path: Path) -> None:
+    await Daemon(identity, config, _announce).run(control_path)
 
 
 def _options_apply(
@@ -119,16 +125,6 @@ def _options_apply(
     return msgspec.structs.replace(config, **{name: value for name, value in given.items() if value})
 
 
-async def _node_run(identity: "qg.Identity", config: "qg.Config", control_path: Path) -> None:
-    stopped = asyncio.Event()
-    node = qg.Node(identity, listen=config.listen, config=config)
-    answers = {"status": lambda: status_object(node.status()), "stop": stopped.set}
-    # The socket is taken before the node starts and given back after it has closed: it tells who is running.
-    async with ControlServer(control_path, answers):
-        with signals_caught(stopped.set):
-            async with node:
-                for address in node.addresses:
-                    print(address_shown(address), flush=True)
-                _log.info("running; control socket %s", control_path)
-                await stopped.wait()
-                _log.info("closing")
+def _announce(node: "qg.Node") -> None:
+    for address in node.addresses:
+        print(address_shown(address), flush=True)

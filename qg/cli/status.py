@@ -44,7 +44,7 @@ def _lines(status: dict[str, Any]) -> Iterator[str]:
         "version": status["version"],
         "PeerID": status["peer_id"],
         "link key": status["link_key"],
-        "up": duration_text(status["uptime_s"]),
+        "up": duration_text(status["uptime_s"]) + (", draining: it is about to stop" if status["is_draining"] else ""),
         "listening": ", ".join(status["listen"]) or "nowhere: this node only dials",
         "relayed": f"{size_text(status['relayed_bytes'])}, {status['n_splices']} circuits now,"
         f" {status['n_circuit_links']} links made for them",

@@ -74,7 +74,7 @@ def test_the_configuration_file_is_read_and_options_win(qg_start: Start, qg_run:
     status = json.loads(qg_run("status", "--json", "--control", "own.sock").stdout)
     assert status["peer_id"] in key
     assert qg_run("stop", "--control", "own.sock").returncode == 0
-    assert "control socket" in node.end()[2]
+    assert "control_socket=own.sock" in node.end()[2]
 
 
 def test_an_identity_of_a_file_keeps_a_replay_mark_beside_it_which_one_node_has(

@@ -1,0 +1,97 @@
+# SPDX-License-Identifier: MIT
+"""A node as a service: runs until a signal or its control socket ends it, in the steps that operators expect.
+
+SIGTERM and `qg stop` let circuits end first (`Node.drain`); SIGINT and `qg stop --now` close at once, in good order.
+Each further signal goes one step on: a drain is cut short, and a node that is closing already is killed.
+"""
+
+import asyncio
+import logging
+import os
+import signal
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from typing import final
+
+from qg.config import Config
+from qg.control import ControlServer, status_object
+from qg.identity import Identity
+from qg.node import Node
+
+__all__ = ["Daemon"]
+
+_log = logging.getLogger("qg.daemon")
+
+
+@final
+class Daemon:
+    """Run one node from its start to its end; `announce` is called once it listens."""
+
+    def __init__(self, identity: Identity, config: Config, announce: Callable[[Node], None]) -> None:
+        self._config = config
+        self._announce = announce
+        self._node = Node(identity, config=config)
+        self._asked = asyncio.Event()  # to stop
+        self._hurried = asyncio.Event()  # without waiting for circuits
+
+    async def run(self, control_path: str | os.PathLike[str]) -> None:
+        """Start the node and return when it has closed; raises what `Node.start` and `ControlServer` do."""
+        answers = {"status": self._status, "stop": self._stop, "stop_now": self._stop_now}
+        # The socket is taken before the node starts and given back after it has closed: it tells who is running.
+        async with ControlServer(control_path, answers):
+            with self._signals():
+                async with self._node:
+                    self._announce(self._node)
+                    _log.info("running control_socket=%s", control_path)
+                    await self._asked.wait()
+                    await self._drain()
+                    _log.info("closing")
+
+    async def _drain(self) -> None:
+        draining = asyncio.create_task(self._node.drain(), name="qg.Daemon.drain")
+        hurried = asyncio.create_task(self._hurried.wait())
+        await asyncio.wait([draining, hurried], return_when=asyncio.FIRST_COMPLETED)
+        self._hurried.set()
+        n_left = await draining if draining.done() else self._node.status().n_splices
+        draining.cancel()
+        await asyncio.wait([draining, hurried])
+        if n_left:
+            _log.warning("drain_cut n_circuits=%d: circuits that are left are reset", n_left)
+
+    # Requests of the control socket
+
+    def _status(self) -> object:
+        return status_object(self._node.status())
+
+    def _stop(self) -> object:
+        if not self._asked.is_set():
+            _log.info("draining drain_s=%d", self._config.relay.drain_s)
+            self._asked.set()
+        return {"wait_s": self._config.relay.drain_s}
+
+    def _stop_now(self) -> object:
+        self._asked.set()
+        self._hurried.set()
+        return {"wait_s": 0}
+
+    # Signals
+
+    @contextmanager
+    def _signals(self) -> Iterator[None]:
+        loop = asyncio.get_running_loop()
+        loop.add_signal_handler(signal.SIGTERM, self._on_signal, signal.SIGTERM)
+        loop.add_signal_handler(signal.SIGINT, self._on_signal, signal.SIGINT)
+        try:
+            yield
+        finally:
+            for number in (signal.SIGTERM, signal.SIGINT):
+                loop.remove_signal_handler(number)
+
+    def _on_signal(self, number: signal.Signals) -> None:
+        if self._hurried.is_set():
+            signal.signal(number, signal.SIG_DFL)
+            signal.raise_signal(number)
+        elif number == signal.SIGTERM and not self._asked.is_set():
+            self._stop()
+        else:
+            self._stop_now()
