@@ -29,7 +29,7 @@ CORE = {
     "L5": ("handshake", "rekey", "mux", "cover"),
     "L6": ("session",),
     "L7": ("layer", "relay", "guard", "flow"),
-    "L8": ("channel", "circuit", "engine", "border", "endpoint"),  # endpoint: owns a session for the tests
+    "L8": ("channel", "circuit", "engine", "border", "machine", "endpoint"),  # the last two: owners for the tests
     "L9": ("loop", "tcp", "resolve", "udp", "probe"),
     "L10": ("worker", "runtime"),
 }
@@ -68,6 +68,10 @@ EDGES = {
     ("_core.engine", "_core.channel"): "the engine drives channels",
     ("_core.engine", "_core.circuit"): "the engine tells circuits what became of their channels",
     ("_core.border", "_core.channel"): "fills the settings of an engine and the hops of a path",
+    ("_core.machine", "_core.border"): "owns an engine for the tests: options in, events out",
+    ("_core.machine", "_core.channel"): "owns an engine for the tests",
+    ("_core.machine", "_core.circuit"): "owns an engine for the tests: its commands",
+    ("_core.machine", "_core.engine"): "owns an engine for the tests",
     ("_core.keyfile", "_core.cert"): "PeerID and link certificates of the keys it holds",
     ("_core.keyfile", "errors"): "raises the public errors itself; P0 imports nothing of the core",
     ("_core.runtime", "_core.worker"): "the border owns its workers",
