@@ -23,6 +23,7 @@ __all__ = ["WRITE_HIGH", "Border", "Flow", "Link", "wake"]
 
 WRITE_HIGH = 1_048_576  # bytes of one stream that may wait to be sent; from there on `write` waits
 _WRITE_LOW = WRITE_HIGH // 2  # it goes on from here
+_WORKER_SHIFT = 48  # ids of channels and flows begin with the number of their worker (qg/_core/worker.pxd)
 
 
 def wake(future: "asyncio.Future[None] | None") -> None:
@@ -63,10 +64,13 @@ class Border:
         self._last_flow = 0
         self._pid = os.getpid()
 
-    def flow_next(self) -> int:
-        """Give the number of a flow that is opened here; the core numbers those of peers from 2^62."""
+    def flow_next(self, link: "Link") -> int:
+        """Give the number of a flow that is opened here: that of the link's worker, then one below 2^47.
+
+        The core numbers those of peers from there.
+        """
         self._last_flow += 1
-        return self._last_flow
+        return link.channel >> _WORKER_SHIFT << _WORKER_SHIFT | self._last_flow
 
     def check(self) -> None:
         """Raise `UsageError` unless the node's own loop runs here, `ClosedError` if the node is closed."""

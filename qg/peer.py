@@ -132,7 +132,7 @@ class Peer:
             raise InvalidValue(f"metadata of {len(metadata)} bytes is too long: at most {_METADATA_MAX} fit")
         key = _key(extender_id)
         priority = _priority(priority)
-        stream = Stream(link, self._border.flow_next(), extender_id, bytes(metadata), priority)
+        stream = Stream(link, self._border.flow_next(link), extender_id, bytes(metadata), priority)
         stream.open(KIND_BYTES, priority, key + metadata)
         await stream.accepted()
         return stream
@@ -293,7 +293,7 @@ class Peer:
         writer = self._writers.get(key)
         if writer is None:
             link, priority = self._link("sending a message"), _priority(priority)
-            writer = self._writers[key] = MessageWriter(link, self._border.flow_next())
+            writer = self._writers[key] = MessageWriter(link, self._border.flow_next(link))
             writer.open(KIND_MESSAGES, priority, key[0])
         return writer
 

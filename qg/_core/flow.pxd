@@ -64,7 +64,7 @@ ctypedef struct outbox_t:       # one per worker
     flow_t *flows_head          # flows with something to tell
     flow_t *flows_tail
     table_t flows               # id -> flow
-    uint64_t next_id            # of the next stream that a peer opens: bit 62 is set in those
+    uint64_t next_id            # of the next stream that a peer opens: bit PEERS_BIT is set in those
     uint64_t now_ns             # of the input under way
 
 ctypedef struct flow_t:
@@ -90,6 +90,7 @@ ctypedef struct flow_t:
     uint8_t is_over             # RESET or DONE was reported
 
 cdef enum:
+    PEERS_BIT = 47              # above it the owner of several outboxes may number them
     FLOWS_WAITING_MAX = 4096    # flows that Python has not heard of; peers' OPENs are refused (busy) above
 
 cdef void outbox_init(outbox_t *outbox, pool_t *pool, uint64_t mix) noexcept nogil

@@ -20,7 +20,7 @@ cdef enum:
 cdef void outbox_init(outbox_t *outbox, pool_t *pool, uint64_t mix) noexcept nogil:
     memset(outbox, 0, sizeof(outbox_t))
     outbox.pool = pool
-    outbox.next_id = <uint64_t>1 << 62
+    outbox.next_id = <uint64_t>1 << PEERS_BIT
     table_init(&outbox.flows, pool, FLOWS_MAX, mix)
 
 

@@ -7,7 +7,7 @@ import stat
 import time
 
 from cpython.mem cimport PyMem_RawFree, PyMem_RawMalloc
-from libc.stdint cimport uint8_t, uint32_t, uint64_t
+from libc.stdint cimport int64_t, uint8_t, uint32_t, uint64_t
 from libc.stdlib cimport calloc, free, malloc
 from libc.string cimport memcpy, memset
 
@@ -35,16 +35,15 @@ from .secret cimport (
     SECRET_LOCK_PREFERRED, SECRET_LOCK_REQUIRED, secret_give, secret_pool_free, secret_pool_init, secret_pool_t,
     secret_take)
 from .session cimport SCRATCH_LEN
+from .shared cimport bell_ring, bell_sleep, inbox_take, ring_drop, ring_filled, ring_relieved
 from .status cimport METADATA_MAX
-from .sys cimport (
-    SECOND_NS, atomic_cas_ptr, atomic_exchange, atomic_exchange_ptr, atomic_fence, atomic_load, atomic_load_ptr,
-    atomic_store)
+from .sys cimport SECOND_NS, atomic_exchange_ptr
 from .wire cimport HELLO_SERVICES_MAX
 from .worker cimport (
     CERT_ENTRIES, COMMAND_ACCEPT, COMMAND_CANCEL, COMMAND_CLOSE_PEER, COMMAND_CONNECT, COMMAND_DRAIN, COMMAND_FINISH,
     COMMAND_KILL, COMMAND_LINKS, COMMAND_LISTEN, COMMAND_OPEN, COMMAND_PING, COMMAND_RENEW, COMMAND_RESET, COMMAND_STOP,
-    COMMAND_USED, COMMAND_WRITE, RING_LEN, command_free, command_t, event_ring_t, link_rows_t, local_renew, mark_write,
-    worker_free, worker_start, worker_stop, worker_t)
+    COMMAND_USED, COMMAND_WRITE, RING_LEN, WORKERS_MAX, WORKER_SHIFT, command_free, command_t, link_rows_t, local_renew,
+    mark_write, node_t, worker_free, worker_of, worker_post, worker_start, worker_stop, worker_t)
 
 cdef enum:
     REPLAY_SLOTS = 1 << 18
@@ -77,7 +76,7 @@ cdef class Runtime:
 
     Threading: every method belongs to the thread of the asyncio loop that uses it. Nothing here waits, except `join`.
     """
-    cdef worker_t *worker
+    cdef node_t node
     cdef pool_t border              # blocks of what Python writes
     cdef secret_pool_t secrets      # slots in which Python hands keys over
     cdef replay_t replay
@@ -93,8 +92,11 @@ cdef class Runtime:
     cdef bint is_joined
     cdef object ring                # keeps the keys alive while they are copied
     cdef dict options
-    cdef bytes services             # read by the worker as long as it runs
+    cdef bytes services             # read by the workers as long as they run
     cdef uint64_t n_asked           # COMMAND_LINKS posted
+    cdef uint32_t turn              # the worker whose ring is read first
+    cdef uint32_t n_stopped         # workers whose EVENT_STOPPED was read
+    cdef uint32_t n_drained         # and EVENT_DRAINED
 
     def __cinit__(self, KeyRing ring not None, NetworkSecret network, NetworkSecret previous, dict options not None):
         cdef uint8_t[16] key
@@ -109,19 +111,41 @@ cdef class Runtime:
         secret_pool_init(&self.secrets, BORDER_SLOTS, SECRET_LOCK_PREFERRED)
         if crypto_init() < 0:
             raise OSError("libsodium cannot be initialised on this machine")
-        self.worker = <worker_t *>calloc(1, sizeof(worker_t))
         self.replay_slots = <uint64_t *>calloc(REPLAY_SLOTS, sizeof(uint64_t))
-        if self.worker is NULL or self.replay_slots is NULL:
+        self.node.n_workers = options.get("workers", 1)
+        if not 1 <= self.node.n_workers <= WORKERS_MAX:
+            raise ValueError(f"workers = {self.node.n_workers}: from 1 to {WORKERS_MAX}")
+        self.node.workers = <worker_t *>calloc(self.node.n_workers, sizeof(worker_t))
+        if self.node.workers is NULL or self.replay_slots is NULL:
             raise MemoryError
         crypto_random(NULL, key, 16)
         replay_init(&self.replay, self.replay_slots, REPLAY_SLOTS, 2 * int(options.get("clock_window_s", 120)), key)
-        self._make_memory(options)
-        self._make_local(ring, network, previous, options)
-        self._make_guard(options)
-        self._make_engine(options)
+        self.access = access_take(&self.plain, options)
+        self.relay_access = relay_access_take(&self.plain, options)
+        self._make_workers(ring, network, previous, options)
 
-    def _make_memory(self, dict options):
-        cdef worker_t *worker = self.worker
+    def _make_workers(self, KeyRing ring, NetworkSecret network, NetworkSecret previous, dict options):
+        cdef engine_config_t config
+        cdef worker_t *worker
+        cdef uint32_t i
+        config_fill(&config, options)
+        self.services = b"".join(options.get("services", ())[:HELLO_SERVICES_MAX])
+        config.services = self.services
+        config.n_services = len(self.services) // 16
+        config.n_workers = <uint8_t>self.node.n_workers
+        crypto_random(NULL, config.instance, 8)
+        for i in range(self.node.n_workers):
+            worker = &self.node.workers[i]
+            worker.node = &self.node
+            worker.idx = i
+            config.worker = <uint8_t>i
+            self._make_memory(worker, options)
+            local_options(worker.local, network, previous, options)
+            local_renew(worker.local, ring.ring)
+            self._make_guard(worker, options)
+            self._make_engine(worker, &config, options)
+
+    cdef int _make_memory(self, worker_t *worker, dict options) except -1:
         pool_init(&worker.pool, <uint64_t>options.get("memory_len", 1 << 30))
         secret_pool_init(&worker.secrets, 4 * <uint32_t>options.get("max_sessions", 10000) + 4096,
                          SECRET_LOCK_PREFERRED if options.get("allow_unlocked", True) else SECRET_LOCK_REQUIRED)
@@ -132,46 +156,35 @@ cdef class Runtime:
         if worker.scratch is NULL or worker.cert_entries is NULL or worker.ring.events is NULL or worker.local is NULL:
             raise MemoryError
         cert_cache_init(&worker.certs, worker.cert_entries, CERT_ENTRIES)
+        return 0
 
-    def _make_local(self, KeyRing ring, NetworkSecret network, NetworkSecret previous, dict options):
-        """Copy what the handshakes need into the worker's own guarded memory."""
-        cdef local_t *local = self.worker.local
-        local_options(local, network, previous, options)
-        local_renew(local, ring.ring)
-
-    def _make_guard(self, dict options):
-        cdef worker_t *worker = self.worker
+    cdef int _make_guard(self, worker_t *worker, dict options) except -1:
         cdef uint8_t[16] key
         crypto_random(NULL, key, 16)
         guard_init(&worker.guard, &worker.pool, &self.replay, key)
-        self.access = access_take(&self.plain, options)
-        self.relay_access = relay_access_take(&self.plain, options)
         guard_access_swap(&worker.guard.access, self.access)
         guard_access_swap(&worker.guard.relay, self.relay_access)
-        guard_fill(&worker.guard, options)
+        return guard_fill(&worker.guard, options)
 
-    def _make_engine(self, dict options):
-        cdef worker_t *worker = self.worker
-        cdef engine_config_t config
+    cdef int _make_engine(self, worker_t *worker, const engine_config_t *config, dict options) except -1:
+        cdef engine_t *engine = &worker.engine
         cdef uint64_t mix
         crypto_random(NULL, <uint8_t *>&mix, 8)
-        config_fill(&config, options)
-        self.services = b"".join(options.get("services", ())[:HELLO_SERVICES_MAX])
-        config.services = self.services
-        config.n_services = len(self.services) // 16
-        crypto_random(NULL, config.instance, 8)
-        if engine_init(&worker.engine, &worker.pool, &worker.guard, &config, mix) < 0:
+        if engine_init(engine, &worker.pool, &worker.guard, config, mix) < 0:
             raise MemoryError
-        relay_fill(&worker.engine.relay, options)
-        worker.engine.ctx.party.secrets = &worker.secrets
-        worker.engine.ctx.party.local = worker.local
-        worker.engine.ctx.party.certs = &worker.certs
-        worker.engine.ctx.party.random = random_pooled
-        worker.engine.ctx.party.random_ctx = &worker.random
-        worker.engine.ctx.scratch = worker.scratch
+        engine.next_id |= <uint64_t>worker.idx << WORKER_SHIFT
+        engine.outbox.next_id |= <uint64_t>worker.idx << WORKER_SHIFT
+        relay_fill(&engine.relay, options)
+        engine.ctx.party.secrets = &worker.secrets
+        engine.ctx.party.local = worker.local
+        engine.ctx.party.certs = &worker.certs
+        engine.ctx.party.random = random_pooled
+        engine.ctx.party.random_ctx = &worker.random
+        engine.ctx.scratch = worker.scratch
+        return 0
 
     def start(self):
-        """Start the worker's thread. Raises OSError when the machine refuses a loop, a thread or a descriptor."""
+        """Start the workers' threads. Raises OSError when the machine refuses a loop, a thread or a descriptor."""
         self._check()
         if self.is_started:
             raise RuntimeError("the runtime runs already")
@@ -194,9 +207,12 @@ cdef class Runtime:
             self.read_fd, self.write_fd = os.pipe()
             os.set_blocking(self.read_fd, False)
             os.set_blocking(self.write_fd, False)
-        self.worker.event_fd = self.write_fd
-        if worker_start(self.worker, <size_t>self.options.get("read_len", 0)) < 0:
-            raise OSError("the machine refuses an event loop or a thread: too many open files or threads?")
+        self.node.event_fd = self.write_fd
+        bell_sleep(&self.node.is_asleep)
+        for i in range(self.node.n_workers):
+            if worker_start(&self.node.workers[<uint32_t>i], <size_t>self.options.get("read_len", 0)) < 0:
+                self._kill(i)
+                raise OSError("the machine refuses an event loop or a thread: too many open files or threads?")
 
     def _mark_open(self, path):
         """Keep the replay filter's high-water mark at `path`, and go on from what an earlier run left there.
@@ -208,7 +224,7 @@ cdef class Runtime:
         """
         cdef bytes left
         cdef int flags = os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW | os.O_NONBLOCK
-        cdef uint64_t latest_s = int(time.time()) + self.worker.local.clock_window_s + REPLAY_MARK_AHEAD_S
+        cdef uint64_t latest_s = int(time.time()) + self.node.workers[0].local.clock_window_s + REPLAY_MARK_AHEAD_S
         self.mark_fd = os.open(path, flags, 0o600)
         if not stat.S_ISREG(os.fstat(self.mark_fd).st_mode):
             raise OSError(errno.EINVAL, "it is not a file", path)
@@ -255,28 +271,21 @@ cdef class Runtime:
             raise RuntimeError("this node was made in another process: make a new one after fork")
 
     cdef command_t *_command(self, int type, uint64_t id, size_t extra) except NULL:
-        cdef command_t *command
         if not self.is_started or self.is_joined:
             raise RuntimeError("the runtime does not run")
         if self.pid != os.getpid():
             raise RuntimeError("this node was made in another process: make a new one after fork")
-        command = <command_t *>malloc(sizeof(command_t) + extra)
-        if command is NULL:
-            raise MemoryError
-        memset(command, 0, sizeof(command_t))
-        command.type = <uint32_t>type
-        command.id = id
-        return command
+        return command_new(type, id, extra)
 
     cdef int _post(self, command_t *command) except -1:
-        cdef void *old
-        while True:
-            old = atomic_load_ptr(&self.worker.inbox)
-            command.next = <command_t *>old
-            if atomic_cas_ptr(&self.worker.inbox, old, command):
-                break
-        if old is NULL:
-            loop_wake(&self.worker.loop)
+        """To the worker that the command's id names."""
+        worker_post(worker_of(&self.node, command.id), command)
+        return 0
+
+    cdef int _post_all(self, int type, uint64_t id) except -1:
+        cdef uint32_t i
+        for i in range(self.node.n_workers):
+            worker_post(&self.node.workers[i], self._command(type, id, 0))
         return 0
 
     def listen(self, uint64_t request, str host not None, int port):
@@ -286,13 +295,13 @@ cdef class Runtime:
             if not fill_ip(&command.address, host, port):
                 raise ValueError(f"{host!r} is not an IP address")
         except BaseException:
-            command_free(self.worker, command)
+            command_free(&self.node, command)
             raise
         self._post(command)
 
     cdef ring_t *_ring_copy(self, KeyRing ring) except NULL:
         """The keys of another identity, in a guarded slot that the worker gives back wiped."""
-        cdef void *slot = atomic_exchange_ptr(&self.worker.spent, NULL)
+        cdef void *slot = inbox_take(&self.node.spent)
         cdef void *following
         while slot is not NULL:
             following = (<void **>slot)[0]
@@ -321,23 +330,26 @@ cdef class Runtime:
         try:
             fill_hops(command.hops, hops)
         except BaseException:
-            command_free(self.worker, command)
+            command_free(&self.node, command)
             raise
         self._post(command)
 
     def renew(self, KeyRing ring not None):
         """Take certificates that are new by today's date, and the link keys of `ring` if the identity was rotated."""
-        cdef command_t *command = self._command(COMMAND_RENEW, 0, 0)
-        try:
-            command.ring = self._ring_copy(ring)
-        except BaseException:
-            command_free(self.worker, command)
-            raise
-        self._post(command)
+        cdef command_t *command
+        cdef uint32_t i
+        for i in range(self.node.n_workers):
+            command = self._command(COMMAND_RENEW, 0, 0)
+            try:
+                command.ring = self._ring_copy(ring)
+            except BaseException:
+                command_free(&self.node, command)
+                raise
+            worker_post(&self.node.workers[i], command)
 
     def cancel(self, uint64_t request):
         """Forget a connect: nothing more is reported for it."""
-        self._post(self._command(COMMAND_CANCEL, request, 0))
+        self._post_all(COMMAND_CANCEL, request)
 
     def close_peer(self, uint64_t channel, int reason):
         """Close a session; EV_PEER_DOWN follows."""
@@ -387,64 +399,91 @@ cdef class Runtime:
         try:
             fill_bytes(&command.chain, &self.border, data)
         except BaseException:
-            command_free(self.worker, command)
+            command_free(&self.node, command)
             raise
         self._post(command)
 
     def drain(self, int limit):
         """Take up to `limit` events. Call it until it answers [], then wait for the descriptor."""
-        cdef event_ring_t *ring = &self.worker.ring
-        cdef uint64_t head = ring.head, tail = atomic_load(&ring.tail)
         cdef list events = []
         if self.read_fd < 0:
             return events
-        if head == tail:
-            clear_fd(self.read_fd)
-            atomic_store(&ring.is_asleep, 1)
-            atomic_fence()
-            tail = atomic_load(&ring.tail)
-            if head == tail:
-                return events
-            if atomic_exchange(&ring.is_asleep, 0):
-                # The worker saw nobody asleep: whoever stops draining here must be called again.
-                os.write(self.write_fd, WAKE)
-        while head != tail and limit > 0:
-            events.append(event_tuple(&ring.events[head % RING_LEN]))
-            head += 1
-            limit -= 1
-            atomic_store(&ring.head, head)
-        atomic_fence()
-        if atomic_exchange(&ring.is_starved, 0):
-            loop_wake(&self.worker.loop)
+        self._take(events, limit)
+        if events or limit <= 0:
+            return events
+        clear_fd(self.read_fd)
+        bell_sleep(&self.node.is_asleep)
+        self._take(events, limit)
+        if events and bell_ring(&self.node.is_asleep):
+            # The workers saw nobody asleep: whoever stops draining here must be called again.
+            os.write(self.write_fd, WAKE)
         return events
+
+    cdef int _take(self, list events, int limit) except -1:
+        """Every worker's events, the first in turn, for none may keep the others waiting."""
+        cdef worker_t *worker
+        cdef event_t *event
+        cdef uint32_t i
+        cdef int64_t slot
+        for i in range(self.node.n_workers):
+            worker = &self.node.workers[(self.turn + i) % self.node.n_workers]
+            slot = ring_filled(&worker.ring.at, RING_LEN)
+            if slot < 0:
+                continue
+            while slot >= 0 and limit > 0:
+                event = &worker.ring.events[slot]
+                if self._is_told(event.type):
+                    events.append(event_tuple(event))
+                ring_drop(&worker.ring.at)
+                limit -= 1
+                slot = ring_filled(&worker.ring.at, RING_LEN)
+            if ring_relieved(&worker.ring.at):
+                loop_wake(&worker.loop)
+            if limit <= 0:
+                self.turn = worker.idx + 1
+                break
+        return 0
+
+    cdef bint _is_told(self, int type) noexcept:
+        """What all workers have to say before it is true of the node is told once."""
+        if type == EVENT_STOPPED:
+            self.n_stopped += 1
+            return self.n_stopped == self.node.n_workers
+        if type == EVENT_DRAINED:
+            self.n_drained += 1
+            return self.n_drained == self.node.n_workers
+        return True
 
     def refuse_circuits(self):
         """Take no more connections and circuits; EV_DRAINED follows when no circuit passes through any more."""
-        self._post(self._command(COMMAND_DRAIN, 0, 0))
+        self._post_all(COMMAND_DRAIN, 0)
 
     def stop(self):
         """Close everything with SHUTDOWN; EV_STOPPED follows within seconds."""
-        self._post(self._command(COMMAND_STOP, 0, 0))
+        self._post_all(COMMAND_STOP, 0)
 
     def join(self):
-        """Wait for the worker's thread, without the GIL, and free everything; after its last event, or to give up."""
+        """Wait for the workers' threads, without the GIL, and free everything; after the last event, or to give up."""
         if self.is_joined or not self.is_started or self.pid != os.getpid():
             return
-        if not self.worker.engine.is_stopped:
-            self._post(self._command(COMMAND_KILL, 0, 0))
+        self._kill(self.node.n_workers)
         self.is_joined = True
-        with nogil:
-            loop_thread_join(&self.worker.loop)
-        self._free()
-
-    def _free(self):
-        cdef worker_t *worker = self.worker
-        cdef command_t *command
-        if worker is NULL:
-            return
-        with nogil:
-            worker_stop(worker)
         self._descriptors_close()
+
+    cdef int _kill(self, uint32_t n) except -1:
+        """End the first `n` workers: no thread may run when the first of them is freed."""
+        cdef worker_t *worker
+        cdef uint32_t i
+        for i in range(n):
+            worker = &self.node.workers[i]
+            if not worker.engine.is_stopped:
+                worker_post(worker, command_new(COMMAND_KILL, 0, 0))
+        with nogil:
+            for i in range(n):
+                loop_thread_join(&self.node.workers[i].loop)
+            for i in range(n):
+                worker_stop(&self.node.workers[i])
+        return 0
 
     def _descriptors_close(self):
         self._mark_close()
@@ -455,7 +494,8 @@ cdef class Runtime:
             self.read_fd = self.write_fd = -1
 
     def __dealloc__(self):
-        if self.worker is NULL or self.pid != os.getpid():
+        cdef uint32_t i
+        if self.pid != os.getpid():
             return
         if self.is_started and not self.is_joined:
             try:
@@ -467,63 +507,84 @@ cdef class Runtime:
         pool_clear(&self.plain)
         pool_clear(&self.border)
         secret_pool_free(&self.secrets)
-        worker_free(self.worker)
-        free(self.worker)
+        for i in range(self.node.n_workers if self.node.workers is not NULL else 0):
+            worker_free(&self.node.workers[i])
+        free(self.node.workers)
         free(self.replay_slots)
 
     def links(self):
         """Return how the reported sessions stand: channel -> (bytes in, bytes out, generation).
 
-        Waits for the worker's turn. The dict is empty once the worker has stopped, or when it is kept from
-        running for a second.
+        Waits for the workers' turns. Sessions of a worker that has stopped, or is kept from running for a second, are
+        not in it.
         """
-        cdef worker_t *worker = self.worker
+        cdef dict rows = {}
         cdef link_rows_t *links
-        cdef uint32_t i
-        if worker.engine.is_stopped:
-            return {}
+        cdef worker_t *worker
+        cdef uint32_t i, k
         self.n_asked += 1
-        self._post(self._command(COMMAND_LINKS, self.n_asked, 0))
-        with nogil:
-            gate_wait(&worker.gate, self.n_asked, SECOND_NS)
-        links = <link_rows_t *>atomic_exchange_ptr(&worker.links, NULL)
-        if links is NULL:
-            return {}
-        try:
-            return {links.rows[i].channel: (links.rows[i].in_len, links.rows[i].out_len, links.rows[i].generation)
-                    for i in range(links.n)}
-        finally:
+        for i in range(self.node.n_workers):
+            if not self.node.workers[i].engine.is_stopped:
+                worker_post(&self.node.workers[i], self._command(COMMAND_LINKS, self.n_asked, 0))
+        for i in range(self.node.n_workers):
+            worker = &self.node.workers[i]
+            if worker.engine.is_stopped:
+                continue
+            with nogil:
+                gate_wait(&worker.gate, self.n_asked, SECOND_NS)
+            links = <link_rows_t *>atomic_exchange_ptr(&worker.links, NULL)
+            if links is NULL:
+                continue
+            for k in range(links.n):
+                rows[links.rows[k].channel] = (links.rows[k].in_len, links.rows[k].out_len, links.rows[k].generation)
             free(links)
+        return rows
 
     def status(self):
-        """Return counters and sizes as they are at this moment: a dict of ints and dicts."""
-        cdef worker_t *worker = self.worker
-        cdef engine_t *engine = &worker.engine
-        cdef dict by_status = {}
-        cdef list skews = sorted([engine.skews_s[i] for i in range(min(engine.n_skews, <uint32_t>SKEWS_KEPT))])
-        cdef int i
+        """Return counters and sizes as they are at this moment, of all workers together: a dict of ints and dicts."""
+        cdef dict sums = {}
+        cdef list workers = [worker_status(&self.node.workers[i]) for i in range(self.node.n_workers)]
+        cdef list skews = sorted(skew for worker in workers for skew in worker.pop("skews"))
         pool_collect(&self.border)
-        for i in range(64):
-            if engine.ctx.n_status[i]:
-                by_status[-i] = engine.ctx.n_status[i]
-        return {
-            "n_sessions": engine.n_channels, "n_sinks": worker.guard.n_sinks, "n_half_open": worker.guard.n_half_open,
-            "n_links_up": engine.n_links_up, "n_auto_links": engine.n_auto_links, "n_circuits": engine.relay.n_splices,
-            "n_flows": engine.outbox.flows.len, "n_conns": worker.tcp.n_conns, "n_lingering": worker.tcp.n_lingering,
-            "n_accepted": worker.tcp.n_accepted, "n_accept_errors": worker.tcp.n_accept_errors,
-            "in_len": engine.n_bytes_in, "out_len": engine.n_bytes_out, "relayed_len": engine.relay.n_bytes,
-            "relay_held_len": engine.relay.held, "n_relay_memory_resets": engine.relay.n_memory_resets,
-            "n_slow_reader_closes": engine.ctx.n_slow_closes, "n_slow_reader_resets": engine.ctx.receive.n_slow_resets,
-            "n_credit_withheld": engine.ctx.receive.n_withheld, "receive_unread_len": engine.ctx.receive.len,
-            "by_status": by_status, "guard_counts": [worker.guard.counts[i] for i in range(N_GUARD_COUNTS)],
-            "pool_taken_len": worker.pool.taken_len, "plain_len": worker.pool.plain_len,
-            "n_blocks": worker.pool.n_taken, "n_border_blocks": self.border.n_taken,
-            "n_secret_slots": worker.secrets.n_taken, "is_locked": bool(worker.secrets.is_locked),
+        for key, value in workers[0].items():
+            values = [worker[key] for worker in workers]
+            if isinstance(value, dict):
+                sums[key] = {code: sum(each.get(code, 0) for each in values) for code in set().union(*values)}
+            elif isinstance(value, list):
+                sums[key] = [sum(column) for column in zip(*values, strict=True)]
+            else:
+                sums[key] = sum(values)
+        return sums | {
+            "is_locked": all(bool(self.node.workers[i].secrets.is_locked) for i in range(self.node.n_workers)),
+            "n_border_blocks": self.border.n_taken,
             "replay_floor_s": self.replay.floor_s,
             "clock_skew_s": float(skews[len(skews) // 2]) if skews else None,
-            "handshake_cpu_ns": engine.ctx.handshake_ns,
-            "loop_cpu_ns": loop_cpu_ns(&worker.loop) if worker.is_loop_ready else 0,
+            "workers": workers,
         }
+
+
+cdef dict worker_status(worker_t *worker):
+    cdef engine_t *engine = &worker.engine
+    cdef dict by_status = {}
+    cdef int i
+    for i in range(64):
+        if engine.ctx.n_status[i]:
+            by_status[-i] = engine.ctx.n_status[i]
+    return {
+        "n_sessions": engine.n_channels, "n_sinks": worker.guard.n_sinks, "n_half_open": worker.guard.n_half_open,
+        "n_links_up": engine.n_links_up, "n_auto_links": engine.n_auto_links, "n_circuits": engine.relay.n_splices,
+        "n_flows": engine.outbox.flows.len, "n_conns": worker.tcp.n_conns, "n_lingering": worker.tcp.n_lingering,
+        "n_accepted": worker.tcp.n_accepted, "n_accept_errors": worker.tcp.n_accept_errors,
+        "in_len": engine.n_bytes_in, "out_len": engine.n_bytes_out, "relayed_len": engine.relay.n_bytes,
+        "relay_held_len": engine.relay.held, "n_relay_memory_resets": engine.relay.n_memory_resets,
+        "n_slow_reader_closes": engine.ctx.n_slow_closes, "n_slow_reader_resets": engine.ctx.receive.n_slow_resets,
+        "n_credit_withheld": engine.ctx.receive.n_withheld, "receive_unread_len": engine.ctx.receive.len,
+        "by_status": by_status, "guard_counts": [worker.guard.counts[i] for i in range(N_GUARD_COUNTS)],
+        "pool_taken_len": worker.pool.taken_len, "plain_len": worker.pool.plain_len, "n_blocks": worker.pool.n_taken,
+        "n_secret_slots": worker.secrets.n_taken, "handshake_cpu_ns": engine.ctx.handshake_ns,
+        "loop_cpu_ns": loop_cpu_ns(&worker.loop) if worker.is_loop_ready else 0,
+        "skews": [engine.skews_s[i] for i in range(min(engine.n_skews, <uint32_t>SKEWS_KEPT))],
+    }
 
 
 def own_networks():
@@ -540,3 +601,13 @@ cdef int clear_fd(int fd) except -1:
     except BlockingIOError:
         pass
     return 0
+
+
+cdef command_t *command_new(int type, uint64_t id, size_t extra) except NULL:
+    cdef command_t *command = <command_t *>malloc(sizeof(command_t) + extra)
+    if command is NULL:
+        raise MemoryError
+    memset(command, 0, sizeof(command_t))
+    command.type = <uint32_t>type
+    command.id = id
+    return command

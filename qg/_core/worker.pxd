@@ -1,10 +1,12 @@
 # SPDX-License-Identifier: MIT
 """Workers: engine, loop and transports on one native thread each, with the queues of the border to Python.
 
-The border is two queues. Commands go in through an atomic stack that the worker empties at once; the loop is woken only
-when the stack was empty. Events come out through a ring; one write to an eventfd wakes Python, only when it sleeps. The
-loop thread never takes the GIL, and Python never touches what the worker owns, except counters, which are read as they
-are.
+The border is two queues per worker. Commands go in through an inbox that the worker empties at once; the loop is woken
+only when the inbox was empty. Events come out through a ring; one write to an eventfd, which all workers share, wakes
+Python, only when it sleeps. A loop thread never takes the GIL, and Python never touches what a worker owns, except
+counters, which are read as they are.
+
+Ids of channels, and of streams, carry the number of their worker from bit WORKER_SHIFT on: so a command finds it.
 """
 from libc.stdint cimport uint8_t, uint32_t, uint64_t
 
@@ -20,6 +22,7 @@ from .memory cimport chain_t, pool_t
 from .replay cimport replay_t
 from .resolve cimport resolve_t
 from .secret cimport secret_pool_t
+from .shared cimport cursors_t
 from .tcp cimport tcp_t
 from .wire cimport address_t
 
@@ -27,6 +30,8 @@ cdef enum:
     RING_LEN = 2048             # events that Python has not taken; more stay with the engine
     DIAL_ADDRESSES_MAX = 8
     CERT_ENTRIES = 1024
+    WORKERS_MAX = 64
+    WORKER_SHIFT = 48           # ids stay below 2^56, and short as Python's numbers
 
 cdef enum command_type_t:
     COMMAND_LISTEN = 1
@@ -69,11 +74,8 @@ ctypedef struct dial_t:         # a link being dialled: the addresses that are l
     uint8_t has_failed          # no address is left; told to the engine on the next turn
 
 ctypedef struct event_ring_t:
+    cursors_t at
     event_t *events             # RING_LEN, owned
-    uint64_t head               # atomic: next to be read, moved by Python
-    uint64_t tail               # atomic: next to be written, moved by the worker
-    uint64_t is_asleep          # atomic: Python waits for the descriptor
-    uint64_t is_starved         # atomic: the worker holds events back
 
 ctypedef struct link_row_t:     # how a session stands
     uint64_t channel
@@ -85,7 +87,16 @@ ctypedef struct link_rows_t:
     uint32_t n
     link_row_t rows[1]          # n of them
 
+ctypedef struct node_t:         # what the workers of one node share
+    worker_t *workers           # n_workers of them, owned
+    uint32_t n_workers
+    int event_fd                # written to wake Python; owned by Python
+    uint64_t is_asleep          # bell: Python waits for the descriptor
+    void *spent                 # inbox of wiped slots that go back to the border
+
 ctypedef struct worker_t:
+    node_t *node                # borrowed
+    uint32_t idx
     loop_t loop
     tcp_t tcp
     resolve_t resolve
@@ -99,24 +110,29 @@ ctypedef struct worker_t:
     local_t *local              # a secret slot
     replay_t *replay            # borrowed from the runtime
     uint8_t *scratch            # owned
-    void *inbox                 # atomic stack of commands
-    void *spent                 # atomic stack of wiped slots that go back to the border
+    void *inbox                 # of commands
     void *links                 # atomic: link_rows_t, from malloc, owned by whoever takes it out; NULL
     gate_t gate                 # opened with the number of each COMMAND_LINKS that was answered
     event_ring_t ring
     dial_t *dials
-    int event_fd                # written to wake Python; owned by Python
     uint64_t offset_ns          # when the wall clock was last looked at
     uint64_t stop_ns            # when waiting for goodbyes ends; 0 while not stopping
     uint8_t has_news            # events were written in this turn
     uint8_t is_loop_ready
     uint8_t has_gate
     uint8_t is_killed           # the owner is gone: nothing more is told
+    uint8_t apart[128]          # the next worker's memory begins in another cache line
+
+cdef inline worker_t *worker_of(node_t *node, uint64_t id) noexcept nogil:
+    # whose channel or stream this is; ids come from this process alone
+    cdef uint64_t idx = id >> WORKER_SHIFT
+    return &node.workers[idx if idx < node.n_workers else 0]
 
 cdef void local_renew(local_t *local, const ring_t *ring) noexcept nogil       # local_fill by the clock of this moment
 cdef int mark_write(void *ctx, uint64_t mark_s) noexcept nogil   # mark_fn; ctx: a file descriptor as a pointer
 cdef int worker_start(worker_t *worker, size_t read_len) noexcept nogil
-    # engine, pools and event_fd are ready; starts the thread
+    # engine, pools and the node's event_fd are ready; starts the thread
+cdef void worker_post(worker_t *worker, command_t *command) noexcept nogil      # takes; any thread
 cdef void worker_stop(worker_t *worker) noexcept nogil          # after the thread has ended: closes all that is left
 cdef void worker_free(worker_t *worker) noexcept nogil          # gives the memory back; last
-cdef void command_free(worker_t *worker, command_t *command) noexcept nogil
+cdef void command_free(node_t *node, command_t *command) noexcept nogil

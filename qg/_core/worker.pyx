@@ -26,10 +26,9 @@ from .loop cimport (
 from .memory cimport chain_clear, chain_t, pool_clear, pool_collect
 from .resolve cimport resolve_cancel, resolve_init, resolve_start, resolve_stop
 from .secret cimport SECRET_SLOT_LEN, secret_pool_free, secret_take
+from .shared cimport bell_ring, inbox_push, inbox_take, ring_drop, ring_filled, ring_publish, ring_vacant
 from .status cimport E_IO, OK
-from .sys cimport (
-    SECOND_NS, atomic_cas_ptr, atomic_exchange, atomic_exchange_ptr, atomic_fence, atomic_load, atomic_load_ptr,
-    atomic_store, store_be64)
+from .sys cimport SECOND_NS, atomic_exchange_ptr, store_be64
 from .tcp cimport (
     TCP_LISTENERS_MAX, address_from_sockaddr, conn_t, sockaddr_from_address, tcp_abort, tcp_close, tcp_dial,
     tcp_events_t, tcp_init, tcp_listen, tcp_listen_address, tcp_pending_len, tcp_shutdown, tcp_stop, tcp_unlisten,
@@ -48,15 +47,11 @@ cdef uint64_t STOP_NS = 3 * SECOND_NS       # for goodbyes
 
 cdef int on_emit(void *ctx, const event_t *event) noexcept nogil:
     cdef worker_t *worker = <worker_t *>ctx
-    cdef event_ring_t *ring = &worker.ring
-    if ring.tail - atomic_load(&ring.head) >= RING_LEN:
-        atomic_store(&ring.is_starved, 1)
-        # Python may have emptied the ring meanwhile without seeing the flag.
-        atomic_fence()
-        if ring.tail - atomic_load(&ring.head) >= RING_LEN:
-            return 0
-    ring.events[ring.tail % RING_LEN] = event[0]
-    atomic_store(&ring.tail, ring.tail + 1)
+    cdef int64_t slot = ring_vacant(&worker.ring.at, RING_LEN)
+    if slot < 0:
+        return 0
+    worker.ring.events[slot] = event[0]
+    ring_publish(&worker.ring.at)
     worker.has_news = 1
     return 1
 
@@ -66,9 +61,8 @@ cdef void signal_python(worker_t *worker) noexcept nogil:
     if not worker.has_news:
         return
     worker.has_news = 0
-    atomic_fence()
-    if atomic_exchange(&worker.ring.is_asleep, 0):
-        fd_write(worker.event_fd, &one, 8)
+    if bell_ring(&worker.node.is_asleep):
+        fd_write(worker.node.event_fd, &one, 8)
 
 
 # Transport: engine to tcp
@@ -348,40 +342,34 @@ cdef void do_command(worker_t *worker, command_t *command, uint64_t now_ns) noex
         worker.is_killed = 1
 
 
-cdef void slot_return(worker_t *worker, void *slot) noexcept nogil:
-    """A slot of the border, wiped, goes onto the stack from which Python collects."""
-    cdef void *old
+cdef void slot_return(node_t *node, void *slot) noexcept nogil:
+    """A slot of the border, wiped, goes into the inbox from which Python collects."""
     wipe(slot, SECRET_SLOT_LEN)
-    while True:
-        old = atomic_load_ptr(&worker.spent)
-        (<void **>slot)[0] = old
-        if atomic_cas_ptr(&worker.spent, old, slot):
-            return
+    inbox_push(&node.spent, slot)
 
 
-cdef void command_free(worker_t *worker, command_t *command) noexcept nogil:
+cdef void command_free(node_t *node, command_t *command) noexcept nogil:
     chain_clear(&command.chain)
     if command.ring is not NULL:
-        slot_return(worker, command.ring)
+        slot_return(node, command.ring)
     free(command.hops)
     free(command)
 
 
+cdef void worker_post(worker_t *worker, command_t *command) noexcept nogil:
+    if inbox_push(&worker.inbox, command):
+        loop_wake(&worker.loop)
+
+
 cdef void on_wake(void *ctx, uint64_t now_ns) noexcept nogil:
     cdef worker_t *worker = <worker_t *>ctx
-    cdef command_t *command = <command_t *>atomic_exchange_ptr(&worker.inbox, NULL)
-    cdef command_t *reversed = NULL
+    cdef command_t *command = <command_t *>inbox_take(&worker.inbox)
     cdef command_t *following
     while command is not NULL:
         following = command.next
-        command.next = reversed
-        reversed = command
-        command = following
-    while reversed is not NULL:
-        command = reversed
-        reversed = command.next
         do_command(worker, command, now_ns)
-        command_free(worker, command)
+        command_free(worker.node, command)
+        command = following
     fail_dials(worker, now_ns)
     engine_settle(&worker.engine, now_ns)
 
@@ -486,18 +474,17 @@ cdef int worker_start(worker_t *worker, size_t read_len) noexcept nogil:
     if rc >= 0:
         rc = resolve_init(&worker.resolve, &worker.loop, on_resolved, worker)
     if rc >= 0:
-        atomic_store(&worker.ring.is_asleep, 1)
         look_at_clock(worker, loop_now(&worker.loop))
         rc = loop_thread_start(&worker.loop)
     return rc if rc < 0 else OK
 
 
 cdef void worker_stop(worker_t *worker) noexcept nogil:
-    cdef command_t *command = <command_t *>atomic_exchange_ptr(&worker.inbox, NULL)
+    cdef command_t *command = <command_t *>inbox_take(&worker.inbox)
     cdef command_t *following
     while command is not NULL:
         following = command.next
-        command_free(worker, command)
+        command_free(worker.node, command)
         command = following
     engine_clear(&worker.engine, loop_now(&worker.loop))
     while worker.dials is not NULL:
@@ -506,9 +493,9 @@ cdef void worker_stop(worker_t *worker) noexcept nogil:
     tcp_stop(&worker.tcp)
     loop_free(&worker.loop)
     worker.is_loop_ready = 0
-    while worker.ring.head != worker.ring.tail:
-        drop_blocks(worker.ring.events[worker.ring.head % RING_LEN].blocks)
-        worker.ring.head += 1
+    while ring_filled(&worker.ring.at, RING_LEN) >= 0:
+        drop_blocks(worker.ring.events[ring_filled(&worker.ring.at, RING_LEN)].blocks)
+        ring_drop(&worker.ring.at)
     pool_collect(&worker.pool)
 
 
