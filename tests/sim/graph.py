@@ -59,9 +59,14 @@ class Graph:
         assert not wrong, wrong
         for host in self.hosts:
             host.tell("stop")
-        assert self.world.run(lambda: all(host.is_stopped or not host.is_up for host in self.hosts), 60)
+        assert self.world.run(lambda: all(map(is_over, self.hosts)), 60), [h for h in self.hosts if not is_over(h)]
         for host in self.hosts:
             leftovers_check(host)
+
+
+def is_over(host):
+    """Has it stopped, and sent what it had written?"""
+    return not host.is_up or (host.is_stopped and host.machine.status()["n_conns"] == 0)
 
 
 def leftovers_check(host):

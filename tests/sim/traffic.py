@@ -1,16 +1,15 @@
 # SPDX-License-Identifier: MIT
 """What runs over circuits: transfers whose every byte is checked, and the ends that they come to."""
 
-import itertools
 import random
 
 from qg._core import runtime
 
 UUID = bytes(range(16))
 CHUNK_LEN = 65536
+CHAT_LEN = 64
 QUEUE_LEN = 262144  # bytes that a writer gives its machine at once
 BYTES, NORMAL = 0, 1
-_numbers = itertools.count(1)
 
 
 def payload(seed, number, direction, length):
@@ -96,18 +95,92 @@ class Transfer:
         self.start_ns = self.application.world.now_ns
         self.source.tell("connect", self.number, [hop.hop for hop in self.hops])
 
+    def flow(self, host, id, side):
+        return Flow(self, host, id, side)
+
     def ended(self, side, state, reason):
         if side == 1 or self.state in ("done", "failed"):
             return
         complete = state == "done" and self.flows[0].n_read == len(self.payloads[1])
         self.state, self.reason = ("done" if complete else "failed"), reason
         self.end_ns = self.application.world.now_ns
-        if self.closes and self.channel is not None and len(self.hops) > 1 and self.channel in self.source.channels:
+        self.leave()
+
+    def leave(self):
+        """Close the session with the target, and with it the circuit."""
+        if self.closes and len(self.hops) > 1 and self.channel in self.source.channels:
             self.source.machine.close_peer(self.channel, 0, self.application.world.now_ns)
 
     def __repr__(self):
         path = " ".join(hop.ip for hop in self.hops)
         return f"<{self.number} {self.source.ip} -> {path}: {self.state} reason {self.reason} hop {self.hop_idx}>"
+
+
+class ChatFlow:
+    """One end of a chat: the source asks and waits, the target gives back what comes."""
+
+    def __init__(self, chat, host, id, side):
+        self.chat, self.host, self.id, self.side = chat, host, id, side
+        self.n_awaited = 0
+        self.sent_ns = None
+
+    def fill(self):
+        if self.side == 0:
+            self.chat.wait(self)
+
+    def ask(self):
+        world = self.host.world
+        if self.chat.is_over:
+            return
+        self.sent_ns, self.n_awaited = world.now_ns, CHAT_LEN
+        self.host.tell("write", self.id, bytes(CHAT_LEN))
+
+    def data(self, data):
+        machine, now_ns = self.host.machine, self.host.world.now_ns
+        machine.used(self.id, len(data), now_ns)
+        if self.side == 1:
+            machine.write(self.id, data, now_ns)
+            return
+        self.n_awaited -= len(data)
+        if self.n_awaited == 0:
+            self.chat.round_trips_ns.append(now_ns - self.sent_ns)
+            self.chat.wait(self)
+
+    def sent(self, n):
+        pass
+
+    def fin(self):
+        if self.side == 1:
+            self.host.machine.finish(self.id, self.host.world.now_ns)
+
+    def end(self, state, reason=0):
+        self.chat.ended(self.side, state, reason)
+
+
+class Chat(Transfer):
+    """A circuit on which a short question is asked and answered, again and again; a pause of `gap_ns` on average."""
+
+    def __init__(self, application, source, hops, gap_ns):
+        super().__init__(application, source, hops, 0, 0)
+        self.gap_ns = gap_ns
+        self.round_trips_ns = []
+        self.is_over = False
+        self.random = random.Random(f"{application.world.seed} chat {self.number}")
+
+    def flow(self, host, id, side):
+        return ChatFlow(self, host, id, side)
+
+    def wait(self, flow):
+        flow.host.world.after(int(self.random.uniform(0, 2 * self.gap_ns)), flow.ask)
+
+    def stop(self):
+        self.is_over = True
+        self.source.tell("finish", self.flows[0].id)
+
+    def ended(self, side, state, reason):
+        if side == 0:
+            self.state, self.reason = state if state == "done" else "failed", reason
+            self.leave()
 
 
 class Application:
@@ -138,9 +211,14 @@ class Application:
         }
 
     def transfer(self, source, hops, up_len=1000, down_len=1000, **options):
-        made = Transfer(self, source, hops, up_len, down_len, **options)
-        self.transfers[made.number] = made
-        return made
+        return self.add(Transfer(self, source, hops, up_len, down_len, **options))
+
+    def chat(self, source, hops, gap_ns):
+        return self.add(Chat(self, source, hops, gap_ns))
+
+    def add(self, transfer):
+        self.transfers[transfer.number] = transfer
+        return transfer
 
     @property
     def is_settled(self):
@@ -155,7 +233,7 @@ class Application:
         transfer.state = "running"
         transfer.up_ns = self.world.now_ns
         host.channels[channel] = transfer
-        flow = transfer.flows[0] = host.flows[transfer.number] = Flow(transfer, host, transfer.number, 0)
+        flow = transfer.flows[0] = host.flows[transfer.number] = transfer.flow(host, transfer.number, 0)
         opening = UUID + transfer.number.to_bytes(8, "big")
         host.machine.open(flow.id, channel, BYTES, NORMAL, opening, self.world.now_ns)
         flow.fill()
@@ -170,7 +248,7 @@ class Application:
 
     def _open(self, host, id, data):
         transfer = self.transfers[int.from_bytes(data[16:], "big")]
-        flow = transfer.flows[1] = host.flows[id] = Flow(transfer, host, id, 1)
+        flow = transfer.flows[1] = host.flows[id] = transfer.flow(host, id, 1)
         host.machine.accept(id, self.world.now_ns)
         flow.fill()
 
