@@ -40,6 +40,16 @@ def test_the_demo_moves_a_file_and_a_tree_and_shows_what_it_cost(qg_run: Run, su
         assert word in result.stdout
 
 
+def test_the_demo_goes_over_as_many_relays_as_told(qg_run: Run) -> None:
+    result = qg_run("demo", "--size", "2M", "--hops", "3")
+    assert result.returncode == 0, result.stderr
+    assert result.stdout.startswith("A -> B -> C -> D -> E: five processes, ")
+    assert "A-E through B, C, D" in result.stdout
+    assert result.stdout.count("equal at E") == 2
+    for row in ("A sender", "B relay", "C relay", "D relay", "E receiver"):
+        assert row in result.stdout
+
+
 def test_the_demo_leaves_nothing_behind(folder: Path, environment: dict[str, str], qg_run: Run) -> None:
     environment["TMPDIR"] = str(folder)
     assert qg_run("demo", "--size", "1M").returncode == 0
