@@ -699,6 +699,16 @@ cdef class Machine:
         return (pool_outstanding(&self.body.pool), self.body.pool.taken_len, self.body.pool.plain_len,
                 self.body.secrets.n_taken - 1)
 
+    @property
+    def relay_held_len(self):
+        """Bytes that the splices hold, as their budget counts them."""
+        return self.body.engine.relay.held
+
+    @property
+    def n_circuits(self):
+        """Splices."""
+        return self.body.engine.relay.n_splices
+
     def status(self):
         """Counters as they are at this moment."""
         cdef engine_t *engine = &self.body.engine

@@ -22,16 +22,17 @@ OPTIONS = {
 class Graph:
     """Hosts that all relay for each other, each in a /16 of its own."""
 
-    def __init__(self, seed, n_hosts, **options):
-        self.world = World(seed)
+    def __init__(self, seed, n_hosts, *, world=World, **options):
+        self.world = world(seed)
+        self.start_ns = self.world.now_ns
         self.random = random.Random(f"graph {seed}")
         self.application = Application(self.world)
         self.options = OPTIONS | options
         self.hosts = [self.host(idx) for idx in range(n_hosts)]
         self.gone = []  # hosts that have ended, for the checks at the end
 
-    def host(self, idx, **options):
-        host = Host(self.world, f"10.{idx // 250}.{idx % 250}.1", self.options | options)
+    def host(self, idx, *, skew_s=0, **options):
+        host = Host(self.world, f"10.{idx % 250}.{idx // 250}.1", self.options | options, skew_s=skew_s)
         self.application.install(host)
         return host
 

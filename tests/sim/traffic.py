@@ -92,6 +92,7 @@ class Transfer:
 
     def start(self):
         self.state = "building"
+        self.application.n_open += 1
         self.start_ns = self.application.world.now_ns
         self.source.tell("connect", self.number, [hop.hop for hop in self.hops])
 
@@ -99,12 +100,16 @@ class Transfer:
         return Flow(self, host, id, side)
 
     def ended(self, side, state, reason):
-        if side == 1 or self.state in ("done", "failed"):
-            return
-        complete = state == "done" and self.flows[0].n_read == len(self.payloads[1])
-        self.state, self.reason = ("done" if complete else "failed"), reason
+        if side == 0 and self.state == "running":
+            is_complete = state == "done" and self.flows[0].n_read == len(self.payloads[1])
+            self.settle("done" if is_complete else "failed", reason)
+            self.leave()
+
+    def settle(self, state, reason=0):
+        """It has ended: done, failed, or gone with its source."""
+        self.state, self.reason = state, reason
+        self.application.n_open -= 1
         self.end_ns = self.application.world.now_ns
-        self.leave()
 
     def leave(self):
         """Close the session with the target, and with it the circuit."""
@@ -178,8 +183,8 @@ class Chat(Transfer):
         self.source.tell("finish", self.flows[0].id)
 
     def ended(self, side, state, reason):
-        if side == 0:
-            self.state, self.reason = state if state == "done" else "failed", reason
+        if side == 0 and self.state == "running":
+            self.settle("done" if state == "done" else "failed", reason)
             self.leave()
 
 
@@ -223,7 +228,7 @@ class Application:
     @property
     def is_settled(self):
         """Whether every transfer that was started has ended."""
-        return all(each.state in ("done", "failed", "new") for each in self.transfers.values())
+        return self.n_open == 0
 
     def _up(self, host, channel, request):
         transfer = self.transfers.get(request)
@@ -243,8 +248,8 @@ class Application:
 
     def _failed(self, request, reason, hop_idx, status):
         transfer = self.transfers[request]
-        transfer.state, transfer.reason, transfer.hop_idx, transfer.status = "failed", reason, hop_idx, status
-        transfer.end_ns = self.world.now_ns
+        transfer.hop_idx, transfer.status = hop_idx, status
+        transfer.settle("failed", reason)
 
     def _open(self, host, id, data):
         transfer = self.transfers[int.from_bytes(data[16:], "big")]

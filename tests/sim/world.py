@@ -104,14 +104,14 @@ class World:
     # What goes wrong
 
     def partition(self, *groups):
-        """Let nothing pass between hosts of different groups; what was under way waits. Without groups: heal."""
-        self._partition = {host: idx for idx, group in enumerate(groups) for host in group}
+        """Let nothing pass between addresses of different groups; what was under way waits. Without groups: heal."""
+        self._partition = {ip: idx for idx, group in enumerate(groups) for ip in group}
         for wire in list(self.wires.values()):
             wire.look()
 
     def is_apart(self, one, other):
         groups = self._partition
-        return bool(groups) and groups.get(one, -1) != groups.get(other, -1)
+        return bool(groups) and groups.get(one.ip, -1) != groups.get(other.ip, -1)
 
     def wires_between(self, one, other):
         return [wire for wire in self.wires.values() if {wire.hosts[0], wire.hosts[1]} == {one, other}]
@@ -237,6 +237,11 @@ class Host:
         for wire, side in list(self.conns.values()):
             wire.abort(side)
         self.conns.clear()
+
+    def honest(self):
+        """Let a relay that did evil do none any more."""
+        if self.is_up:
+            self.machine.tamper("none")
 
     def vanish(self):
         """End it as a machine ends that loses its power: nobody is told anything, ever."""

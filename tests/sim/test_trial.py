@@ -1,0 +1,26 @@
+# SPDX-License-Identifier: MIT
+"""Random graphs with circuits over them, in peace and in all that can go wrong; `tools/dev sim` runs others."""
+
+import pytest
+from sim.trial import FAULTS, trial_run
+
+# A seed that once found a fault stays here, with what it found.
+SEEDS = {"first": 200}
+
+
+def test_a_thousand_circuits_in_a_hostile_network_lose_no_byte_and_leave_nothing():
+    trial, ends = trial_run("thousand", 1000)
+    assert sum(ends.values()) == 1000
+    assert ends["done"] > 300, "too little came through for the run to say much"
+    assert all(trial.counts[fault] for fault in FAULTS)
+
+
+def test_in_peace_every_circuit_is_done():
+    _, ends = trial_run("peace", 150, {})
+    assert ends == {"done": 150}
+
+
+@pytest.mark.parametrize("seed", SEEDS)
+def test_a_seed_repeats_byte_for_byte(seed):
+    one, other = (trial_run(seed, SEEDS[seed])[0] for _ in range(2))
+    assert (one.world.trace, one.world.n_calls, one.counts) == (other.world.trace, other.world.n_calls, other.counts)

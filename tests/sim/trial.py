@@ -1,0 +1,201 @@
+# SPDX-License-Identifier: MIT
+"""A random graph, circuits over it, and everything that can go wrong, all from one seed. `tools/dev sim` runs it.
+
+What must hold: no byte is lost, moved or altered end to end; every transfer ends; memory stays within its bounds; and
+nothing is left of any circuit.
+"""
+
+import argparse
+import collections
+import secrets
+import sys
+import time
+
+from sim.graph import MIB, RELAYS_MAX, Graph
+from sim.world import MS_NS, SECOND_NS, World
+
+N_HOSTS = 200
+DEGREE = 8
+START_GAP_NS = 50 * MS_NS  # between two circuits, on average
+RELAY_MEMORY_LEN = 2 * MIB
+BLOCKS_LEN_MAX = 32 * MIB
+LATEST_END_S = 700  # of all streams of circuits whose source has gone: idle time, keys, deadlines
+# What happens at intervals of so many seconds, on average.
+FAULTS = {"flip": 0.5, "cut": 0.5, "tamper": 0.5, "swallow": 10, "kill": 4, "vanish": 10, "partition": 30}
+TAMPERS = ("flip", "drop", "repeat", "swap")
+
+
+class Net(World):
+    """Every third path is a slow one."""
+
+    def path_draw(self, one, other):
+        rate = 0 if self.random.random() < 0.66 else int(10 ** self.random.uniform(5, 7))
+        return self.random.randint(1, 40) * MS_NS, rate, 16384
+
+
+class Trial(Graph):
+    """A graph in which hosts know `DEGREE` others each, and circuits are random walks."""
+
+    def __init__(self, seed, n_circuits, faults=FAULTS):
+        super().__init__(seed, 0, relay_memory_len=RELAY_MEMORY_LEN, world=Net)
+        self.n_circuits = n_circuits
+        self.counts = collections.Counter()
+        self.is_quiet = False  # nothing new goes wrong
+        self.most = collections.Counter()
+        for idx in range(min(N_HOSTS, 20 + n_circuits // 5)):
+            self.hosts.append(self.host(idx, skew_s=self.random.randint(-40, 40)))
+        self.known = {host.ip: self.random.sample(self.hosts, DEGREE + 1) for host in self.hosts}
+        for number in range(n_circuits):
+            self.world.after(number * START_GAP_NS, self.walk)
+        for what, interval_s in faults.items():
+            self.later(interval_s, what)
+        self.world.after(SECOND_NS, self.look)
+
+    def later(self, interval_s, what):
+        self.world.after(int(self.random.expovariate(1 / interval_s) * SECOND_NS), self.happen, interval_s, what)
+
+    def happen(self, interval_s, what):
+        if not self.is_quiet:
+            getattr(self, what)()
+            self.counts[what] += 1
+            self.later(interval_s, what)
+
+    # Circuits
+
+    def walk(self):
+        """Start a transfer over a random path from a host that runs."""
+        source = self.random.choice([host for host in self.hosts if host.is_up])
+        hops, at = [], source
+        for _ in range(self.random.randint(2, RELAYS_MAX + 1)):
+            onward = [each for each in map(self.latest, self.known[at.ip]) if each not in hops and each is not source]
+            if not onward:
+                break
+            at = self.random.choice(onward)
+            hops.append(at)
+        delays = [self.random.choice((0, 0, 0, 5, 200)) * MS_NS for _ in range(2)]
+        lengths = [int(10 ** self.random.uniform(0, 5.5)) if self.random.random() < 0.9 else 0 for _ in range(2)]
+        self.circuit(source, hops, *lengths, read_delays_ns=delays)
+
+    def latest(self, host):
+        """The host that has its address now."""
+        return self.world.hosts[host.ip]
+
+    # Faults
+
+    def wire(self):
+        return self.random.choice(list(self.world.wires.values()) or [None])
+
+    def flip(self):
+        wire = self.wire()
+        if wire is not None:
+            wire.flip(self.random.randrange(2), self.random.randrange(20000))
+
+    def cut(self):
+        wire = self.wire()
+        if wire is not None:
+            wire.cut()
+
+    def tamper(self):
+        host = self.random.choice([host for host in self.hosts if host.is_up])
+        host.machine.tamper(self.random.choice(TAMPERS), self.random.randrange(20), self.random.random() < 0.5)
+
+    def swallow(self):
+        """A relay keeps what it gets, for ten seconds."""
+        host = self.random.choice([host for host in self.hosts if host.is_up])
+        host.machine.tamper("swallow", 0, self.random.random() < 0.5)
+        self.world.after(10 * SECOND_NS, host.honest)
+
+    def kill(self):
+        self.end_host("kill")
+
+    def vanish(self):
+        self.end_host("vanish")
+
+    def end_host(self, how):
+        """End a host; a new one with its identity comes some time later."""
+        host = self.random.choice([host for host in self.hosts if host.is_up])
+        getattr(host, how)()
+        self.hosts.remove(host)
+        self.gone.append(host)
+        for transfer in self.application.transfers.values():
+            if transfer.source is host and transfer.state in ("building", "running"):
+                transfer.settle("gone")
+        self.world.after(int(self.random.uniform(0.1, 30) * SECOND_NS), self.begin_host, host)
+
+    def begin_host(self, host):
+        _, low, high, _ = map(int, host.ip.split("."))
+        self.hosts.append(self.host(250 * high + low, skew_s=self.random.randint(-40, 40)))
+
+    def partition(self):
+        """Two groups, for a time that links may survive or not."""
+        hosts = [each.ip for each in self.hosts]
+        self.random.shuffle(hosts)
+        self.world.partition(hosts[: len(hosts) // 2], hosts[len(hosts) // 2 :])
+        self.world.after(int(self.random.choice((0.5, 3, 10, 75)) * SECOND_NS), self.world.partition)
+
+    # What must hold
+
+    def look(self):
+        """Once a second: is every machine within its bounds?"""
+        for host in self.hosts:
+            held_len = host.machine.relay_held_len
+            blocks_len = host.machine.held[1]
+            self.most["relay_held_len"] = max(self.most["relay_held_len"], held_len)
+            self.most["blocks_len"] = max(self.most["blocks_len"], blocks_len)
+            assert held_len <= RELAY_MEMORY_LEN + 70000, (host, held_len)
+            assert blocks_len <= BLOCKS_LEN_MAX, (host, blocks_len)
+        if not self.is_quiet:
+            self.world.after(SECOND_NS, self.look)
+
+    @property
+    def is_drained(self):
+        """Nothing of any circuit is known to any host."""
+        return all(host.machine.n_circuits == 0 and not host.flows for host in self.hosts)
+
+    def complete(self):
+        """Run to the end and check it; how many transfers ended how."""
+        started = self.world.run(lambda: self.application.n_transfers == self.n_circuits)
+        assert started
+        self.run()
+        self.is_quiet = True
+        self.world.partition()
+        assert self.world.run(lambda: self.is_drained, LATEST_END_S), self.lingering()
+        self.close()
+        for host in self.gone:
+            assert host.machine.held == (0, 0, 0, 0), (host, host.machine.held)
+        return collections.Counter(each.state for each in self.application.transfers.values())
+
+    def lingering(self):
+        return [(host, host.machine.n_circuits, dict(host.flows)) for host in self.hosts
+                if host.machine.n_circuits or host.flows]  # fmt: skip
+
+
+def trial_run(seed, n_circuits, faults=FAULTS):
+    """Run one; what it prints of a failure repeats it."""
+    began_s = time.process_time()
+    trial = None
+    try:
+        trial = Trial(seed, n_circuits, faults)
+        ends = trial.complete()
+    except BaseException:
+        print(f"repeat this with: tools/dev sim --seed {seed} --circuits {n_circuits}", file=sys.stderr)
+        raise
+    spent_s = time.process_time() - began_s
+    virtual_s = (trial.world.now_ns - trial.start_ns) / SECOND_NS
+    print(f"seed {seed}: {n_circuits} circuits among {len(trial.hosts)} nodes, {dict(ends)}, "
+          f"{n_circuits / spent_s:.0f} circuits/s of CPU, {virtual_s:.0f} s in {spent_s:.1f} s; "
+          f"faults {dict(trial.counts)}; most {dict(trial.most)}; trace {trial.world.trace}")  # fmt: skip
+    return trial, ends
+
+
+def main():
+    parser = argparse.ArgumentParser(prog="tools/dev sim", description="run circuits over a virtual, hostile network")
+    parser.add_argument("--seed", default=None, help="repeat the run that printed this; without it: a new one")
+    parser.add_argument("--circuits", type=int, default=10000)
+    parser.add_argument("--calm", action="store_true", help="let nothing go wrong")
+    options = parser.parse_args()
+    trial_run(options.seed or secrets.token_hex(4), options.circuits, {} if options.calm else FAULTS)
+
+
+if __name__ == "__main__":
+    main()
