@@ -438,7 +438,9 @@ def test_nothing_shows_a_secret(path):
     assert text.removeprefix("qgnet1:") not in shown
 
 
-@pytest.mark.parametrize("holder", [Identity.generate(), KeyRing.generate(0), NetworkSecret.generate()], ids=repr)
+@pytest.mark.parametrize(
+    "holder", [Identity.generate(), KeyRing.generate(0), NetworkSecret.generate()], ids=lambda it: type(it).__name__
+)
 def test_holders_of_secrets_are_neither_pickled_nor_copied(holder):
     for attempt in (pickle.dumps, copy.copy, copy.deepcopy):
         with pytest.raises(UsageError):
