@@ -117,9 +117,9 @@ def command(what: str, seconds: float, hops: int, circuits: int, suite: str | No
     \b
       link        bytes over one link: MB/s, CPU seconds per GB
       relay       bytes over one relay: the same, for the relay too
-      circuit     bytes over circuits of as many relays as --hops says, --circuits of
-                  them at a time: the same for each relay, 64 bytes there and back over
-                  the first of them, and how long it took to build one
+      circuit     bytes over circuits of --hops relays, --circuits at a time:
+                  the same for each relay, round trips of 64 bytes over the
+                  first of them, and how long it took to build one
       ping        64 bytes there and back: microseconds
       handshake   connections under new identities, 16 at a time; then 3,000 that
                   stay idle, for what memory each of them takes
