@@ -118,7 +118,7 @@ ctypedef struct engine_config_t:
     uint64_t receive_credit_len # of this worker
     uint32_t max_streams        # that a peer may open per session
     uint32_t max_pipes
-    uint32_t max_sessions       # all channels but half-open ones and sinks
+    uint32_t max_sessions       # all channels of the node but half-open ones and sinks
     uint32_t control_frames     # that a peer may send per second
     uint64_t sink_min_ns        # a sink shuts after a time drawn between the two
     uint64_t sink_max_ns
@@ -154,9 +154,7 @@ ctypedef struct engine_t:
     path_t *paths
     heap_node_t relay_timer
     uint64_t next_id
-    uint32_t n_channels
-    uint32_t n_auto_links       # links made for circuits only
-    uint32_t n_far_ends         # sessions in pipes that peers opened
+    uint32_t n_channels         # of this engine; the guard counts those of the node, and their kinds
     queue_t half_open           # oldest first
     queue_t sinks
     uint64_t spent_ns           # of ctx.handshake_ns, what the guard has been told
@@ -205,7 +203,7 @@ cdef block_t *services_take(channel_t *channel) noexcept nogil
 cdef void channel_claim(channel_t *channel) noexcept nogil      # it is no longer for circuits only
 cdef void channel_admitted(channel_t *channel) noexcept nogil   # no longer half open
 cdef void channel_uncount(channel_t *channel) noexcept nogil    # guard counts its session no longer
-cdef uint64_t n_settled(const engine_t *engine) noexcept nogil  # channels but half-open ones and sinks
+cdef uint64_t n_settled(const engine_t *engine) noexcept nogil  # the node's channels but half-open ones and sinks
 cdef void queue_push(queue_t *queue, channel_t *channel) noexcept nogil
 cdef void channels_sweep(engine_t *engine, uint64_t now_ns) noexcept nogil
 cdef void stream_drain(stream_t *stream) noexcept nogil         # what it still delivers is dropped

@@ -5,7 +5,7 @@ from libc.string cimport memcmp, memcpy
 
 from .crypto cimport random_between
 from .flow cimport flow_abandon
-from .guard cimport guard_half_open_end, guard_peer_end, guard_session_end, guard_sink_end
+from .guard cimport guard_half_open_end, guard_peer_end, guard_session_end, guard_sink_end, guard_t
 from .handshake cimport HANDSHAKE_XK, HANDSHAKE_XX
 from .heap cimport heap_drop, heap_set
 from .layer cimport layer_carrier, layer_pull
@@ -22,7 +22,7 @@ from .session cimport (
 from .status cimport (
     E_FULL, NEED_ADMIT, OK, REASON_MEMORY, REASON_NONE, REASON_PROTOCOL, REASON_REFUSED, REASON_SHUTDOWN,
     REASON_UNREACHABLE)
-from .sys cimport NEVER, SECOND_NS, is_zero, load_be64
+from .sys cimport NEVER, SECOND_NS, atomic_add, atomic_peek, is_zero, load_be64
 from .table cimport table_drop, table_get, table_put, table_t
 from .wire cimport address_t, hello_t
 
@@ -144,11 +144,14 @@ cdef channel_t *channel_create(engine_t *engine, int kind, const carrier_t *carr
         engine.all.prev = channel
     engine.all = channel
     engine.n_channels += 1
+    atomic_add(&engine.guard.n_channels, 1)
     return channel
 
 
 cdef uint64_t n_settled(const engine_t *engine) noexcept nogil:
-    return engine.n_channels - min(<uint64_t>engine.n_channels, engine.guard.n_half_open + engine.guard.n_sinks)
+    cdef const guard_t *guard = engine.guard
+    cdef uint64_t n_channels = atomic_peek(&guard.n_channels)
+    return n_channels - min(n_channels, atomic_peek(&guard.n_half_open) + atomic_peek(&guard.n_sinks))
 
 
 cdef bint is_full(const engine_t *engine) noexcept nogil:
@@ -223,7 +226,7 @@ cdef block_t *services_take(channel_t *channel) noexcept nogil:
 cdef void channel_claim(channel_t *channel) noexcept nogil:
     if channel.is_auto and channel.kind == CHANNEL_LINK:
         channel.is_auto = 0
-        channel.engine.n_auto_links -= 1
+        atomic_add(&channel.engine.guard.n_auto_links, -1)
 
 
 cdef void channel_end(channel_t *channel, uint64_t now_ns) noexcept nogil:
@@ -241,7 +244,7 @@ cdef void channel_end(channel_t *channel, uint64_t now_ns) noexcept nogil:
     channel_claim(channel)
     link_leave(channel)
     channel_uncount(channel)
-    engine.n_far_ends -= channel.is_far_end
+    atomic_add(&engine.guard.n_far_ends, -<int>channel.is_far_end)
     heap_drop(&engine.timers, &channel.timer)
     session_drop(&channel.session, REASON_UNREACHABLE, now_ns)
     while channel.flows is not NULL:
@@ -258,6 +261,7 @@ cdef void channel_end(channel_t *channel, uint64_t now_ns) noexcept nogil:
     if channel.next is not NULL:
         channel.next.prev = channel.prev
     engine.n_channels -= 1
+    atomic_add(&engine.guard.n_channels, -1)
     channel.next = engine.ended
     engine.ended = channel
 

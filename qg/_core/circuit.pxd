@@ -15,7 +15,6 @@ cdef bint is_awaited(channel_t *channel) noexcept nogil         # by a path or a
 cdef void report_peer(channel_t *channel, uint64_t request) noexcept nogil     # PEER_UP
 
 # The relay's side
-cdef uint64_t n_pipes(const engine_t *engine) noexcept nogil    # pipes and relay streams that peers have opened
 cdef int circuit_extend(channel_t *layer, stream_t *stream, const frame_t *frame, uint64_t now_ns) noexcept nogil
     # a relay stream was opened: OK, or minus a reason_t; other refusals come later, as RESET
 cdef void circuits_arm(engine_t *engine, uint64_t at_ns) noexcept nogil        # call relay_tick by then

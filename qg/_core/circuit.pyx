@@ -18,6 +18,7 @@ from .session cimport LAYER_SOURCE, SESSION_OPEN, session_close, session_connect
 from .status cimport (
     E_IDENTITY, LAYER_OVERHEAD, OK, REASON_BUSY, REASON_CANCELLED, REASON_HOPS, REASON_LIMIT, REASON_MEMORY,
     REASON_REFUSED, REASON_SHUTDOWN, REASON_UNREACHABLE, WINDOW_MIN)
+from .sys cimport atomic_add, atomic_peek
 from .wire cimport (
     ADDRESS_NAME, PRIORITY_NORMAL, STREAM_PIPE, STREAM_RELAY, address_t, frame_t, open_relay_parse, open_relay_put,
     open_relay_t)
@@ -46,10 +47,6 @@ cdef void report_peer(channel_t *channel, uint64_t request) noexcept nogil:
 
 
 # The relay's side
-
-cdef uint64_t n_pipes(const engine_t *engine) noexcept nogil:
-    return engine.n_far_ends + engine.relay.n_splices
-
 
 cdef int onward_hops(engine_t *engine, int hops_left) noexcept nogil:
     """hops_left of the onward pipe, 0 to refuse (protocol.md 6.5)."""
@@ -99,7 +96,7 @@ cdef int circuit_extend(channel_t *layer, stream_t *stream, const frame_t *frame
     memcpy(splice.peer_id, target.peer_id, 32)
     splice.hops_left = <uint8_t>onward_hops(engine, layer.stream.hops_left)
     circuits_arm(engine, splice.due_ns)
-    if guard_pipe_take(engine.guard, &layer.parent.pipes, n_pipes(engine), now_ns) < 0:
+    if guard_pipe_take(engine.guard, &layer.parent.pipes, now_ns) < 0:
         reason = REASON_LIMIT
     elif not engine.config.relays or not guard_allows_relay(engine.guard, layer.parent.session.peer_id):
         reason = REASON_REFUSED
@@ -116,12 +113,12 @@ cdef int circuit_extend(channel_t *layer, stream_t *stream, const frame_t *frame
     if link is NULL and guard_target_take(engine.guard, layer.parent.session.peer_id, now_ns) < 0:
         refuse_later(engine, splice, REASON_LIMIT, now_ns)
         return OK
-    if link is NULL and 4 * engine.n_auto_links < engine.config.max_sessions:
+    if link is NULL and 4 * atomic_peek(&engine.guard.n_auto_links) < engine.config.max_sessions:
         link = channel_dial(engine, &address, target.link_key,
                             target.peer_id if has_id(target.peer_id) else NULL, now_ns)
         if link is not NULL:
             link.is_auto = 1
-            engine.n_auto_links += 1
+            atomic_add(&engine.guard.n_auto_links, 1)
     if link is NULL:
         refuse_later(engine, splice, REASON_BUSY, now_ns)
         return OK

@@ -15,9 +15,9 @@ from .memory cimport (
     BLOCK_LARGE, block_len, block_room, block_start, block_t, block_take, chain_append, chain_clear, chain_push,
     chain_t, mem_give, mem_take, pool_clear, pool_init, pool_outstanding, pool_t)
 from .mux cimport (
-    STREAM_ACCEPTED, STREAM_FIN, STREAM_GONE, STREAM_RESET, mux_control, mux_hooks_t, mux_open, mux_t, mux_used, sink_t,
-    stream_accept, stream_bind, stream_copy, stream_finish, stream_grant, stream_reset, stream_t, stream_used,
-    streams_sweep)
+    STREAM_ACCEPTED, STREAM_FIN, STREAM_GONE, STREAM_RESET, mux_control, mux_hooks_t, mux_open, mux_t, mux_used,
+    receive_init, sink_t, stream_accept, stream_bind, stream_copy, stream_finish, stream_grant, stream_reset, stream_t,
+    stream_used, streams_sweep)
 from .rekey cimport rekey_start
 from .secret cimport SECRET_LOCK_PREFERRED, secret_pool_free, secret_pool_init, secret_pool_t, secret_take
 from .session cimport (
@@ -303,7 +303,7 @@ cdef class Endpoint:
     cdef void make_context(self) noexcept:
         cert_cache_init(&self.certs, self.cert_entries, N_CERTS)
         self.ctx.pool = &self.pool
-        self.ctx.receive.max = RECEIVE_MAX
+        receive_init(&self.ctx.receive, RECEIVE_MAX)
         self.ctx.party.secrets = &self.secrets
         self.ctx.party.local = self.local
         self.ctx.party.certs = &self.certs
@@ -644,7 +644,8 @@ cdef class Endpoint:
     @property
     def slow(self):
         """Of slow readers: unread bytes, sessions closed, streams reset, times credit was withheld."""
-        return self.ctx.receive.len, self.ctx.n_slow_closes, self.ctx.receive.n_slow_resets, self.ctx.receive.n_withheld
+        return (self.ctx.receive.unread.used, self.ctx.n_slow_closes, self.ctx.receive.n_slow_resets,
+                self.ctx.receive.n_withheld)
 
     @property
     def held(self):
@@ -674,20 +675,21 @@ cdef class Endpoint:
     @property
     def memory_len(self):
         """Bytes of blocks that the session may hold."""
-        return self.pool.limit_len
+        return self.pool.own.max
 
     @memory_len.setter
     def memory_len(self, uint64_t value):
-        self.pool.limit_len = value
+        self.pool.own.max = value
+        self.pool.own.len = self.pool.taken.leased = self.pool.taken.used   # nothing is leased ahead of it
 
     @property
     def receive_len(self):
         """Bytes that the sessions of a node may hold for their applications."""
-        return self.ctx.receive.max
+        return self.ctx.receive.own.max
 
     @receive_len.setter
     def receive_len(self, uint64_t value):
-        self.ctx.receive.max = value
+        self.ctx.receive.own.max = value
 
     @property
     def rights(self):

@@ -9,7 +9,7 @@ from .channel cimport (
     channel_flush, channel_layer, channel_mark, channel_t, channel_uncount, channels_sweep, draw, engine_config_t,
     engine_t, has_id, has_instance, link_enter, links_of, n_settled, name_put, queue_push, services_keep, stream_drain)
 from .circuit cimport (
-    circuit_extend, circuits_arm, circuits_join, circuits_refuse, is_awaited, n_pipes, path_free, paths_continue,
+    circuit_extend, circuits_arm, circuits_join, circuits_refuse, is_awaited, path_free, paths_continue,
     paths_failed, paths_request, report_peer)
 from .flow cimport (
     FLOWS_WAITING_MAX, EVENT_DRAINED, EVENT_IDENTITY_TWICE, EVENT_PEER_DOWN, EVENT_PONG, EVENT_STOPPED,
@@ -22,7 +22,7 @@ from .guard cimport (
 from .handshake cimport HANDSHAKE_NK, HANDSHAKE_XK, STAGE_ADMIT_M1, handshake_t, party_init
 from .heap cimport heap_clear, heap_drop, heap_first, heap_init, heap_node_t
 from .memory cimport pool_t
-from .mux cimport mux_hooks_t, mux_t, stream_accept, stream_t, streams_sweep
+from .mux cimport mux_hooks_t, mux_t, receive_init, stream_accept, stream_t, streams_sweep
 from .relay cimport relay_clear, relay_init, relay_reset_all, relay_sweep, relay_tick
 from .session cimport (
     LAYER_FAR_END, LAYER_NONE, SESSION_HANDSHAKE, SESSION_ON_CLOSED, SESSION_ON_DEADLINE, SESSION_ON_FAILED,
@@ -32,7 +32,7 @@ from .status cimport (
     E_FULL, E_IDENTITY, E_IO, E_LENGTH, E_MEMORY, E_RATE, E_REPLAY, E_TAG, OK, REASON_BUSY, REASON_DUPLICATE,
     REASON_HOPS, REASON_IDLE, REASON_LIMIT, REASON_MEMORY, REASON_PROTOCOL, REASON_REFUSED, REASON_SHUTDOWN,
     REASON_TIMEOUT, REASON_UNREACHABLE, WINDOW_MIN)
-from .sys cimport NEVER, SECOND_NS
+from .sys cimport NEVER, SECOND_NS, atomic_add, atomic_peek
 from .table cimport table_clear, table_get, table_init
 from .wire cimport STREAM_BYTES, STREAM_MESSAGES, STREAM_PIPE, STREAM_RELAY, address_t, frame_t
 
@@ -52,7 +52,7 @@ cdef int engine_init(engine_t *engine, pool_t *pool, guard_t *guard, const engin
     engine.guard = guard
     engine.config = config[0]
     engine.ctx.pool = pool
-    engine.ctx.receive.max = config.receive_credit_len
+    receive_init(&engine.ctx.receive, config.receive_credit_len)
     engine.next_id = 1
     engine.session_hooks = &SESSION_HOOKS
     engine.mux_hooks = &MUX_HOOKS
@@ -62,7 +62,7 @@ cdef int engine_init(engine_t *engine, pool_t *pool, guard_t *guard, const engin
     table_init(&engine.links, pool, TABLE_MAX, mix)
     table_init(&engine.peers, pool, TABLE_MAX, mix)
     table_init(&engine.channels, pool, TABLE_MAX, mix)
-    relay_init(&engine.relay, pool, config.relay_memory_len)
+    relay_init(&engine.relay, pool, config.relay_memory_len, &guard.n_splices)
     return party_init(&engine.ctx.party)
 
 
@@ -96,9 +96,9 @@ cdef int open_pipe(channel_t *channel, stream_t *stream, uint64_t now_ns) noexce
     cdef channel_t *layer
     if stream.hops_left < 1 or stream.hops_left > 8:
         return -REASON_HOPS
-    if guard_pipe_take(channel.engine.guard, &channel.pipes, n_pipes(channel.engine), now_ns) < 0:
+    if guard_pipe_take(channel.engine.guard, &channel.pipes, now_ns) < 0:
         return -REASON_LIMIT
-    if 2 * channel.engine.n_far_ends >= channel.engine.config.max_sessions:
+    if 2 * atomic_peek(&channel.engine.guard.n_far_ends) >= channel.engine.config.max_sessions:
         channel.engine.ctx.n_status[-E_FULL] += 1
         return -REASON_LIMIT                    # one link can hold a thousand: the other half is for links
     layer = channel_layer(channel, stream)
@@ -106,7 +106,7 @@ cdef int open_pipe(channel_t *channel, stream_t *stream, uint64_t now_ns) noexce
         return -REASON_MEMORY
     layer.remote = channel.remote
     layer.is_far_end = 1
-    channel.engine.n_far_ends += 1
+    atomic_add(&channel.engine.guard.n_far_ends, 1)
     if begin_half_open(layer, now_ns) < 0:
         return -REASON_BUSY
     if session_listen(&layer.session, &channel.engine.ctx, (1 << HANDSHAKE_XK) | (1 << HANDSHAKE_NK), LAYER_FAR_END,
@@ -410,7 +410,7 @@ cdef channel_t *engine_accepted(engine_t *engine, void *conn, const address_t *r
     rc = guard_accept(engine.guard, remote, now_ns)
     if rc == E_FULL:
         evict_half_open(engine, now_ns)
-    elif rc < 0 and engine.guard.n_sinks >= engine.guard.limits.sinks:
+    elif rc < 0 and atomic_peek(&engine.guard.n_sinks) >= engine.guard.limits.sinks:
         return NULL                             # no room for more silence, and older strangers shall keep theirs
     channel = channel_accept(engine, conn, remote, now_ns)
     if channel is not NULL and ((rc < 0 and rc != E_FULL) or begin_half_open(channel, now_ns) < 0):

@@ -1,8 +1,9 @@
 # SPDX-License-Identifier: MIT
 """Admission: who may connect and how often, who may use this node, what is dialled for others (protocol.md 3, 6, 9).
 
-One guard per worker, called by its thread alone; its limits are those of that worker. Other threads may read `counts`,
-`penalties` and the three `n_*` with atomic_peek and swap the access snapshots. The replay filter is shared by all.
+One guard per node, which all its workers call: its limits are the node's. A lock, held for less than a microsecond,
+keeps ledgers and tables whole; nothing that comes once per record or stream takes it. Any thread may read `counts`,
+`penalties` and the `n_*` with atomic_peek and swap the access snapshots.
 
 An address is compared in its 16-byte form, IPv4 as IPv4-mapped IPv6, so both spellings are one address. "Address" below
 is an IPv4 /32 or an IPv6 /64, "network" a /24 or a /48. Exempt addresses have neither rates nor a score.
@@ -123,8 +124,9 @@ ctypedef struct ledger_t:       # fixed memory: forgets its oldest entries, neve
 
 ctypedef struct guard_t:
     guard_limits_t limits       # may be changed between calls
-    pool_t *pool                # borrowed
-    replay_t *replay            # borrowed, shared with other workers
+    uint64_t lock               # of the pool, ledgers, tables, `node` and cpu_free_ns
+    pool_t *pool                # borrowed; used by the guard alone, under its lock
+    replay_t *replay            # borrowed
     access_t *access            # snapshot or NULL (nobody), atomic; borrowed: who may have a session
     access_t *relay             # the same: who may relay through this node
     prefix_list_t exempt        # set before start, like all below
@@ -140,11 +142,15 @@ ctypedef struct guard_t:
                                 # complement -> number of its links without an instance
     bucket_t node               # handshakes of all
     uint64_t cpu_free_ns        # when the time that handshakes took is paid for
-    uint64_t n_half_open        # atomic, written by the worker
-    uint64_t n_sinks            # atomic, written by the worker
-    uint64_t n_sessions         # atomic, written by the worker
-    uint64_t counts[N_GUARD_COUNTS]     # by outcome, atomic, written by the worker
-    uint64_t penalties[N_PENALTIES]     # by penalty, atomic, written by the worker
+    uint64_t n_half_open        # atomic, like all below
+    uint64_t n_sinks
+    uint64_t n_sessions         # that guard_session_begin let in
+    uint64_t n_channels         # counted by the engines: all, half-open ones and sinks too
+    uint64_t n_far_ends         # sessions in pipes that peers opened
+    uint64_t n_auto_links       # links dialled for circuits only
+    uint64_t n_splices          # counted by the relays: circuits that pass through
+    uint64_t counts[N_GUARD_COUNTS]     # by outcome
+    uint64_t penalties[N_PENALTIES]     # by penalty
 
 cdef int bucket_take(bucket_t *bucket, uint32_t rate_per_s, uint32_t burst, uint64_t now_ns) noexcept nogil
     # takes one token: OK, E_RATE
@@ -192,8 +198,8 @@ cdef bint guard_allows_relay(guard_t *guard, const uint8_t *peer_id32) noexcept 
 cdef bint guard_allows_target(guard_t *guard, const address_t *target) noexcept nogil   # address and port
 cdef int guard_target_take(guard_t *guard, const uint8_t *peer_id32, uint64_t now_ns) noexcept nogil
     # before a new target is dialled for this neighbour: OK, E_RATE, E_MEMORY
-cdef int guard_pipe_take(guard_t *guard, bucket_t *link, uint64_t n_pipes, uint64_t now_ns) noexcept nogil
-    # a pipe or relay stream that a peer opens; `link`: the bucket of its link, n_pipes: of the node. OK, E_RATE, E_FULL
+cdef int guard_pipe_take(guard_t *guard, bucket_t *link, uint64_t now_ns) noexcept nogil
+    # a pipe or relay stream that a peer opens; `link`: the bucket of its link. OK, E_RATE, E_FULL
 cdef int guard_stream_take(guard_t *guard, bucket_t *session, uint64_t now_ns) noexcept nogil
     # a service stream; OK, E_RATE
 cdef void guard_spend(guard_t *guard, uint64_t cpu_ns, uint64_t now_ns) noexcept nogil

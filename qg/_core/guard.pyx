@@ -1,14 +1,15 @@
 # SPDX-License-Identifier: MIT
 # cython: language_level=3, boundscheck=False, wraparound=False, cdivision=True, freethreading_compatible=False
 """Admission: token buckets, prefixes, scores, access snapshots. Laws of the limits: protocol.md 9."""
-from libc.stdint cimport int64_t, uint8_t, uint16_t, uint32_t, uint64_t, uintptr_t
+from libc.stdint cimport uint8_t, uint16_t, uint32_t, uint64_t, uintptr_t
 from libc.string cimport memcmp, memcpy, memset
 
 from .crypto cimport exactly, keyed_hash
 from .memory cimport mem_give, mem_take, pool_clear, pool_init, pool_t
 from .replay cimport REPLAY_KEEP_S, replay_init, replay_insert, replay_lookup, replay_t
+from .shared cimport lock_give, lock_take
 from .status cimport E_ADDRESS, E_FULL, E_MEMORY, E_RATE, OK, PEER_ID_LEN
-from .sys cimport SECOND_NS, atomic_exchange_ptr, atomic_load_ptr, atomic_peek, atomic_poke
+from .sys cimport SECOND_NS, atomic_add, atomic_exchange_ptr, atomic_load_ptr, atomic_peek
 from .table cimport table_clear, table_drop, table_get, table_init, table_put, table_t
 from .wire cimport ADDRESS_IP4, ADDRESS_IP6, ADDRESS_NAME, address_t
 
@@ -26,14 +27,15 @@ cdef prefix_list_t NEVER_DIALLED
 
 # --- counting ---
 
-cdef inline void add(uint64_t *count, int64_t n) noexcept nogil:
-    """Change a number that only this thread writes and others read."""
-    atomic_poke(count, atomic_peek(count) + n)
-
-
 cdef int answer(guard_t *guard, int outcome, int rc) noexcept nogil:
     """Count an outcome and return its code."""
-    add(&guard.counts[outcome], 1)
+    atomic_add(&guard.counts[outcome], 1)
+    return rc
+
+
+cdef inline int leave(guard_t *guard, int rc) noexcept nogil:
+    """Give the lock back and return the code."""
+    lock_give(&guard.lock)
     return rc
 
 
@@ -261,21 +263,24 @@ cdef int guard_score(guard_t *guard, const address_t *remote, uint64_t now_ns) n
     cdef uint8_t[16] ip
     if address_ip(ip, remote) < 0 or is_exempt(guard, ip):
         return SCORE_MAX
-    return ip_score(guard, ip, now_ns)
+    lock_take(&guard.lock)
+    return leave(guard, ip_score(guard, ip, now_ns))
 
 
 cdef void guard_penalise(guard_t *guard, const address_t *remote, int penalty, uint64_t now_ns) noexcept nogil:
     cdef ledger_entry_t *entry
     cdef uint8_t[16] ip
-    add(&guard.penalties[penalty], 1)
+    atomic_add(&guard.penalties[penalty], 1)
     if address_ip(ip, remote) < 0 or is_exempt(guard, ip):
         return
+    lock_take(&guard.lock)
     entry = ledger_take(&guard.addresses, guard.pool, address_id(guard, ip), now_ns)
     if entry is not NULL:
         score_worsen(entry, PENALTY_POINTS[penalty], now_ns)
     entry = ledger_take(&guard.addresses, guard.pool, network_id(guard, ip), now_ns)
     if entry is not NULL:
         score_worsen(entry, PENALTY_POINTS[penalty], now_ns)
+    lock_give(&guard.lock)
 
 
 # --- access snapshots ---
@@ -411,12 +416,17 @@ cdef int guard_ports_set(guard_t *guard, const uint16_t *ports, size_t n_ports) 
 
 
 cdef int guard_accept(guard_t *guard, const address_t *remote, uint64_t now_ns) noexcept nogil:
-    cdef guard_limits_t *limits = &guard.limits
-    cdef ledger_entry_t *entry
     cdef uint8_t[16] ip
-    cdef uint64_t n_slots = limits.half_open
     if address_ip(ip, remote) < 0:
         return E_ADDRESS
+    lock_take(&guard.lock)
+    return leave(guard, ip_accept(guard, ip, now_ns))
+
+
+cdef int ip_accept(guard_t *guard, const uint8_t *ip, uint64_t now_ns) noexcept nogil:
+    cdef guard_limits_t *limits = &guard.limits
+    cdef ledger_entry_t *entry
+    cdef uint64_t n_slots = limits.half_open
     if not is_exempt(guard, ip):
         if ip_score(guard, ip, now_ns) == 0:
             return answer(guard, GUARD_REFUSED, E_RATE)
@@ -448,9 +458,23 @@ cdef int handshake_rates(guard_t *guard, const uint8_t *ip16, uint64_t now_ns) n
     return OK
 
 
+cdef int rates_take(guard_t *guard, const uint8_t *ip16, uint64_t now_ns) noexcept nogil:
+    """ip16: NULL on a pipe."""
+    cdef guard_limits_t *limits = &guard.limits
+    cdef int rc
+    if ip16 is not NULL and not is_exempt(guard, ip16):
+        rc = handshake_rates(guard, ip16, now_ns)
+        if rc < 0:
+            return rc
+    if guard.cpu_free_ns > now_ns + CPU_WINDOW_MS * NS_PER_MS:
+        return answer(guard, GUARD_CPU, E_FULL)
+    if bucket_take(&guard.node, limits.node_handshakes_per_s, limits.node_handshakes_per_s, now_ns) < 0:
+        return answer(guard, GUARD_NODE_RATE, E_FULL)
+    return OK
+
+
 cdef int guard_handshake(guard_t *guard, const address_t *remote, const uint8_t *m1_hash32, uint64_t flight_s,
                          uint64_t unix_s, uint64_t now_ns) noexcept nogil:
-    cdef guard_limits_t *limits = &guard.limits
     cdef uint8_t[16] ip
     cdef int rc
     if remote is not NULL and address_ip(ip, remote) < 0:
@@ -458,14 +482,10 @@ cdef int guard_handshake(guard_t *guard, const address_t *remote, const uint8_t 
     rc = replay_lookup(guard.replay, m1_hash32, flight_s, unix_s)
     if rc < 0:
         return answer(guard, GUARD_REPLAY, rc)
-    if remote is not NULL and not is_exempt(guard, ip):
-        rc = handshake_rates(guard, ip, now_ns)
-        if rc < 0:
-            return rc
-    if guard.cpu_free_ns > now_ns + CPU_WINDOW_MS * NS_PER_MS:
-        return answer(guard, GUARD_CPU, E_FULL)
-    if bucket_take(&guard.node, limits.node_handshakes_per_s, limits.node_handshakes_per_s, now_ns) < 0:
-        return answer(guard, GUARD_NODE_RATE, E_FULL)
+    lock_take(&guard.lock)
+    rc = leave(guard, rates_take(guard, NULL if remote is NULL else ip, now_ns))
+    if rc < 0:
+        return rc
     rc = replay_insert(guard.replay, m1_hash32, flight_s, unix_s)
     if rc < 0:
         return answer(guard, GUARD_REPLAY_FULL if rc == E_FULL else GUARD_REPLAY, rc)
@@ -473,29 +493,37 @@ cdef int guard_handshake(guard_t *guard, const address_t *remote, const uint8_t 
 
 
 cdef void guard_spend(guard_t *guard, uint64_t cpu_ns, uint64_t now_ns) noexcept nogil:
+    lock_take(&guard.lock)
     guard.cpu_free_ns = max(guard.cpu_free_ns, now_ns) + cpu_ns * CPU_WINDOW_MS // max(guard.limits.handshake_cpu_ms, 1)
+    lock_give(&guard.lock)
+
+
+cdef bint count_take(uint64_t *count, uint64_t max) noexcept nogil:
+    """One more, unless there are so many already: exact whichever threads count."""
+    if atomic_add(count, 1) < max:
+        return True
+    atomic_add(count, -1)
+    return False
 
 
 cdef int guard_half_open_begin(guard_t *guard) noexcept nogil:
-    if guard.n_half_open >= guard.limits.half_open:
-        return answer(guard, GUARD_HALF_OPEN_FULL, E_FULL)
-    add(&guard.n_half_open, 1)
-    return OK
+    if count_take(&guard.n_half_open, guard.limits.half_open):
+        return OK
+    return answer(guard, GUARD_HALF_OPEN_FULL, E_FULL)
 
 
 cdef void guard_half_open_end(guard_t *guard) noexcept nogil:
-    add(&guard.n_half_open, -1)
+    atomic_add(&guard.n_half_open, -1)
 
 
 cdef int guard_sink_begin(guard_t *guard) noexcept nogil:
-    if guard.n_sinks >= guard.limits.sinks:
-        return answer(guard, GUARD_SINKS_FULL, E_FULL)
-    add(&guard.n_sinks, 1)
-    return OK
+    if count_take(&guard.n_sinks, guard.limits.sinks):
+        return OK
+    return answer(guard, GUARD_SINKS_FULL, E_FULL)
 
 
 cdef void guard_sink_end(guard_t *guard) noexcept nogil:
-    add(&guard.n_sinks, -1)
+    atomic_add(&guard.n_sinks, -1)
 
 
 cdef int count_put(table_t *table, uint64_t id, uintptr_t n) noexcept nogil:
@@ -505,11 +533,13 @@ cdef int count_put(table_t *table, uint64_t id, uintptr_t n) noexcept nogil:
 
 
 cdef int peer_begin(guard_t *guard, uint64_t id, uint32_t n_max, uint64_t *slot) noexcept nogil:
-    cdef uintptr_t n = <uintptr_t>table_get(&guard.peers, id)
+    cdef uintptr_t n
+    lock_take(&guard.lock)
+    n = <uintptr_t>table_get(&guard.peers, id)
     if n >= n_max or count_put(&guard.peers, id, n + 1) < 0:
-        return answer(guard, GUARD_PEER_FULL, E_FULL)
+        return leave(guard, answer(guard, GUARD_PEER_FULL, E_FULL))
     slot[0] = id
-    return OK
+    return leave(guard, OK)
 
 
 cdef int guard_peer_begin(guard_t *guard, const uint8_t *peer_id32, uint64_t *slot) noexcept nogil:
@@ -521,7 +551,9 @@ cdef int guard_link_begin(guard_t *guard, const uint8_t *peer_id32, uint32_t n_m
 
 
 cdef void guard_peer_end(guard_t *guard, uint64_t slot) noexcept nogil:
+    lock_take(&guard.lock)
     count_put(&guard.peers, slot, <uintptr_t>table_get(&guard.peers, slot) - 1)
+    lock_give(&guard.lock)
 
 
 cdef int network_begin(guard_t *guard, const uint8_t *ip16, uint64_t now_ns) noexcept nogil:
@@ -545,24 +577,27 @@ cdef int guard_session_begin(guard_t *guard, const address_t *remote, uint64_t n
     cdef int rc = OK
     if remote is not NULL and address_ip(ip, remote) < 0:
         return E_ADDRESS
-    if guard.n_sessions >= guard.limits.sessions:
+    if not count_take(&guard.n_sessions, guard.limits.sessions):
         return answer(guard, GUARD_SESSIONS_FULL, E_FULL)
     if remote is not NULL and not is_exempt(guard, ip):
-        rc = network_begin(guard, ip, now_ns)
+        lock_take(&guard.lock)
+        rc = leave(guard, network_begin(guard, ip, now_ns))
     if rc < 0:
+        atomic_add(&guard.n_sessions, -1)
         return answer(guard, GUARD_SESSIONS_FULL, rc)
-    add(&guard.n_sessions, 1)
     return OK
 
 
 cdef void guard_session_end(guard_t *guard, const address_t *remote) noexcept nogil:
     cdef uint8_t[16] ip
     cdef uint64_t id
-    add(&guard.n_sessions, -1)
+    atomic_add(&guard.n_sessions, -1)
     if remote is NULL or address_ip(ip, remote) < 0 or is_exempt(guard, ip):
         return
     id = network_id(guard, ip)
+    lock_take(&guard.lock)
     count_put(&guard.networks, id, <uintptr_t>table_get(&guard.networks, id) - 1)
+    lock_give(&guard.lock)
 
 
 # --- who and what ---
@@ -601,13 +636,15 @@ cdef bint guard_allows_target(guard_t *guard, const address_t *target) noexcept 
 
 
 cdef int guard_target_take(guard_t *guard, const uint8_t *peer_id32, uint64_t now_ns) noexcept nogil:
-    cdef ledger_entry_t *entry = ledger_take(&guard.neighbours, guard.pool, ledger_id(guard, peer_id32, PEER_ID_LEN),
-                                             now_ns)
-    if entry is NULL:
-        return E_MEMORY
-    if bucket_take(&entry.targets, guard.limits.targets_per_s, guard.limits.targets_burst, now_ns) < 0:
-        return answer(guard, GUARD_TARGET_RATE, E_RATE)
-    return OK
+    cdef uint64_t id = ledger_id(guard, peer_id32, PEER_ID_LEN)
+    cdef ledger_entry_t *entry
+    cdef int rc = E_MEMORY
+    lock_take(&guard.lock)
+    entry = ledger_take(&guard.neighbours, guard.pool, id, now_ns)
+    if entry is not NULL:
+        rc = bucket_take(&entry.targets, guard.limits.targets_per_s, guard.limits.targets_burst, now_ns)
+    lock_give(&guard.lock)
+    return answer(guard, GUARD_TARGET_RATE, rc) if rc == E_RATE else rc
 
 
 cdef int guard_stream_take(guard_t *guard, bucket_t *session, uint64_t now_ns) noexcept nogil:
@@ -616,8 +653,8 @@ cdef int guard_stream_take(guard_t *guard, bucket_t *session, uint64_t now_ns) n
     return OK
 
 
-cdef int guard_pipe_take(guard_t *guard, bucket_t *link, uint64_t n_pipes, uint64_t now_ns) noexcept nogil:
-    if n_pipes >= guard.limits.pipes:
+cdef int guard_pipe_take(guard_t *guard, bucket_t *link, uint64_t now_ns) noexcept nogil:
+    if atomic_peek(&guard.n_far_ends) + atomic_peek(&guard.n_splices) >= guard.limits.pipes:
         return answer(guard, GUARD_PIPES_FULL, E_FULL)
     if bucket_take(link, guard.limits.pipes_per_s, guard.limits.pipes_burst, now_ns) < 0:
         return answer(guard, GUARD_PIPE_RATE, E_RATE)

@@ -696,13 +696,13 @@ cdef class Machine:
     @property
     def held(self):
         """What the engine holds: blocks, bytes of blocks, bytes of other memory, secret slots beside its own keys."""
-        return (pool_outstanding(&self.body.pool), self.body.pool.taken_len, self.body.pool.plain_len,
+        return (pool_outstanding(&self.body.pool), self.body.pool.taken.used, self.body.pool.plain_len,
                 self.body.secrets.n_taken - 1)
 
     @property
     def relay_held_len(self):
         """Bytes that the splices hold, as their budget counts them."""
-        return self.body.engine.relay.held
+        return self.body.engine.relay.held.used
 
     @property
     def n_circuits(self):
@@ -714,11 +714,11 @@ cdef class Machine:
         cdef engine_t *engine = &self.body.engine
         return {
             "n_sessions": engine.n_channels, "n_half_open": self.body.guard.n_half_open,
-            "n_sinks": self.body.guard.n_sinks, "n_auto_links": engine.n_auto_links,
-            "n_far_ends": engine.n_far_ends, "n_links_up": engine.n_links_up, "n_circuits": engine.relay.n_splices,
-            "n_flows": engine.outbox.flows.len, "n_conns": self.body.ports.len,
+            "n_sinks": self.body.guard.n_sinks, "n_auto_links": self.body.guard.n_auto_links,
+            "n_far_ends": self.body.guard.n_far_ends, "n_links_up": engine.n_links_up,
+            "n_circuits": engine.relay.n_splices, "n_flows": engine.outbox.flows.len, "n_conns": self.body.ports.len,
             "in_len": engine.n_bytes_in, "out_len": engine.n_bytes_out, "relayed_len": engine.relay.n_bytes,
-            "relay_held_len": engine.relay.held, "n_relay_memory_resets": engine.relay.n_memory_resets,
+            "relay_held_len": engine.relay.held.used, "n_relay_memory_resets": engine.relay.n_memory_resets,
             "by_status": {-i: engine.ctx.n_status[i] for i in range(64) if engine.ctx.n_status[i]},
             "guard_counts": [self.body.guard.counts[i] for i in range(N_GUARD_COUNTS)],
         }

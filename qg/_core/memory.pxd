@@ -7,6 +7,8 @@ cache.
 """
 from libc.stdint cimport uint8_t, uint32_t, uint64_t
 
+from .shared cimport budget_t, lease_t
+
 cdef enum:
     N_BLOCK_CLASSES = 4
     BLOCK_HEADROOM = 64         # free bytes before the payload of a fresh block: room for frame headers written later
@@ -38,13 +40,14 @@ ctypedef struct pool_t:
     void *remote                # atomic stack of blocks given back by other threads
     uint32_t n_free[N_BLOCK_CLASSES]
     uint64_t n_taken            # blocks out, remote returns not yet counted
-    uint64_t taken_len          # bytes of blocks out, as n_taken
+    lease_t taken               # bytes of blocks out, as n_taken; block_take answers NULL when the budget is used up
+    budget_t own                # the pool's budget unless it shares one
     uint64_t held_len           # bytes of all blocks that exist
-    uint64_t limit_len          # block_take answers NULL above this many bytes out
     uint64_t plain_len          # bytes of mem_take allocations
     uint32_t is_border          # blocks are given back by other threads only: block_give is block_give_remote
 
-cdef int pool_init(pool_t *pool, uint64_t limit_len) noexcept nogil
+cdef int pool_init(pool_t *pool, uint64_t limit_len) noexcept nogil     # with a budget of its own; it may not move
+cdef void pool_share(pool_t *pool, budget_t *budget) noexcept nogil     # one with other pools; before blocks are taken
 cdef void pool_clear(pool_t *pool) noexcept nogil
     # frees what is on the free lists; the owner's last call
 cdef void pool_collect(pool_t *pool) noexcept nogil                 # takes in what other threads gave back

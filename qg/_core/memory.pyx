@@ -5,10 +5,12 @@ from libc.stdint cimport uint8_t, uint32_t, uint64_t
 from libc.stdlib cimport calloc, free, malloc
 from libc.string cimport memcpy, memmove, memset
 
+from .shared cimport budget_t, lease_add, lease_init, lease_take
 from .status cimport E_MEMORY, OK
 from .sys cimport atomic_cas_ptr, atomic_exchange_ptr, atomic_load_ptr
 
 cdef enum:
+    LEASE_STEP = 262144         # of the budget, taken ahead
     FREE_MAX_LEN = 4194304      # bytes kept on each free list; what is given back beyond it returns to the heap
 
 cdef uint32_t[4] CLASS_LEN = [2048, 4608, 18432, 67584]
@@ -20,8 +22,13 @@ cdef inline uint32_t class_cap(int class_idx) noexcept nogil:
 
 cdef int pool_init(pool_t *pool, uint64_t limit_len) noexcept nogil:
     memset(pool, 0, sizeof(pool_t))
-    pool.limit_len = limit_len
+    pool.own.max = limit_len
+    lease_init(&pool.taken, &pool.own, LEASE_STEP)
     return OK
+
+
+cdef void pool_share(pool_t *pool, budget_t *budget) noexcept nogil:
+    lease_init(&pool.taken, budget, LEASE_STEP)
 
 
 cdef void pool_clear(pool_t *pool) noexcept nogil:
@@ -57,7 +64,7 @@ cdef block_t *block_take(pool_t *pool, int class_idx) noexcept nogil:
         if atomic_load_ptr(&pool.remote) is not NULL:
             pool_collect(pool)
             block = pool.free_list[class_idx]
-    if pool.taken_len + CLASS_LEN[class_idx] > pool.limit_len:
+    if not lease_take(&pool.taken, CLASS_LEN[class_idx]):
         return NULL
     if block is not NULL:
         pool.free_list[class_idx] = block.next
@@ -65,6 +72,7 @@ cdef block_t *block_take(pool_t *pool, int class_idx) noexcept nogil:
     else:
         block = <block_t *>malloc(CLASS_LEN[class_idx])
         if block is NULL:
+            lease_add(&pool.taken, -<uint64_t>CLASS_LEN[class_idx])
             return NULL
         block.home = pool
         block.cap = class_cap(class_idx)
@@ -75,7 +83,6 @@ cdef block_t *block_take(pool_t *pool, int class_idx) noexcept nogil:
     block.end = BLOCK_HEADROOM
     block.stamp_ns = 0
     pool.n_taken += 1
-    pool.taken_len += CLASS_LEN[class_idx]
     return block
 
 
@@ -90,7 +97,7 @@ cdef void block_free(block_t *block) noexcept nogil:
     cdef pool_t *pool = block.home
     cdef uint32_t i = block.class_idx
     pool.n_taken -= 1
-    pool.taken_len -= CLASS_LEN[i]
+    lease_add(&pool.taken, -<uint64_t>CLASS_LEN[i])
     if pool.n_free[i] >= FREE_MAX_LEN // CLASS_LEN[i]:
         pool.held_len -= CLASS_LEN[i]
         free(block)
@@ -228,7 +235,7 @@ cdef class Pool:
     @property
     def taken_len(self):
         """Bytes of the blocks that are out."""
-        return self.pool.taken_len
+        return self.pool.taken.used
 
     @property
     def held_len(self):

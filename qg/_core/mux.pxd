@@ -13,6 +13,7 @@ is queued between layers.
 from libc.stdint cimport uint8_t, uint16_t, uint32_t, uint64_t
 
 from .memory cimport chain_t, pool_t
+from .shared cimport budget_t, lease_t
 from .table cimport table_t
 from .wire cimport frame_t, hello_t
 
@@ -54,11 +55,13 @@ cdef enum:
                                 # small record
     CLOSED_PIPES = 64           # closed pipes whose late DATA is known not to count for session credit
     ENDED = 1                   # mux_frame: a RESET ended an open stream
+    LEASE_STEP = 16384          # of the budget for unread bytes, taken ahead
     GROW_NS = 100000000         # half a window used up within this time doubles the window
 
 ctypedef struct receive_t:      # what the sessions of one worker hold for their applications
-    uint64_t len                # service payload received and not consumed
-    uint64_t max                # its budget: windows shrink from half of it, credit is withheld from nine tenths
+    lease_t unread              # service payload received and not consumed. Of its budget windows shrink from the half
+                                # on, credit is withheld from nine tenths
+    budget_t own                # that budget, unless one is shared
     uint64_t n_withheld         # times that a session's credit was withheld
     uint64_t n_slow_resets      # streams reset because nobody read them while their session had no credit left
 
@@ -158,6 +161,8 @@ ctypedef struct plan_t:
     size_t payload_len          # PLAN_BULK
     int carries_pipe            # the record holds bytes of a pipe or relay stream
 
+cdef void receive_init(receive_t *receive, uint64_t max) noexcept nogil    # with a budget of its own; it may not move
+cdef void receive_share(receive_t *receive, budget_t *budget) noexcept nogil   # one with other workers; before use
 cdef int mux_init(mux_t *mux, pool_t *pool, stream_t **graveyard, receive_t *receive, void *owner,
                   const mux_hooks_t *hooks, int role, uint64_t mix) noexcept nogil
 cdef void mux_end(mux_t *mux, uint64_t now_ns) noexcept nogil

@@ -6,6 +6,7 @@ from libc.string cimport memcpy, memset
 from .memory cimport (
     BLOCK_RECORD, BLOCK_SMALL, block_give, block_len, block_room, block_start, block_t, block_take, chain_append,
     chain_clear, chain_copy, chain_drop, chain_pop, chain_push, chain_t, mem_give, mem_take, pool_t)
+from .shared cimport budget_t, lease_add, lease_init, lease_total
 from .status cimport (
     E_CREDIT, E_FRAME, E_FULL, E_STATE, E_STREAM_ID, INITIAL_CREDIT_PIPE, INITIAL_CREDIT_SERVICE, INNER_MAX,
     INNER_SMALL, LAYER_OVERHEAD, OK, OPEN_MAX, REASON_LIMIT, REASON_MEMORY, REASON_PROTOCOL, REASON_REFUSED,
@@ -22,6 +23,16 @@ cdef enum:
     STREAMS_MAX = 1 << 20       # entries of the stream table; the limits per kind are reached long before
 
 cdef uint64_t WITHHELD_NS = 500000000      # a session that got no credit for the budget looks again after this
+
+
+cdef void receive_init(receive_t *receive, uint64_t max) noexcept nogil:
+    memset(receive, 0, sizeof(receive_t))
+    receive.own.max = max
+    receive_share(receive, &receive.own)
+
+
+cdef void receive_share(receive_t *receive, budget_t *budget) noexcept nogil:
+    lease_init(&receive.unread, budget, LEASE_STEP)
 
 
 cdef int mux_init(mux_t *mux, pool_t *pool, stream_t **graveyard, receive_t *receive, void *owner,
@@ -218,7 +229,7 @@ cdef void mux_end(mux_t *mux, uint64_t now_ns) noexcept nogil:
     chain_clear(&mux.control)
     mux.is_session_due = 0
     if mux.rx_off > mux.rx_used:
-        mux.receive.len -= mux.rx_off - mux.rx_used
+        lease_add(&mux.receive.unread, mux.rx_used - mux.rx_off)
         mux.rx_used = mux.rx_off
     mux.starved_ns = 0
     mux.withheld_ns = 0
@@ -488,21 +499,22 @@ cdef void stream_used(stream_t *stream, uint64_t len, uint64_t now_ns) noexcept 
 cdef void mux_used(mux_t *mux, uint64_t len, uint64_t now_ns) noexcept nogil:
     len = min(len, mux.rx_off - mux.rx_used)
     mux.rx_used += len
-    mux.receive.len -= len
+    lease_add(&mux.receive.unread, -len)
     if mux.rx_credit <= mux.rx_used + mux.rx_window - mux.rx_window // 2:
         session_grant(mux, now_ns)
 
 
 cdef void session_grant(mux_t *mux, uint64_t now_ns) noexcept nogil:
     """Half a window is unannounced: announce it, as far as the node's budget goes (protocol.md 9, receive credit)."""
-    cdef const receive_t *receive = mux.receive
-    if receive.len >= receive.max // 10 * 9:
+    cdef uint64_t unread = lease_total(&mux.receive.unread)
+    cdef uint64_t unread_max = mux.receive.unread.budget.max
+    if unread >= unread_max // 10 * 9:
         if mux.rx_off > mux.rx_used:
             mux.receive.n_withheld += 1
             mux.withheld_ns = now_ns
             return
         mux.rx_window = SESSION_WINDOW_MIN      # it holds nothing: what others do not read is not its fault
-    elif receive.len >= receive.max // 2:
+    elif unread >= unread_max // 2:
         mux.rx_window = max(mux.rx_window // 2, <uint64_t>SESSION_WINDOW_MIN)
     else:
         mux.rx_window = window_grown(mux.rx_window, mux.rx_window_max, mux.grant_ns, now_ns)
@@ -780,7 +792,7 @@ cdef int on_open(mux_t *mux, frame_t *frame, uint64_t now_ns) noexcept nogil:
 
 cdef inline void session_received(mux_t *mux, uint64_t len, uint64_t now_ns) noexcept nogil:
     mux.rx_off += len
-    mux.receive.len += len
+    lease_add(&mux.receive.unread, len)
     if mux.rx_credit - mux.rx_off < INNER_MAX and mux.starved_ns == 0:
         mux.starved_ns = now_ns
 

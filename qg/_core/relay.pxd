@@ -9,6 +9,7 @@ from libc.stdint cimport uint8_t, uint32_t, uint64_t
 
 from .memory cimport chain_t, pool_t
 from .mux cimport stream_t
+from .shared cimport budget_t, lease_t
 
 cdef enum relay_wait_t:
     SPLICE_WAITS = 1            # the onward link is not there yet
@@ -41,15 +42,23 @@ ctypedef struct relay_t:
     splice_t *splices           # all, newest first
     splice_t *ended             # to be freed by relay_sweep
     uint32_t n_splices
-    uint64_t held               # memory of all splices, in blocks as the pool counts them
-    uint64_t held_max           # budget
+    uint64_t *n_all             # atomic: those of the node; borrowed
+    lease_t held                # memory of all splices, in blocks as the pool counts them
+    budget_t own                # the budget of that, unless one is shared
+    uint32_t n_sharers          # relays that share it
+    void (*call_others)(void *ctx) noexcept nogil   # wakes them for relay_relieve; NULL with one
+    void *ctx                   # borrowed
     uint64_t idle_ns
     uint64_t life_ns
     uint64_t build_ns
     uint64_t n_bytes            # payload passed on, both directions
     uint64_t n_memory_resets
 
-cdef void relay_init(relay_t *relay, pool_t *pool, uint64_t held_max) noexcept nogil
+cdef void relay_init(relay_t *relay, pool_t *pool, uint64_t held_max, uint64_t *n_all) noexcept nogil
+    # with a budget of its own; it may not move
+cdef void relay_share(relay_t *relay, budget_t *budget, uint32_t n_sharers) noexcept nogil     # before use
+cdef void relay_relieve(relay_t *relay, uint64_t now_ns) noexcept nogil
+    # if the budget is spent: resets what holds the oldest bytes, until three quarters are left or others hold more
 cdef void relay_clear(relay_t *relay, uint64_t now_ns) noexcept nogil          # resets all (shutdown) and frees
 cdef splice_t *relay_open(relay_t *relay, stream_t *near, uint64_t now_ns) noexcept nogil
     # binds the stream; NULL without memory. The owner fills link_key, peer_id, hops_left

@@ -9,12 +9,14 @@ from .mux cimport (
     sink_t, stream_accept, stream_bind, stream_copy, stream_finish, stream_grant, stream_pack, stream_reset, stream_t,
     stream_write)
 from .session cimport session_send_data, session_t, session_wake
+from .shared cimport budget_t, lease_add, lease_init, lease_total
 from .status cimport (
     E_CREDIT, E_MEMORY, INITIAL_CREDIT_PIPE, OK, REASON_BUSY, REASON_HOPS, REASON_LIMIT, REASON_MEMORY, REASON_NONE,
     REASON_REFUSED, REASON_SLOW_READER, REASON_TIMEOUT, REASON_UNREACHABLE)
-from .sys cimport NEVER, SECOND_NS
+from .sys cimport NEVER, SECOND_NS, atomic_add
 
 cdef enum:
+    LEASE_STEP = 16384          # of the budget, taken ahead
     CREDIT_STEP = 4096          # credit is passed on in steps of at least this while the sender has any left
 
     PIECE_MIN = 256             # a quarter of a small record; what comes in smaller pieces is packed
@@ -42,13 +44,20 @@ cdef int relay_reason(int reason) noexcept nogil:
     return REASON_NONE
 
 
-cdef void relay_init(relay_t *relay, pool_t *pool, uint64_t held_max) noexcept nogil:
+cdef void relay_init(relay_t *relay, pool_t *pool, uint64_t held_max, uint64_t *n_all) noexcept nogil:
     memset(relay, 0, sizeof(relay_t))
     relay.pool = pool
-    relay.held_max = held_max
+    relay.n_all = n_all
+    relay.own.max = held_max
+    relay_share(relay, &relay.own, 1)
     relay.idle_ns = 300 * SECOND_NS
     relay.life_ns = 86400 * SECOND_NS
     relay.build_ns = 15 * SECOND_NS
+
+
+cdef void relay_share(relay_t *relay, budget_t *budget, uint32_t n_sharers) noexcept nogil:
+    lease_init(&relay.held, budget, LEASE_STEP)
+    relay.n_sharers = n_sharers
 
 
 cdef splice_t *relay_open(relay_t *relay, stream_t *near, uint64_t now_ns) noexcept nogil:
@@ -66,6 +75,7 @@ cdef splice_t *relay_open(relay_t *relay, stream_t *near, uint64_t now_ns) noexc
         relay.splices.prev = splice
     relay.splices = splice
     relay.n_splices += 1
+    atomic_add(relay.n_all, 1)
     stream_bind(near, splice, &SINK)
     return splice
 
@@ -77,7 +87,7 @@ cdef void splice_unlink(splice_t *splice) noexcept nogil:
         return
     splice.state = SPLICE_ENDED
     chain_clear(&splice.early)
-    relay.held -= splice.held
+    lease_add(&relay.held, -splice.held)
     splice.held = 0
     if splice.prev is not NULL:
         splice.prev.next = splice.next
@@ -86,6 +96,7 @@ cdef void splice_unlink(splice_t *splice) noexcept nogil:
     if splice.next is not NULL:
         splice.next.prev = splice.prev
     relay.n_splices -= 1
+    atomic_add(relay.n_all, -1)
     splice.next = relay.ended
     relay.ended = splice
 
@@ -120,6 +131,11 @@ cdef void relay_clear(relay_t *relay, uint64_t now_ns) noexcept nogil:
     relay_sweep(relay)
 
 
+cdef inline bint is_overfull(const relay_t *relay) noexcept nogil:
+    """Above three quarters no new credit goes out."""
+    return lease_total(&relay.held) * 4 > relay.held.budget.max * 3
+
+
 # Credit: what one side may take, the other may send
 
 cdef void pass_credit(splice_t *splice, stream_t *source, uint64_t now_ns) noexcept nogil:
@@ -134,7 +150,7 @@ cdef void pass_credit(splice_t *splice, stream_t *source, uint64_t now_ns) noexc
     offset = min(source.tx_credit, other.rx_off + other.rx_window_max)
     if offset <= other.rx_credit or (left > 0 and offset - other.rx_credit < max(left, <uint64_t>CREDIT_STEP)):
         return
-    if splice.held > 0 and splice.relay.held * 4 > splice.relay.held_max * 3:
+    if splice.held > 0 and is_overfull(splice.relay):
         splice.is_credit_held = 1
         return
     stream_grant(other, offset)
@@ -158,8 +174,9 @@ cdef inline void count_held(splice_t *splice) noexcept nogil:
         held += splice.near.queue.taken_len
     if splice.far is not NULL:
         held += splice.far.queue.taken_len
-    splice.relay.held += held - splice.held
-    splice.held = held
+    if held != splice.held:
+        lease_add(&splice.relay.held, held - splice.held)
+        splice.held = held
 
 
 cdef inline uint64_t oldest_ns(const splice_t *splice) noexcept nogil:
@@ -173,20 +190,27 @@ cdef inline uint64_t oldest_ns(const splice_t *splice) noexcept nogil:
     return oldest
 
 
-cdef inline bint is_overfull(const relay_t *relay) noexcept nogil:
-    return relay.held * 4 > relay.held_max * 3
+cdef inline bint has_share(const relay_t *relay) noexcept nogil:
+    """Whether it holds its part of the node's bytes: of those that share, one always does."""
+    return relay.held.used * relay.n_sharers >= lease_total(&relay.held)
 
 
-cdef void relieve(relay_t *relay, uint64_t now_ns) noexcept nogil:
-    """The budget is spent: reset the splices that hold the oldest bytes until it is below three quarters.
+cdef void relay_relieve(relay_t *relay, uint64_t now_ns) noexcept nogil:
+    if lease_total(&relay.held) <= relay.held.budget.max:
+        return
+    reset_oldest(relay, now_ns)
+    if relay.call_others is not NULL and lease_total(&relay.held) > relay.held.budget.max:
+        relay.call_others(relay.ctx)
 
-    Each round resets all whose bytes are about as old as the oldest, or many splices that hold little would cost a walk
-    each.
+
+cdef void reset_oldest(relay_t *relay, uint64_t now_ns) noexcept nogil:
+    """Each round resets all whose bytes are about as old as the oldest, or many splices that hold little would cost a
+    walk each.
     """
     cdef splice_t *splice
     cdef splice_t *following
     cdef uint64_t oldest
-    while is_overfull(relay):
+    while is_overfull(relay) and has_share(relay):
         oldest = NEVER
         splice = relay.splices
         while splice is not NULL:
@@ -243,8 +267,7 @@ cdef int on_data(stream_t *stream, uint8_t *data, size_t len, uint64_t now_ns) n
     splice.used_ns = now_ns
     if other is NULL:
         rc = hold_early(splice, data, len, now_ns)
-        if relay.held > relay.held_max:
-            relieve(relay, now_ns)
+        relay_relieve(relay, now_ns)
         return rc
     relay.n_bytes += len
     if stream.rx_credit < other.tx_credit:
@@ -260,8 +283,7 @@ cdef int on_data(stream_t *stream, uint8_t *data, size_t len, uint64_t now_ns) n
         return OK
     count_held(splice)
     session_wake(session_of(other), now_ns)
-    if relay.held > relay.held_max:
-        relieve(relay, now_ns)
+    relay_relieve(relay, now_ns)
     return OK
 
 

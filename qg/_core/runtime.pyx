@@ -22,14 +22,17 @@ from .flow cimport (
     EVENT_CONNECT_FAILED, EVENT_DRAINED, EVENT_IDENTITY_TWICE, EVENT_LISTENING, EVENT_PEER_DOWN, EVENT_PEER_UP,
     EVENT_PONG, EVENT_STOPPED, EVENT_STREAM_ACCEPTED, EVENT_STREAM_DATA, EVENT_STREAM_DONE, EVENT_STREAM_FIN,
     EVENT_STREAM_OPEN, EVENT_STREAM_RESET, EVENT_STREAM_SENT, event_t)
-from .guard cimport N_GUARD_COUNTS, PREFIXES_MAX, access_t, guard_access_free, guard_access_swap, guard_init
+from .guard cimport (
+    N_GUARD_COUNTS, PREFIXES_MAX, access_t, guard_access_free, guard_access_swap, guard_clear, guard_init)
 from .handshake cimport local_t
 from .keyfile cimport KeyRing, NetworkSecret, ring_t
 from .loop cimport gate_wait, loop_cpu_ns, loop_thread_join, loop_wake
-from .memory cimport pool_clear, pool_collect, pool_init, pool_t
+from .memory cimport pool_clear, pool_collect, pool_init, pool_share, pool_t
+from .mux cimport receive_share
+from .relay cimport relay_share
 from .replay cimport (
     REPLAY_MARK_AHEAD_S, REPLAY_SAVED_ENTRY_LEN, REPLAY_SAVED_HEAD_LEN, replay_init, replay_restore, replay_save,
-    replay_saved_len, replay_t)
+    replay_saved_len)
 from .resolve cimport INTERFACES_MAX, interface_t, interfaces_list
 from .secret cimport (
     SECRET_LOCK_PREFERRED, SECRET_LOCK_REQUIRED, secret_give, secret_pool_free, secret_pool_init, secret_pool_t,
@@ -79,7 +82,6 @@ cdef class Runtime:
     cdef node_t node
     cdef pool_t border              # blocks of what Python writes
     cdef secret_pool_t secrets      # slots in which Python hands keys over
-    cdef replay_t replay
     cdef uint64_t *replay_slots
     cdef access_t *access
     cdef access_t *relay_access
@@ -119,16 +121,30 @@ cdef class Runtime:
         if self.node.workers is NULL or self.replay_slots is NULL:
             raise MemoryError
         crypto_random(NULL, key, 16)
-        replay_init(&self.replay, self.replay_slots, REPLAY_SLOTS, 2 * int(options.get("clock_window_s", 120)), key)
+        replay_init(&self.node.replay, self.replay_slots, REPLAY_SLOTS, 2 * options.get("clock_window_s", 120), key)
+        self._make_shared(options)
+        self._make_workers(ring, network, previous, options)
+
+    def _make_shared(self, dict options):
+        """What all workers agree on."""
+        cdef uint8_t[16] key
+        crypto_random(NULL, key, 16)
+        pool_init(&self.node.guard_pool, <uint64_t>1 << 40)
+        guard_init(&self.node.guard, &self.node.guard_pool, &self.node.replay, key)
         self.access = access_take(&self.plain, options)
         self.relay_access = relay_access_take(&self.plain, options)
-        self._make_workers(ring, network, previous, options)
+        guard_access_swap(&self.node.guard.access, self.access)
+        guard_access_swap(&self.node.guard.relay, self.relay_access)
+        guard_fill(&self.node.guard, options)
+        self.node.memory.max = <uint64_t>options.get("memory_len", 1 << 30)
 
     def _make_workers(self, KeyRing ring, NetworkSecret network, NetworkSecret previous, dict options):
         cdef engine_config_t config
         cdef worker_t *worker
         cdef uint32_t i
         config_fill(&config, options)
+        self.node.unread.max = config.receive_credit_len
+        self.node.relayed.max = config.relay_memory_len
         self.services = b"".join(options.get("services", ())[:HELLO_SERVICES_MAX])
         config.services = self.services
         config.n_services = len(self.services) // 16
@@ -142,11 +158,11 @@ cdef class Runtime:
             self._make_memory(worker, options)
             local_options(worker.local, network, previous, options)
             local_renew(worker.local, ring.ring)
-            self._make_guard(worker, options)
             self._make_engine(worker, &config, options)
 
     cdef int _make_memory(self, worker_t *worker, dict options) except -1:
-        pool_init(&worker.pool, <uint64_t>options.get("memory_len", 1 << 30))
+        pool_init(&worker.pool, 0)
+        pool_share(&worker.pool, &self.node.memory)
         secret_pool_init(&worker.secrets, 4 * <uint32_t>options.get("max_sessions", 10000) + 4096,
                          SECRET_LOCK_PREFERRED if options.get("allow_unlocked", True) else SECRET_LOCK_REQUIRED)
         worker.scratch = <uint8_t *>malloc(SCRATCH_LEN)
@@ -158,20 +174,14 @@ cdef class Runtime:
         cert_cache_init(&worker.certs, worker.cert_entries, CERT_ENTRIES)
         return 0
 
-    cdef int _make_guard(self, worker_t *worker, dict options) except -1:
-        cdef uint8_t[16] key
-        crypto_random(NULL, key, 16)
-        guard_init(&worker.guard, &worker.pool, &self.replay, key)
-        guard_access_swap(&worker.guard.access, self.access)
-        guard_access_swap(&worker.guard.relay, self.relay_access)
-        return guard_fill(&worker.guard, options)
-
     cdef int _make_engine(self, worker_t *worker, const engine_config_t *config, dict options) except -1:
         cdef engine_t *engine = &worker.engine
         cdef uint64_t mix
         crypto_random(NULL, <uint8_t *>&mix, 8)
-        if engine_init(engine, &worker.pool, &worker.guard, config, mix) < 0:
+        if engine_init(engine, &worker.pool, &self.node.guard, config, mix) < 0:
             raise MemoryError
+        receive_share(&engine.ctx.receive, &self.node.unread)
+        relay_share(&engine.relay, &self.node.relayed, self.node.n_workers)
         engine.next_id |= <uint64_t>worker.idx << WORKER_SHIFT
         engine.outbox.next_id |= <uint64_t>worker.idx << WORKER_SHIFT
         relay_fill(&engine.relay, options)
@@ -234,25 +244,25 @@ cdef class Runtime:
             raise OSError(error.errno, error.strerror, path) from None
         left = os.pread(self.mark_fd, MARK_LEN_MAX, 0)
         if len(left) >= 8 and left[:8] != bytes(8):
-            self.replay.floor_s = min(int.from_bytes(left[:8], "big"), latest_s)
-        elif left and replay_restore(&self.replay, <const uint8_t *><char *>left + 8, max(len(left), 8) - 8) < 0:
-            self.replay.floor_s = latest_s
-        self.replay.floor_s = min(self.replay.floor_s, latest_s)
-        self.replay.mark_s = max(self.replay.newest_s, self.replay.floor_s)
-        if self.replay.mark_s:
-            os.pwrite(self.mark_fd, (<object>self.replay.mark_s).to_bytes(8, "big"), 0)
-        os.ftruncate(self.mark_fd, 8 if self.replay.mark_s else 0)
-        self.replay.mark_ctx = <void *><size_t>self.mark_fd
-        self.replay.mark = mark_write
+            self.node.replay.floor_s = min(int.from_bytes(left[:8], "big"), latest_s)
+        elif left and replay_restore(&self.node.replay, <const uint8_t *><char *>left + 8, max(len(left), 8) - 8) < 0:
+            self.node.replay.floor_s = latest_s
+        self.node.replay.floor_s = min(self.node.replay.floor_s, latest_s)
+        self.node.replay.mark_s = max(self.node.replay.newest_s, self.node.replay.floor_s)
+        if self.node.replay.mark_s:
+            os.pwrite(self.mark_fd, (<object>self.node.replay.mark_s).to_bytes(8, "big"), 0)
+        os.ftruncate(self.mark_fd, 8 if self.node.replay.mark_s else 0)
+        self.node.replay.mark_ctx = <void *><size_t>self.mark_fd
+        self.node.replay.mark = mark_write
 
     def _mark_close(self):
         """A clean end leaves what was seen: the next run refuses what this one accepted, and nothing else."""
         cdef bytes saved
         if self.mark_fd < 0:
             return
-        self.replay.mark = NULL
-        saved = bytes(replay_saved_len(&self.replay))
-        replay_save(&self.replay, <uint8_t *><char *>saved)
+        self.node.replay.mark = NULL
+        saved = bytes(replay_saved_len(&self.node.replay))
+        replay_save(&self.node.replay, <uint8_t *><char *>saved)
         try:
             if os.pwrite(self.mark_fd, saved, 8) == len(saved):
                 os.pwrite(self.mark_fd, bytes(8), 0)
@@ -509,6 +519,9 @@ cdef class Runtime:
         secret_pool_free(&self.secrets)
         for i in range(self.node.n_workers if self.node.workers is not NULL else 0):
             worker_free(&self.node.workers[i])
+        if self.node.guard.pool is not NULL:
+            guard_clear(&self.node.guard)
+        pool_clear(&self.node.guard_pool)
         free(self.node.workers)
         free(self.replay_slots)
 
@@ -555,9 +568,13 @@ cdef class Runtime:
             else:
                 sums[key] = sum(values)
         return sums | {
+            "n_sinks": self.node.guard.n_sinks, "n_half_open": self.node.guard.n_half_open,
+            "n_auto_links": self.node.guard.n_auto_links,
+            "guard_counts": [self.node.guard.counts[k] for k in range(N_GUARD_COUNTS)],
+            "plain_len": sums["plain_len"] + self.node.guard_pool.plain_len,
             "is_locked": all(bool(self.node.workers[i].secrets.is_locked) for i in range(self.node.n_workers)),
             "n_border_blocks": self.border.n_taken,
-            "replay_floor_s": self.replay.floor_s,
+            "replay_floor_s": self.node.replay.floor_s,
             "clock_skew_s": float(skews[len(skews) // 2]) if skews else None,
             "workers": workers,
         }
@@ -571,16 +588,15 @@ cdef dict worker_status(worker_t *worker):
         if engine.ctx.n_status[i]:
             by_status[-i] = engine.ctx.n_status[i]
     return {
-        "n_sessions": engine.n_channels, "n_sinks": worker.guard.n_sinks, "n_half_open": worker.guard.n_half_open,
-        "n_links_up": engine.n_links_up, "n_auto_links": engine.n_auto_links, "n_circuits": engine.relay.n_splices,
+        "n_sessions": engine.n_channels, "n_links_up": engine.n_links_up, "n_circuits": engine.relay.n_splices,
         "n_flows": engine.outbox.flows.len, "n_conns": worker.tcp.n_conns, "n_lingering": worker.tcp.n_lingering,
         "n_accepted": worker.tcp.n_accepted, "n_accept_errors": worker.tcp.n_accept_errors,
         "in_len": engine.n_bytes_in, "out_len": engine.n_bytes_out, "relayed_len": engine.relay.n_bytes,
-        "relay_held_len": engine.relay.held, "n_relay_memory_resets": engine.relay.n_memory_resets,
+        "relay_held_len": engine.relay.held.used, "n_relay_memory_resets": engine.relay.n_memory_resets,
         "n_slow_reader_closes": engine.ctx.n_slow_closes, "n_slow_reader_resets": engine.ctx.receive.n_slow_resets,
-        "n_credit_withheld": engine.ctx.receive.n_withheld, "receive_unread_len": engine.ctx.receive.len,
-        "by_status": by_status, "guard_counts": [worker.guard.counts[i] for i in range(N_GUARD_COUNTS)],
-        "pool_taken_len": worker.pool.taken_len, "plain_len": worker.pool.plain_len, "n_blocks": worker.pool.n_taken,
+        "n_credit_withheld": engine.ctx.receive.n_withheld, "receive_unread_len": engine.ctx.receive.unread.used,
+        "by_status": by_status, "pool_taken_len": worker.pool.taken.used, "plain_len": worker.pool.plain_len,
+        "n_blocks": worker.pool.n_taken,
         "n_secret_slots": worker.secrets.n_taken, "handshake_cpu_ns": engine.ctx.handshake_ns,
         "loop_cpu_ns": loop_cpu_ns(&worker.loop) if worker.is_loop_ready else 0,
         "skews": [engine.skews_s[i] for i in range(min(engine.n_skews, <uint32_t>SKEWS_KEPT))],

@@ -119,17 +119,30 @@ cdef extern from * nogil:
         lease->budget = budget;
     }
 
-    static inline void qg_lease_settle(qg_lease_t *lease) {
-        uint64_t wanted = lease->used == 0 ? 0 : lease->used + lease->step;
-        __atomic_fetch_add(&lease->budget->len, wanted - lease->leased, __ATOMIC_RELAXED);
+    static inline int qg_lease_settle(qg_lease_t *lease, uint64_t wanted) {
+        uint64_t len = __atomic_fetch_add(&lease->budget->len, wanted - lease->leased, __ATOMIC_RELAXED);
+        int fits = len + wanted - lease->leased <= lease->budget->max;
         lease->leased = wanted;
+        return fits;
     }
 
     /* Counts bytes, whether there is room or not; a difference below zero is added modulo 2^64. */
     static inline void qg_lease_add(qg_lease_t *lease, uint64_t len) {
         lease->used += len;
-        if (lease->used > lease->leased || lease->leased - lease->used > 3 * lease->step || lease->used == 0)
-            qg_lease_settle(lease);
+        if (lease->used > lease->leased || lease->leased - lease->used > 3 * lease->step)
+            qg_lease_settle(lease, lease->used + lease->step);
+    }
+
+    /* Counts bytes only if the budget has them. */
+    static inline int qg_lease_take(qg_lease_t *lease, uint64_t len) {
+        uint64_t before = lease->leased;
+        if (lease->used + len > before && !qg_lease_settle(lease, lease->used + len + lease->step)
+            && !qg_lease_settle(lease, lease->used + len)) {
+            qg_lease_settle(lease, before);
+            return 0;
+        }
+        lease->used += len;
+        return 1;
     }
 
     /* Bytes in use in the whole node: exact for this worker, up to three steps too many for each other one. */
@@ -168,6 +181,8 @@ cdef extern from * nogil:
     void lock_take "qg_lock_take"(uint64_t *lock) noexcept      # for less than a microsecond, once per connection
     void lock_give "qg_lock_give"(uint64_t *lock) noexcept
     void lease_init "qg_lease_init"(lease_t *lease, budget_t *budget, uint64_t step) noexcept
-    void lease_add "qg_lease_add"(lease_t *lease, uint64_t len) noexcept    # a difference below zero modulo 2^64
+    void lease_add "qg_lease_add"(lease_t *lease, uint64_t len) noexcept
+        # counts bytes whether there is room or not; a difference below zero is added modulo 2^64
+    bint lease_take "qg_lease_take"(lease_t *lease, uint64_t len) noexcept  # counts them only if the budget has room
     uint64_t lease_total "qg_lease_total"(const lease_t *lease) noexcept
         # in use in the whole node: exact for this worker, up to three steps too many for each other one

@@ -22,7 +22,7 @@ from .memory cimport chain_t, pool_t
 from .replay cimport replay_t
 from .resolve cimport resolve_t
 from .secret cimport secret_pool_t
-from .shared cimport cursors_t
+from .shared cimport budget_t, cursors_t
 from .tcp cimport tcp_t
 from .wire cimport address_t
 
@@ -93,6 +93,12 @@ ctypedef struct node_t:         # what the workers of one node share
     int event_fd                # written to wake Python; owned by Python
     uint64_t is_asleep          # bell: Python waits for the descriptor
     void *spent                 # inbox of wiped slots that go back to the border
+    guard_t guard               # of all, with a lock inside
+    pool_t guard_pool           # under that lock
+    replay_t replay             # atomic slots
+    budget_t memory             # of the workers' pools
+    budget_t unread             # of what was received and not consumed
+    budget_t relayed            # of what is held for circuits
 
 ctypedef struct worker_t:
     node_t *node                # borrowed
@@ -101,14 +107,12 @@ ctypedef struct worker_t:
     tcp_t tcp
     resolve_t resolve
     engine_t engine
-    guard_t guard
     pool_t pool
     secret_pool_t secrets
     random_pool_t random        # of the worker's thread
     cert_cache_t certs
     cert_entry_t *cert_entries  # owned
     local_t *local              # a secret slot
-    replay_t *replay            # borrowed from the runtime
     uint8_t *scratch            # owned
     void *inbox                 # of commands
     void *links                 # atomic: link_rows_t, from malloc, owned by whoever takes it out; NULL

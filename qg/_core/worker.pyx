@@ -17,13 +17,13 @@ from .engine cimport (
 from .flow cimport (
     EVENT_LISTENING, event_t, flow_accept, flow_finish, flow_reset, flow_used, flow_write, outbox_emit, outbox_is_empty,
     outbox_put)
-from .guard cimport guard_clear
 from .handshake cimport local_fill, local_t
 from .keyfile cimport ring_t
 from .loop cimport (
     gate_free, gate_init, gate_open, loop_free, loop_hooks_t, loop_init, loop_now, loop_set_deadline, loop_stop,
     loop_thread_start, loop_wake)
 from .memory cimport chain_clear, chain_t, pool_clear, pool_collect
+from .relay cimport relay_relieve
 from .resolve cimport resolve_cancel, resolve_init, resolve_start, resolve_stop
 from .secret cimport SECRET_SLOT_LEN, secret_pool_free, secret_take
 from .shared cimport bell_ring, inbox_push, inbox_take, ring_drop, ring_filled, ring_publish, ring_vacant
@@ -371,7 +371,16 @@ cdef void on_wake(void *ctx, uint64_t now_ns) noexcept nogil:
         command_free(worker.node, command)
         command = following
     fail_dials(worker, now_ns)
+    relay_relieve(&worker.engine.relay, now_ns)
     engine_settle(&worker.engine, now_ns)
+
+
+cdef void wake_others(void *ctx) noexcept nogil:
+    cdef worker_t *worker = <worker_t *>ctx
+    cdef uint32_t i
+    for i in range(worker.node.n_workers):
+        if i != worker.idx:
+            loop_wake(&worker.node.workers[i].loop)
 
 
 cdef void on_timer(void *ctx, uint64_t now_ns) noexcept nogil:
@@ -452,6 +461,8 @@ cdef int worker_start(worker_t *worker, size_t read_len) noexcept nogil:
     events.on_writable = on_writable
     events.on_accept_error = on_accept_error
     worker.engine.ctx.clock = work_ns
+    worker.engine.relay.call_others = wake_others
+    worker.engine.relay.ctx = worker
     worker.engine.outbox.emit = on_emit
     worker.engine.outbox.emit_ctx = worker
     worker.engine.transport.ctx = worker
@@ -500,7 +511,6 @@ cdef void worker_stop(worker_t *worker) noexcept nogil:
 
 
 cdef void worker_free(worker_t *worker) noexcept nogil:
-    guard_clear(&worker.guard)
     secret_pool_free(&worker.secrets)
     pool_clear(&worker.pool)
     free(worker.scratch)
