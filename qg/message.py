@@ -18,9 +18,9 @@ __all__ = ["Inbox", "MessageSource", "MessageWriter"]
 
 _log = logging.getLogger("qg.message")
 
-_SHORT_MAX = 16_384  # a message up to this long is copied behind its head, which is cheaper than two writes
+_SHORT_MAX = 16_383  # a message up to this long is copied behind its head, which is cheaper than two writes
 _COLLECTED_MAX = 16_384  # bytes of short messages that are handed over together
-_PACKED_MAX = 65_536  # the same of a batch: what fits one block of the core
+_PACKED_MAX = 65_536  # the same of a batch, heads included: what fits one block of the core
 
 
 @final
@@ -150,12 +150,13 @@ class MessageWriter(Flow):
 
     def send_now(self, message: bytes | bytearray | memoryview) -> bool:
         """Send a message; False when it has to wait for room, and nothing was done."""
-        self._check_writable("sending a message")
-        n = message.nbytes if isinstance(message, memoryview) else len(message)
+        n = len(message) if type(message) is bytes else memoryview(message).nbytes
+        if not self._is_collecting:
+            self._check_writable("sending a message")
+            if self._is_full() or (self._turn is not None and self._turn.locked()):
+                return False
         if n > self._border.message_max:
             raise self._length_error(n)
-        if self._is_full() or (self._turn is not None and self._turn.locked()):
-            return False
         self._message_put(message, n)
         return True
 
@@ -179,6 +180,7 @@ class MessageWriter(Flow):
                 self._check_writable("sending messages")
                 await self._room_wait("sending messages")
                 self._collected_put()
+                self._is_collecting = False
                 packed, at = messages_pack(taken, at, _PACKED_MAX)
                 self._put(packed, len(packed))
 
@@ -189,28 +191,27 @@ class MessageWriter(Flow):
         )
 
     def _message_put(self, message: bytes | bytearray | memoryview, n: int) -> None:
+        if n <= _SHORT_MAX and self._is_collecting:
+            self._collected.append(message if type(message) is bytes else bytes(message))
+            n += 2 if n < 64 else 3  # its head
+            self._n_collected += n
+            self._n_queued += n
+            self._link.n_queued += n
+            if self._n_collected >= _COLLECTED_MAX:
+                self._collected_put()
+                self._is_collecting = not self._is_full()
+            return
         head = message_head(n)
         if n <= _SHORT_MAX:
-            self._short_put(head + message)
+            self._is_collecting = True
+            self._border.loop.call_soon(self._turn_end)
+            self._put(head + message, len(head) + n)
             return
         body = memoryview(message).cast("B")  # raises for what is not bytes before the head is out
         self._collected_put()
         self._put(head, len(head))
         self._put(body, n)
-
-    def _short_put(self, data: bytes) -> None:
-        n = len(data)
-        if not self._is_collecting:
-            self._is_collecting = True
-            self._border.loop.call_soon(self._turn_end)
-            self._put(data, n)
-            return
-        self._collected.append(data)
-        self._n_collected += n
-        self._n_queued += n
-        self._link.n_queued += n
-        if self._n_collected >= _COLLECTED_MAX:
-            self._collected_put()
+        self._is_collecting = self._is_collecting and not self._is_full()
 
     def _turn_end(self) -> None:
         self._is_collecting = False
@@ -220,9 +221,14 @@ class MessageWriter(Flow):
     def _collected_put(self) -> None:
         """Hand over what was collected; it is counted as waiting to be sent already."""
         if self._collected and not self._is_gone:
-            self._border.runtime.write(self._flow, b"".join(self._collected))
+            packed, _ = messages_pack(self._collected, 0, _PACKED_MAX)
+            self._border.runtime.write(self._flow, packed)
         self._collected.clear()
         self._n_collected = 0
+
+    def _leave(self, reason: Reason | None) -> None:
+        super()._leave(reason)
+        self._is_collecting = False
 
     def on_data(self, data: bytes) -> None:
         self.abort(Reason.PROTOCOL)  # the accepting side sends nothing

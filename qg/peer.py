@@ -91,7 +91,7 @@ class Peer:
         # Made when needed: thousands of peers may be idle.
         self._down: asyncio.Future[None] | None = None
         self._pongs: list[asyncio.Future[float]] | None = None
-        self._writers: dict[tuple[bytes, int], MessageWriter] | None = None
+        self._writers: tuple[dict[bytes, MessageWriter], ...] | None = None  # by priority
         self._inboxes: dict[bytes, Inbox] | None = None
 
     @property
@@ -287,21 +287,20 @@ class Peer:
     def _writer(self, extender_id: ExtenderId, priority: int) -> MessageWriter:
         """Give the stream that carries the messages to an extender; it is opened if there is none."""
         self._border.check()
-        key = _key(extender_id), priority
         if self._writers is None:
-            self._writers = {}
-        writer = self._writers.get(key)
+            self._writers = ({}, {}, {})
+        key = _key(extender_id)
+        writer = self._writers[_priority(priority)].get(key)
         if writer is None:
-            link, priority = self._link("sending a message"), _priority(priority)
-            writer = self._writers[key] = MessageWriter(link, self._border.flow_next(link))
-            writer.open(KIND_MESSAGES, priority, key[0])
+            link = self._link("sending a message")
+            writer = self._writers[priority][key] = MessageWriter(link, self._border.flow_next(link))
+            writer.open(KIND_MESSAGES, priority, key)
         return writer
 
     def _writer_drop(self, writer: MessageWriter, extender_id: ExtenderId, priority: int) -> None:
         """Forget a stream that has ended: the next message opens another."""
-        key = bytes(extender_id), priority
-        if writer.is_gone and self._writers is not None and self._writers.get(key) is writer:
-            del self._writers[key]
+        if writer.is_gone and self._writers is not None and self._writers[priority].get(bytes(extender_id)) is writer:
+            del self._writers[priority][bytes(extender_id)]
 
     def _error(self, what: str) -> QGError:
         """Make the error for an operation on a peer that is gone."""
@@ -319,6 +318,8 @@ def _key(extender_id: ExtenderId) -> bytes:
 
 
 def _priority(value: int) -> Priority:
+    if type(value) is Priority:
+        return value
     try:
         return Priority(value)
     except ValueError:

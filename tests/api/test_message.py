@@ -215,7 +215,7 @@ async def test_a_slow_extender_holds_up_its_senders_and_nobody_else():
         async with await peer.open_stream(Echo.id) as stream:
             await stream.write(bytes(100_000))
             assert len(await stream.readexactly(100_000)) == 100_000
-        writer = peer._writers[bytes(Recorder.id), qg.Priority.NORMAL]
+        writer = peer._writers[qg.Priority.NORMAL][bytes(Recorder.id)]
         while not writer._room:
             await asyncio.sleep(0)
         assert n_sent < 300  # 1 MiB here, and what two windows hold
@@ -233,7 +233,7 @@ async def test_tasks_that_wait_to_send_take_their_turns_and_a_cancelled_one_send
         peer = net.peer(0, 1)
         recorder.may_go_on.clear()
         await peer.send(Recorder.id, b"first")
-        writer = peer._writers[bytes(Recorder.id), qg.Priority.NORMAL]
+        writer = peer._writers[qg.Priority.NORMAL][bytes(Recorder.id)]
         n_filling, waiting = 1, None
         while waiting is None or waiting.done():  # a window full moves on by itself
             while not writer._is_full():

@@ -598,6 +598,7 @@ def test_session_credit_never_falls(connect):
     assert send_raw(pair, wire.build_offset(SESSION_CREDIT, 0, SESSION_WINDOW)) == status.OK
     assert send_raw(pair, wire.build_offset(SESSION_CREDIT, 0, SESSION_WINDOW - 1)) == status.E_CREDIT
 
+
 # Who does not read
 
 

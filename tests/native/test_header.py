@@ -42,10 +42,7 @@ def load(path):
 
 
 def constants(prefix):
-    return {
-        name.removeprefix(prefix): int(value, 0)
-        for name, value in re.findall(rf"({prefix}\w+) = (\w+)", HEADER)
-    }
+    return {name.removeprefix(prefix): int(value, 0) for name, value in re.findall(rf"({prefix}\w+) = (\w+)", HEADER)}
 
 
 def test_the_reasons_are_those_of_the_library():
