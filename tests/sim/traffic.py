@@ -24,7 +24,7 @@ class Flow:
         self.outgoing, self.expected = transfer.payloads[side], transfer.payloads[1 - side]
         self.written = self.n_queued = self.n_read = self.n_unused = 0
         self.read_delay_ns = transfer.read_delays_ns[side]
-        self.is_paused = False
+        self.is_paused = side == 1 and not transfer.reads
         self.state = "open"
 
     def fill(self):
@@ -65,22 +65,23 @@ class Flow:
         self.state = state
         self.transfer.ended(self.side, state, reason)
 
-    def resume(self):
-        """Read what was left unread, and what comes."""
-        self.is_paused = False
-        n, self.n_unused = self.n_unused, 0
-        self.host.tell("used", self.id, n)
+    def write(self):
+        """Begin to write, where the transfer did not from the beginning."""
+        self.fill()
+        self.host.settle()
 
 
 class Transfer:
     """A circuit, and a stream over it with bytes both ways."""
 
-    def __init__(self, application, source, hops, up_len, down_len, *, read_delays_ns=(0, 0)):
+    def __init__(self, application, source, hops, up_len, down_len, *, read_delays_ns=(0, 0), reads=True, writes=True):
         self.application, self.source, self.hops = application, source, hops
         self.number = application.n_transfers = application.n_transfers + 1
         seed = application.world.seed
         self.payloads = (payload(seed, self.number, 0, up_len), payload(seed, self.number, 1, down_len))
         self.read_delays_ns = read_delays_ns
+        self.reads = reads  # does the target?
+        self.writes = writes  # does the source, from the beginning?
         self.flows = [None, None]  # at the source, at the target
         self.channel = None
         self.state = "new"  # building, running, done, failed
@@ -241,7 +242,8 @@ class Application:
         flow = transfer.flows[0] = host.flows[transfer.number] = transfer.flow(host, transfer.number, 0)
         opening = UUID + transfer.number.to_bytes(8, "big")
         host.machine.open(flow.id, channel, BYTES, NORMAL, opening, self.world.now_ns)
-        flow.fill()
+        if transfer.writes:
+            flow.fill()
 
     def _down(self, host, channel, reason):
         host.channels.pop(channel, None)

@@ -280,8 +280,15 @@ class Wire:
 
     def look(self):
         """Stall or go on, as the network's partition says."""
-        self.is_stalled = self.world.is_apart(*self.hosts)
-        if not self.is_stalled:
+        self.stall() if self.world.is_apart(*self.hosts) else self.go_on()
+
+    def stall(self):
+        """Let nothing pass: what is sent fills the send buffer, and waits."""
+        self.is_stalled = True
+
+    def go_on(self):
+        if self.is_stalled:
+            self.is_stalled = False
             held, self.held = self.held, []
             for call, arguments in held:
                 self.world.after(0, call, *arguments)
@@ -291,8 +298,7 @@ class Wire:
     def send(self, side, data):
         now_ns = self.world.now_ns
         if not self.rate:
-            self.hosts[side].machine.writable(self.conns[side], len(data), now_ns)
-            self.world.at(now_ns + self.delay_ns, self._arrive, side, data)
+            self._left(side, data)
             return
         for off in range(0, len(data), self.segment_len):
             segment = data[off : off + self.segment_len]
