@@ -47,6 +47,7 @@ if TYPE_CHECKING:
     from qg.stream import Priority as Priority
     from qg.stream import Stream as Stream
     from qg.types import ExtenderId as ExtenderId
+    from qg.types import KeptInfo as KeptInfo
     from qg.types import LinkInfo as LinkInfo
     from qg.types import LinkKey as LinkKey
     from qg.types import PeerId as PeerId
@@ -55,7 +56,7 @@ if TYPE_CHECKING:
 
 # Module -> the public names it defines.
 _NAMES = {
-    "address": "Address Endpoint Prefix",
+    "address": "Address Endpoint HostPort Prefix",
     "config": "Config LimitsConfig LinkConfig RelayConfig",
     "errors": (
         "AddressError Busy ClosedError ConfigError HandshakeFailed InvalidValue KeyFileError KeyFileExists"

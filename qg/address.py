@@ -17,7 +17,7 @@ from typing import NamedTuple
 from qg.errors import AddressError, InvalidValue
 from qg.types import LinkKey, PeerId
 
-__all__ = ["Address", "Endpoint", "Prefix"]
+__all__ = ["Address", "Endpoint", "HostPort", "Prefix"]
 
 _NAME_MAX = 253  # RFC 1035 in text form
 _LABEL_MAX = 63
@@ -123,6 +123,32 @@ class Endpoint(NamedTuple):
 
     def __repr__(self) -> str:
         return f"Endpoint.parse({str(self)!r})"
+
+
+class HostPort(NamedTuple):
+    """Name an IP address and a port of this machine; immutable, `str` gives what `HostPort.parse` reads."""
+
+    host: str  # IPv4, or IPv6 without brackets
+    port: int
+
+    @classmethod
+    def parse(cls, text: str) -> "HostPort":
+        """Read text such as 127.0.0.1:9464 or [::1]:9464; raises `AddressError` that names the wrong part."""
+        try:
+            host, port = _parse_host_port(text, 0)
+        except InvalidValue as error:
+            raise AddressError(f"{text!r} is not an IP address and a port: {error}") from None
+        if _ip_normal(host) is None:
+            raise AddressError(f"{text!r} is not an IP address and a port: {host!r} is a name; write 127.0.0.1:{port}")
+        return cls(host, port)
+
+    @property
+    def is_loopback(self) -> bool:
+        """Tell whether only this machine reaches it."""
+        return self.host.startswith("127.") or self.host == "::1"
+
+    def __str__(self) -> str:
+        return f"{_host_text(self.host)}:{self.port}"
 
 
 class Prefix(NamedTuple):

@@ -11,7 +11,7 @@ from typing import Annotated, Any, Literal, TypeVar, Union, get_args, get_origin
 import msgspec
 from msgspec import Meta, Struct
 
-from qg.address import Endpoint, Prefix
+from qg.address import Address, Endpoint, HostPort, Prefix
 from qg.errors import ConfigError, InvalidValue
 from qg.types import PeerId
 
@@ -141,6 +141,12 @@ class Config(Struct, frozen=True, kw_only=True):
     identity: str | None = None
     # Where to wait for peers. Empty: a node that only dials is of use and needs no open port.
     listen: tuple[Endpoint, ...] = ()
+    # What others are told to reach this node by, where that is not what it listens on: behind NAT, the router's address
+    # and port. Empty: what it listens on.
+    advertise: tuple[Endpoint, ...] = ()
+    # Peers that are kept connected: dialled at the start, and again when they are gone. With `via=` over relays. The
+    # node's own address among them is skipped, so that a list may be the same everywhere.
+    peers: tuple[Address, ...] = ()
     # File with the secret of a closed network. None: the open network.
     network_secret: str | None = None
     # File with the secret before this one: nodes that have not changed yet are answered too (2.4). Give it while a new
@@ -162,6 +168,13 @@ class Config(Struct, frozen=True, kw_only=True):
     # Unix socket for `qg status` and `qg stop`. None: none is made.
     control_socket: str | None = None
     log_level: Literal["debug", "info", "warning", "error"] = "info"
+    # Lines for people, or an object of JSON each for what collects logs.
+    log_format: Literal["text", "json"] = "text"
+    # Where Prometheus may fetch figures: "127.0.0.1:9464" serves http://127.0.0.1:9464/metrics. None: nowhere, for they
+    # tell when this node is used and how much.
+    metrics: HostPort | None = None
+    # Let `metrics` be an address that other machines reach. Off: whoever reaches it reads it.
+    metrics_remote: bool = False
     link: LinkConfig = LinkConfig()
     relay: RelayConfig = RelayConfig()
     limits: LimitsConfig = LimitsConfig()
@@ -208,8 +221,16 @@ _Table = TypeVar("_Table", bound=Struct)
 _PATHS = ("identity", "network_secret", "network_secret_previous", "replay_mark", "control_socket")
 
 # How the types that are written as text are read.
-_TEXT_TYPES: dict[Any, Any] = {Endpoint: Endpoint.parse, Prefix: Prefix.parse, PeerId: PeerId}
+_TEXT_TYPES: dict[Any, Any] = {
+    Address: Address.parse,
+    Endpoint: Endpoint.parse,
+    HostPort: HostPort.parse,
+    PeerId: PeerId,
+    Prefix: Prefix.parse,
+}
 _TEXT_EXAMPLES = {
+    Address: "an address, written qg://<link key>@<host>:<port>",
+    HostPort: 'an IP address and a port such as "127.0.0.1:9464"',
     Endpoint: 'an endpoint such as "tcp://0.0.0.0:7447"',
     Prefix: 'a network such as "10.0.0.0/8"',
     PeerId: "a PeerID",
@@ -228,6 +249,15 @@ def _rules_check(config: Config) -> list[str]:
         problems.append(
             f"limits.stream_window_kib = {limits.stream_window_kib}: must not be above a quarter of"
             f" limits.session_window_kib ({limits.session_window_kib})"
+        )
+    problems += [
+        f"advertise[{idx}] = {str(endpoint)!r}: must be an address and a port that others can dial"
+        for idx, endpoint in enumerate(config.advertise)
+        if endpoint.port == 0 or endpoint.host in ("0.0.0.0", "::")
+    ]
+    if config.metrics is not None and not config.metrics_remote and not config.metrics.is_loopback:
+        problems.append(
+            f"metrics = {str(config.metrics)!r}: other machines reach that; use 127.0.0.1, or metrics_remote = true"
         )
     if config.network_secret is None:
         if config.network_secret_previous is not None:
@@ -265,6 +295,7 @@ def _table_read(cls: type[_Table], table: dict[str, Any], where: str, problems: 
 
 
 def _value_read(type_: Any, value: Any, where: str, problems: list[str]) -> Any:
+    type_ = next((arm for arm in get_args(type_) if arm in _TEXT_TYPES and type(None) in get_args(type_)), type_)
     is_list = isinstance(value, list | tuple)
     if get_origin(type_) is Union and any(get_origin(arm) is tuple for arm in get_args(type_)):
         arms = [arm for arm in get_args(type_) if (get_origin(arm) is tuple) == is_list]

@@ -9,26 +9,33 @@ import asyncio
 import logging
 import os
 import signal
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import AsyncIterator, Callable, Iterator
+from contextlib import asynccontextmanager, closing, contextmanager
 from typing import final
 
 from qg.config import Config
 from qg.control import ControlServer, status_object
 from qg.identity import Identity
+from qg.metrics import MetricsServer, metrics_text
 from qg.node import Node
+from qg.notify import Notifier
 
 __all__ = ["Daemon"]
 
 _log = logging.getLogger("qg.daemon")
+
+_CLOSE_S = 30.0  # what closing may take after the drain, at the very most
 
 
 @final
 class Daemon:
     """Run one node from its start to its end; `announce` is called once it listens."""
 
-    def __init__(self, identity: Identity, config: Config, announce: Callable[[Node], None]) -> None:
+    def __init__(
+        self, identity: Identity, config: Config, notifier: Notifier, announce: Callable[[Node], None]
+    ) -> None:
         self._config = config
+        self._notifier = notifier
         self._announce = announce
         self._node = Node(identity, config=config)
         self._asked = asyncio.Event()  # to stop
@@ -39,15 +46,37 @@ class Daemon:
         answers = {"status": self._status, "stop": self._stop, "stop_now": self._stop_now}
         # The socket is taken before the node starts and given back after it has closed: it tells who is running.
         async with ControlServer(control_path, answers):
-            with self._signals():
-                async with self._node:
+            with closing(self._notifier), self._signals():
+                async with self._node, self._watched(), self._metrics():
                     self._announce(self._node)
                     _log.info("running control_socket=%s", control_path)
+                    self._notifier.ready(f"running as {self._node.id}")
                     await self._asked.wait()
                     await self._drain()
                     _log.info("closing")
 
+    @asynccontextmanager
+    async def _watched(self) -> AsyncIterator[None]:
+        watching = asyncio.create_task(self._notifier.watch(), name="qg.Daemon.watch")
+        try:
+            yield
+        finally:
+            watching.cancel()
+
+    @asynccontextmanager
+    async def _metrics(self) -> AsyncIterator[None]:
+        place = self._config.metrics
+        if place is None:
+            yield
+            return
+        async with MetricsServer(place.host, place.port, lambda: metrics_text(self._node.status())) as server:
+            _log.info("metrics url=http://%s/metrics", place._replace(port=server.port))
+            yield
+
     async def _drain(self) -> None:
+        wait_s = 0 if self._hurried.is_set() else self._config.relay.drain_s
+        self._notifier.stopping(f"stopping, circuits have {wait_s} s to end")
+        self._notifier.extend(wait_s + _CLOSE_S)
         draining = asyncio.create_task(self._node.drain(), name="qg.Daemon.drain")
         hurried = asyncio.create_task(self._hurried.wait())
         await asyncio.wait([draining, hurried], return_when=asyncio.FIRST_COMPLETED)

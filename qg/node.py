@@ -16,6 +16,7 @@ import warnings
 import weakref
 from asyncio.events import _get_running_loop
 from collections.abc import Callable, Iterable, Sequence
+from functools import partial
 from time import monotonic, time
 from types import TracebackType
 from typing import Any, Generic, Self, TypeVar, final
@@ -30,6 +31,7 @@ from qg.errors import ClosedError, InvalidValue, QGError, Reason, UsageError
 from qg.extender import Extender, Registry
 from qg.flow import Border, Link, wake
 from qg.identity import Identity, NetworkSecret
+from qg.keep import Keeper
 from qg.message import MessageSource
 from qg.peer import KIND_BYTES, Peer, links_flush
 from qg.status import Watch, status_make
@@ -94,6 +96,7 @@ class Node:
         self._links: dict[int, Link] = {}  # by channel
         self._direct: dict[bytes, Peer] = {}  # by PeerID, those that are not relayed
         self._twice_s: dict[bytes, float] = {}  # when it was said that an identity runs twice
+        self._keepers: list[Keeper] = []
         self._started_s = 0.0
         self._renewal: asyncio.TimerHandle | None = None
         self._watching: asyncio.TimerHandle | None = None
@@ -144,6 +147,9 @@ class Node:
         except BaseException:
             await self.close()
             raise
+        for address in self._config.peers:
+            if address.link_key != self._identity.link_key:  # one list of all nodes may serve all of them
+                self._keep(address, hops_of(address, None), None).start(None)
         _log.info("node_started peer=%s listen=%s", self.id, ",".join(map(str, self._bound)) or "-")
         barred_s = runtime.status()["replay_floor_s"] - time()
         if barred_s > -self._config.link.clock_window_s:
@@ -157,12 +163,14 @@ class Node:
 
         Waits `timeout` seconds at most, `config.relay.drain_s` unless it is given, and returns how many circuits are
         left. Sources whose circuits are refused, or cut by the `close` that follows, get `Busy`. Peers, streams and
-        messages that are there go on, and so does `connect`. There is no way back but a new node. May be called again,
-        to wait longer.
+        messages that are there go on, and so does `connect`; kept peers are not dialled again. There is no way back but
+        a new node. May be called again, to wait longer.
         """
         border = self._border_now()
         if self._drained is None:
             self._drained = border.loop.create_future()
+            for keeper in self._keepers:
+                keeper.stop()
             border.runtime.refuse_circuits()
         wait_s = self._config.relay.drain_s if timeout is None else timeout
         await asyncio.wait([self._drained], timeout=wait_s)
@@ -185,6 +193,9 @@ class Node:
 
     async def _close(self, border: Border) -> None:
         border.is_closing = True
+        stopping = [task for keeper in self._keepers if (task := keeper.stop())]
+        if stopping:
+            await asyncio.wait(stopping)
         for request in list(self._requests.values()):
             request.fail(ClosedError("the node was closed meanwhile"))
         await links_flush(self._links.values())
@@ -247,8 +258,12 @@ class Node:
 
     @property
     def addresses(self) -> tuple[Address, ...]:
-        """Give the addresses of the endpoints listened on, ports filled in; `str` gives the line to paste."""
-        return tuple(Address(self._identity.link_key, endpoint.host, endpoint.port) for endpoint in self._bound)
+        """Give the addresses by which others reach this node; `str` gives the line to paste.
+
+        They are those of `config.advertise`, else those of the endpoints listened on, ports filled in.
+        """
+        told = self._config.advertise if self._bound and self._config.advertise else self._bound
+        return tuple(Address(self._identity.link_key, endpoint.host, endpoint.port) for endpoint in told)
 
     @property
     def address(self) -> Address:
@@ -268,7 +283,8 @@ class Node:
         Blocks until the native thread has come around, which takes less than a millisecond and at most a second.
         """
         status = status_make(self._border_now(), self._identity, self._bound, self.peers, self._started_s)
-        return status._replace(is_draining=self._drained is not None)
+        kept = tuple(keeper.info() for keeper in self._keepers if not keeper.is_stopped)
+        return status._replace(is_draining=self._drained is not None, kept=kept)
 
     def remains(self) -> dict[str, int]:
         """Count what a closed node should have given back; for tests."""
@@ -316,6 +332,7 @@ class Node:
         *,
         via: Sequence[str | Address] | None = None,
         identity: Identity | None = None,
+        keep: bool = False,
     ) -> Peer:
         """Connect to a peer, over relays if `via` names some, the nearest first; else over those of the address.
 
@@ -323,15 +340,33 @@ class Node:
         peer sees instead of the node's, and the session a new one. A cancelled call leaves no session behind that was
         made for it alone.
 
+        With `keep` the peer is dialled again whenever it is gone, until `Peer.close` or the end of the node, after a
+        random time of up to a second that doubles with each failure, up to five minutes. The call itself raises when
+        the first session does not come about, and keeps nothing then. See `Peer` for what a kept peer does while it
+        is down.
+
         Raises `Unreachable` when nobody answers there, `PeerTimeout` when there is silence, as also after a wrong link
         key or network secret, `HandshakeFailed` for another identity than the address pins, `Refused` or `Busy` by a
         relay, `AddressError` for a bad address.
         """
+        hops = hops_of(address, via)
+        peer = await self._dial(hops, identity, None)
+        if keep and peer.keeper is None:
+            self._keep(hops[-1]._replace(via=hops[:-1]), hops, identity).start(peer)
+        return peer
+
+    def _keep(self, address: Address, hops: tuple[Address, ...], identity: Identity | None) -> Keeper:
+        self._keepers = [keeper for keeper in self._keepers if not keeper.is_stopped]
+        keeper = Keeper(str(address), partial(self._dial, hops, identity))
+        self._keepers.append(keeper)
+        return keeper
+
+    async def _dial(self, hops: tuple[Address, ...], identity: Identity | None, gone: Peer | None) -> Peer:
+        """Connect to the last of the hops; a peer that is `gone` comes back as the same object."""
         border = self._border_now()
         if border.is_closing:
             raise ClosedError("connecting failed: the node is being closed")
-        hops = hops_of(address, via)
-        request = _Connecting(border.loop.create_future(), hops, is_masked=identity is not None)
+        request = _Connecting(border.loop.create_future(), hops, gone, is_masked=identity is not None)
         number = self._request(request)
         ring = None if identity is None else identity._ring
         border.runtime.connect(number, [hop_tuple(hop) for hop in hops], identity is not None, ring)
@@ -420,15 +455,17 @@ class Node:
         link = self._links.get(channel)
         request = self._requests.get(number)
         if link is None:
+            gone = request.gone if isinstance(request, _Connecting) else None
             is_own = is_relayed or (isinstance(request, _Connecting) and request.is_masked)
-            peer = None if is_own else self._direct.get(peer_id)
-            if peer is None or peer.is_closed_here:
-                peer = Peer(
-                    self, border, PeerId(peer_id), LinkKey(link_key), host, port, _SUITES.get(suite, str(suite))
-                )
+            peer = gone if is_own else self._direct.get(peer_id)
+            place = LinkKey(link_key), host, port, _SUITES.get(suite, str(suite))
+            if peer is None or not peer.takes_links or bytes(peer.id) != peer_id:
+                peer = Peer(self, border, PeerId(peer_id), *place)
                 peer.is_relayed = is_relayed
                 if not is_own:
                     self._direct[peer_id] = peer
+            elif not peer.is_connected:
+                peer.revive(*place)
             link = self._links[channel] = Link(border, channel, peer, is_outgoing=is_outgoing, is_asked=number != 0)
             self._link_up(link, is_preferred=is_preferred)
         if services:
@@ -458,6 +495,8 @@ class Node:
         )
         peer.link_add(link, is_preferred=is_preferred)
         if is_first:
+            if peer.keeper is not None:
+                peer.keeper.on_up()
             self._registry.peer_up(peer)
 
     def _on_peer_down(self, event: tuple[Any, ...]) -> None:
@@ -480,7 +519,7 @@ class Node:
         peer = link.peer
         if peer.link_drop(link, reason):
             is_direct = self._direct.get(bytes(peer.id)) is peer
-            if is_direct:
+            if is_direct and peer.keeper is None:
                 del self._direct[bytes(peer.id)]
             self._registry.peer_down(peer)
             if is_direct and reason is Reason.DUPLICATE:
@@ -599,9 +638,12 @@ class _Listening(_Request[Endpoint]):
 
 @final
 class _Connecting(_Request[Peer]):
-    def __init__(self, future: "asyncio.Future[Peer]", hops: tuple[Address, ...], *, is_masked: bool) -> None:
+    def __init__(
+        self, future: "asyncio.Future[Peer]", hops: tuple[Address, ...], gone: Peer | None, *, is_masked: bool
+    ) -> None:
         super().__init__(future)
         self.hops = hops
+        self.gone = gone  # comes back as the same object
         self.is_masked = is_masked  # under an identity of its own
         self.peer: Peer | None = None  # once it is up
 

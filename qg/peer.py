@@ -14,6 +14,7 @@ from qg.stream import Priority, Stream
 from qg.types import ExtenderId, LinkKey, PeerId
 
 if TYPE_CHECKING:
+    from qg.keep import Keeper
     from qg.node import Node
 
 __all__ = ["Peer", "links_flush"]
@@ -43,6 +44,10 @@ class Peer:
     whoever dialled; a session over relays is a `Peer` of its own, since its path is what was asked for. Belongs to the
     event loop of its node: what is called from elsewhere raises `UsageError`. Used in `async with`, it is closed at
     the end of the block.
+
+    A peer that has gone stays gone: connecting again gives another object. One that is kept (`connect(keep=True)`, or
+    `peers` in the configuration) comes back as the same object: meanwhile its calls raise `PeerClosed`, and
+    `Extender.on_peer_connected` tells of its return. Streams and messages under way when it went are lost.
     """
 
     __slots__ = (
@@ -60,6 +65,7 @@ class Peer:
         "host",
         "id",
         "is_relayed",
+        "keeper",
         "link_key",
         "n_claims",
         "n_serving",
@@ -80,6 +86,7 @@ class Peer:
         self.suite = suite  # AEAD suite of the newest session
         self.extenders: tuple[ExtenderId, ...] = ()  # what the peer says it offers
         self.is_relayed = False
+        self.keeper: Keeper | None = None  # dials it again when it is gone
         self.n_claims = 0  # calls of `connect` that gave this object
         self.n_serving = 0  # tasks that serve streams of this peer
         self.rtt_ns: int | None = None  # last measured round trip
@@ -103,6 +110,11 @@ class Peer:
     def is_closed_here(self) -> bool:
         """Tell whether this side has closed the peer, or the whole node."""
         return self._is_closing or self._border.is_closing
+
+    @property
+    def takes_links(self) -> bool:
+        """Tell whether a further session with the same identity belongs to this object."""
+        return not self.is_closed_here and (bool(self._links) or self.keeper is not None)
 
     @property
     def links(self) -> tuple[Link, ...]:
@@ -217,6 +229,8 @@ class Peer:
         Open streams are reset. Waits until the link is down, a few seconds at most. Closing twice does no harm.
         """
         self._border.check()
+        if self.keeper is not None:
+            self.keeper.stop()
         if not self._links:
             return
         if not self._is_closing:
@@ -247,6 +261,13 @@ class Peer:
         """Take in a session that is up; new streams go over the preferred one."""
         self._links.insert(len(self._links) if is_preferred else 0, link)
 
+    def revive(self, link_key: LinkKey, host: str, port: int, suite: str) -> None:
+        """Take note that a peer that was gone comes back; what was under way when it went is lost."""
+        self.link_key, self.host, self.port, self.suite = link_key, host, port, suite
+        self.rtt_ns = None
+        self._is_pinging = False
+        self._pongs = self._writers = self._inboxes = None
+
     def link_drop(self, link: Link, reason: Reason) -> bool:
         """Take out a session that is down; True when it was the last."""
         self._links.remove(link)
@@ -254,6 +275,10 @@ class Peer:
             return False
         self._reason = reason
         wake(self._down)
+        self._down = None
+        if self.keeper is not None:
+            self._writers = None  # the next message finds a peer that is down, not what became of the last one
+            self.keeper.on_down()
         for pong in self._pongs or ():
             if not pong.done():
                 pong.set_exception(self._error("pinging"))
@@ -306,6 +331,10 @@ class Peer:
         """Make the error for an operation on a peer that is gone."""
         if self.is_closed_here:
             return ClosedError(f"{what} failed: this side has closed the link to {self.where}; connect again")
+        if self.keeper is not None:
+            return PeerClosed(
+                f"{what} failed: the link to {self.where} is down; it is being dialled again", self._reason
+            )
         if self._reason is Reason.NONE:
             return PeerClosed(f"{what} failed at {self.where}: the peer has closed the link; connect again")
         return error_from_reason(self._reason, what, self.where)

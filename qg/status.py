@@ -116,6 +116,8 @@ def status_make(
         locked_bytes=core["n_secret_slots"] * _SECRET_SLOT_LEN,
         is_locked=core["is_locked"],
         clock_skew_s=core["clock_skew_s"],
+        bytes_in=core["in_len"],
+        bytes_out=core["out_len"],
     )
 
 

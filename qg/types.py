@@ -12,6 +12,7 @@ if TYPE_CHECKING:
 
 __all__ = [
     "ExtenderId",
+    "KeptInfo",
     "LinkInfo",
     "LinkKey",
     "PeerId",
@@ -188,6 +189,17 @@ class LinkInfo(NamedTuple):
     rtt_us: int | None  # last measured round trip, None before the first
 
 
+class KeptInfo(NamedTuple):
+    """Describe one peer that a node keeps connected."""
+
+    address: str  # as it was given
+    peer_id: PeerId | None  # None before the first session
+    is_connected: bool
+    n_tries: int  # without a stable session since
+    next_try_s: float | None  # seconds from now; None: connected, or being dialled
+    error: str  # of the last try; empty after a success
+
+
 class PeerInfo(NamedTuple):
     """Describe one peer: all sessions of one PeerID."""
 
@@ -216,3 +228,6 @@ class Status(NamedTuple):
     is_locked: bool  # False: the limit for locked memory is reached and secrets may reach swap
     clock_skew_s: float | None  # median of what peers said, theirs minus ours; None before the first peer
     is_draining: bool = False  # it takes no more connections and circuits, for it is about to stop
+    kept: tuple[KeptInfo, ...] = ()  # peers that are dialled again when they are gone
+    bytes_in: int = 0  # on all connections since the start
+    bytes_out: int = 0

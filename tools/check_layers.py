@@ -38,11 +38,12 @@ CORE = {
 PYTHON = {
     "P0": ("errors", "types"),
     "P1": ("identity", "address", "config"),
-    "P2": ("access", "extender", "flow", "dial"),
+    "P2": ("access", "check", "extender", "flow", "dial", "keep"),
     "P3": ("node", "peer", "stream", "message", "control", "status"),
     "API": ("qg",),
     "P4": ("extenders.*", "discovery.*", "testing"),
-    "OPS": ("daemon",),  # a node as a service
+    "OPS": ("logs", "metrics", "notify"),  # what a service says to machines
+    "SERVICE": ("daemon",),  # a node as a service
     "P5": ("cli",),
     "RUN": ("__main__",),
 }
@@ -93,7 +94,7 @@ EDGES = {
     ("node", "stream"): "a node makes the streams that peers open",
     ("node", "message"): "a node hands messages to its extenders",
     ("types", "errors"): "identifiers refuse bad text, and re-export Reason",
-    ("config", "address"): "settings hold endpoints and networks",
+    ("config", "address"): "settings hold addresses, endpoints and networks",
 }
 
 LEVELS = (*CORE, *PYTHON)

@@ -24,6 +24,7 @@ SECTIONS = {
     },
     "A node of your own": {
         "run": "Run a node until it is stopped.",
+        "check": "Check a configuration and the files that it names.",
         "status": "Show what a running node is doing.",
         "stop": "Stop a running node.",
     },

@@ -128,7 +128,7 @@ def identity_open(path: str | None, passphrase_file: str | None) -> "qg.Identity
     passphrase = None
     if passphrase_file is not None:
         passphrase = passphrase_read(passphrase_file)
-    elif _is_sealed(path) and sys.stdin.isatty():
+    elif is_sealed(path) and sys.stdin.isatty():
         passphrase = click.prompt(f"passphrase of {path}", hide_input=True, err=True)
     return qg.Identity.load(path, passphrase=passphrase)
 
@@ -155,7 +155,8 @@ def passphrase_read(path: str) -> str:
     return passphrase
 
 
-def _is_sealed(path: str) -> bool:
+def is_sealed(path: str) -> bool:
+    """Tell whether a key file has a passphrase."""
     with suppress(OSError), open(path, "rb", opener=_open_at_once) as file:
         return file.read(_KDF_AT + 1)[_KDF_AT:] == b"\x01"
     return False

@@ -26,6 +26,8 @@ from qg.cli.common import (
 )
 from qg.control import control_path_default
 from qg.daemon import Daemon
+from qg.logs import logs_start
+from qg.notify import Notifier
 
 _log = logging.getLogger("qg.cli")
 
@@ -55,12 +57,15 @@ def _relay_user_parse(text: str) -> Any:
     help="For whom to relay: nobody, the closed network, or these PeerIDs. May be given several times.",
 )
 @click.option("--log-level", type=click.Choice(["debug", "info", "warning", "error"]), help="What is logged on stderr.")
+@click.option("--log-format", type=click.Choice(["text", "json"]), help="Lines for people, or one JSON object each.")
+@click.option("--notify", "is_notifying", is_flag=True, help="Tell the service manager how it goes (Type=notify).")
 @control_option
 def command(
     config_file: str | None,
     identity: str | None,
     passphrase_file: str | None,
     control: str | None,
+    is_notifying: bool,
     **options: Any,
 ) -> None:
     """Run a node until SIGINT, SIGTERM or `qg stop`, and print the address that others paste.
@@ -88,19 +93,20 @@ def command(
     """
     config = qg.Config.load(config_file) if config_file else qg.Config()
     config = _options_apply(config, **options)
-    logging.basicConfig(level=config.log_level.upper(), format="%(asctime)s %(levelname)s %(name)s: %(message)s")
+    logs_start(config.log_level, config.log_format)
+    notifier = Notifier.from_environment() if is_notifying else Notifier()
     descriptors_raise()
     key_file = identity or config.identity
     if key_file is None:
-        _log.warning("no key file: a throw-away identity, new at every start; make one with `qg keygen`")
+        _log.warning("no_key_file: a throw-away identity, new at every start; make one with `qg keygen`")
     if config.replay_mark is None:
         config = msgspec.structs.replace(config, replay_mark=replay_mark_default(key_file))
     control_path = Path(control or config.control_socket or control_path_default())
-    asyncio.run(_serve(identity_open(key_file, passphrase_file), config, control_path))
+    asyncio.run(_serve(identity_open(key_file, passphrase_file), config, notifier, control_path))
 
 
-async def _serve(identity: "qg.Identity", config: "qg.Config", control_path: Path) -> None:
-    await Daemon(identity, config, _announce).run(control_path)
+async def _serve(identity: "qg.Identity", config: "qg.Config", notifier: Notifier, control_path: Path) -> None:
+    await Daemon(identity, config, notifier, _announce).run(control_path)
 
 
 def _options_apply(
@@ -110,9 +116,10 @@ def _options_apply(
     network_previous: str | None,
     relay: "tuple[str | qg.PeerId, ...]",
     log_level: str | None,
+    log_format: str | None,
 ) -> "qg.Config":
     """Put what was given on the command line over the configuration."""
-    given: dict[str, Any] = {"listen": listen, "log_level": log_level}
+    given: dict[str, Any] = {"listen": listen, "log_level": log_level, "log_format": log_format}
     if network or network_previous:  # both secrets of the file go, or neither
         if network is None and config.network_secret is None:
             raise click.UsageError("--network-previous stands beside --network, the secret that is used now")

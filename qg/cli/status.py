@@ -58,12 +58,25 @@ def _lines(status: dict[str, Any]) -> Iterator[str]:
         yield textwrap.fill(name.ljust(width) + value, _WIDTH, subsequent_indent=" " * width, break_on_hyphens=False)
     if status["links"]:
         yield f"\n{_links_table(status['links'])}"
+    if status["kept"]:
+        yield f"\n{table_text([('kept', 'tries', 'next try'), *map(_kept_row, status['kept'])])}"
     if status["counters"]:
         yield ""
         width = max(map(len, status["counters"]))
         for name, n in sorted(status["counters"].items()):
             text = f"{name.ljust(width)} {n:9}  {COUNTERS.get(name, '')}"
             yield textwrap.fill(text, _WIDTH, subsequent_indent=" " * (width + 12))
+
+
+def _kept_row(kept: dict[str, Any]) -> tuple[str, str, str]:
+    """A peer that is dialled again when it is gone; its address without the key, which would fill the line."""
+    state = "now"
+    if kept["is_connected"]:
+        state = "connected"
+    elif kept["next_try_s"] is not None:
+        state = f"in {duration_text(kept['next_try_s'])}"
+    place = kept["address"].partition("?")[0].rpartition("@")[2].removeprefix("qg://")
+    return f"{place} {(kept['peer_id'] or '')[:8]}", str(kept["n_tries"]), state
 
 
 def _links_table(links: list[dict[str, Any]]) -> str:

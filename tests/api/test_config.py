@@ -89,7 +89,7 @@ def test_all_problems_are_told_at_once_each_with_file_key_and_what_is_allowed():
     expected = {
         "listen[0]": "is a name",
         "listen[1]": '"tcp://0.0.0.0:7447"',
-        "lisen": "allowed here: allow, ",
+        "lisen": "allowed here: advertise, allow, ",
         "log_level": '"debug" or "info" or "warning" or "error"',
         "allow_unlocked": "true or false",
         "identity": "a text",
@@ -155,3 +155,18 @@ def test_paths_are_relative_to_the_file_and_home_is_home(monkeypatch):
     config = Config.from_dict({"identity": "~/node.key", "control_socket": "run/qg.sock"}, "/etc/qg/qg.toml")
     assert config.identity == "/home/somebody/node.key"
     assert config.control_socket == str(Path("/etc/qg/run/qg.sock"))
+
+
+def test_what_others_are_told_can_be_dialled_and_figures_stay_on_this_machine():
+    config = Config.from_dict(
+        {"advertise": ["tcp://203.0.113.7:7447"], "metrics": "[::1]:9464", "peers": [f"qg://{'a' * 52}@host.example:1"]}
+    )
+    assert config.advertise == (Endpoint("tcp", "203.0.113.7", 7447),)
+    assert str(config.metrics) == "[::1]:9464"
+    assert config.peers[0].host == "host.example"
+    problems = problems_of(
+        {"advertise": ["tcp://0.0.0.0:7447", "tcp://203.0.113.7:0"], "metrics": "10.0.0.1:9464", "peers": ["host:1"]}
+    )
+    assert [problem.split(" ")[1] for problem in problems] == ["peers[0]:", "advertise[0]", "advertise[1]", "metrics"]
+    assert problems_of({"metrics": "localhost:9464"})[0].startswith("qg.toml: metrics: ")
+    assert Config.from_dict({"metrics": "10.0.0.1:9464", "metrics_remote": True}).metrics.host == "10.0.0.1"

@@ -16,7 +16,7 @@ from qg.cli.status import _lines
 from qg.control import ControlServer, control_ask, control_path_default, control_stop, status_object
 from qg.errors import LocalError
 from qg.status import COUNTERS
-from qg.types import ExtenderId, LinkInfo, LinkKey, PeerId, PeerInfo, Status
+from qg.types import ExtenderId, KeptInfo, LinkInfo, LinkKey, PeerId, PeerInfo, Status
 
 PEER = PeerId(bytes(32))
 
@@ -202,10 +202,14 @@ def test_a_status_is_printed_in_eighty_columns() -> None:
         locked_bytes=2**40 - 1,
         is_locked=False,
         clock_skew_s=-3600.0,
+        is_draining=True,
+        kept=(KeptInfo("qg://x@203.0.113.7:7447?via=y@z:1", PEER, False, 12, 299.0, "away"),) * 2,
     )
     text = "\n".join(_lines(status_object(status)))
     assert max(map(len, text.splitlines())) <= 80
     for word in ("NOT locked", "-3600 s (others refuse", "over relays", "999", "1024.0 GiB", *COUNTERS, longest):
+        assert word in text
+    for word in ("draining", "203.0.113.7:7447 aaaaaaaa", "in 4 min 59 s"):
         assert word in text
 
 
