@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: MIT
 """The configuration of a node: every setting with its default and the reason for it.
 
-A file is TOML; its tables are the classes below (`[link]`, `[relay]`, `[limits]`), its keys their fields. Reading it
-finds everything that is wrong at once. Numbers of section so-and-so are those of docs/protocol.md.
+A file is TOML; its tables are the classes below (`[link]`, `[relay]`, `[rates]`, `[limits]`), its keys their fields.
+Reading it finds everything that is wrong at once. Numbers of section so-and-so are those of docs/protocol.md.
 """
 
 import os
@@ -15,12 +15,13 @@ from qg.address import Address, Endpoint, HostPort, Prefix
 from qg.errors import ConfigError, InvalidValue
 from qg.types import PeerId
 
-__all__ = ["Config", "LimitsConfig", "LinkConfig", "RelayConfig"]
+__all__ = ["Config", "LimitsConfig", "LinkConfig", "RatesConfig", "RelayConfig"]
 
 _Count = Annotated[int, Meta(ge=1, le=1_000_000)]
 _Rate = Annotated[int, Meta(ge=1, le=1_000_000)]
 _Seconds = Annotated[int, Meta(ge=1, le=86_400)]
 _Kib = Annotated[int, Meta(ge=64, le=1_048_576)]
+_KibRate = Annotated[int, Meta(ge=0, le=1_048_576)]
 _Mib = Annotated[int, Meta(ge=1, le=65_536)]
 _Port = Annotated[int, Meta(ge=1, le=65_535)]
 
@@ -55,6 +56,14 @@ class RelayConfig(Struct, frozen=True, kw_only=True):
     ports: tuple[_Port, ...] = (7447,)
     # Bytes held for all circuits together: accepted from one side and not yet written to the other (6.4).
     memory_mib: _Mib = 64
+    # Bytes a second passed on for others, both directions together; 0: as many as come. An operator knows what the line
+    # is to be left with. What is above it waits, and circuits share it in turns (6.4).
+    rate_kib_s: _KibRate = 0
+    # Bytes passed on at once after a pause; 0: those of a second. More serves pages better, and the line worse.
+    burst_kib: _KibRate = 0
+    # The same for what each neighbour asks for, however many links and circuits it has.
+    neighbour_rate_kib_s: _KibRate = 0
+    neighbour_burst_kib: _KibRate = 0
     # A circuit without a byte for this long is closed: NAT boxes forget sooner (6.7).
     idle_s: _Seconds = 300
     # Time for one hop of a circuit to come up; a user will not wait longer (6.7).
@@ -64,6 +73,18 @@ class RelayConfig(Struct, frozen=True, kw_only=True):
     drain_s: Annotated[int, Meta(ge=0, le=86_400)] = 30
     # No circuit lives longer, so that a path changes at least daily (6.7).
     life_s: Annotated[int, Meta(ge=60, le=604_800)] = 86_400
+
+
+class RatesConfig(Struct, frozen=True, kw_only=True):
+    """Bytes a second that this node sends on its links, its own and what it relays; what is above waits (6.4)."""
+
+    # To all neighbours together; 0: as fast as can be, for a rate below that of the line costs its peers time.
+    node_kib_s: _KibRate = 0
+    # At once after a pause; 0: what a second brings. At least 64, one large read.
+    node_burst_kib: _KibRate = 0
+    # To each neighbour, however many links it has.
+    neighbour_kib_s: _KibRate = 0
+    neighbour_burst_kib: _KibRate = 0
 
 
 class LimitsConfig(Struct, frozen=True, kw_only=True):
@@ -177,6 +198,7 @@ class Config(Struct, frozen=True, kw_only=True):
     metrics_remote: bool = False
     link: LinkConfig = LinkConfig()
     relay: RelayConfig = RelayConfig()
+    rates: RatesConfig = RatesConfig()
     limits: LimitsConfig = LimitsConfig()
 
     @classmethod

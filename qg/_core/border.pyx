@@ -19,12 +19,14 @@ from .keyfile cimport NetworkSecret
 from .memory cimport (
     block_class_for, block_give_remote, block_len, block_start, block_t, block_take, chain_clear, chain_push, chain_t,
     pool_t)
+from .rate cimport rate_t, rates_t
 from .relay cimport relay_t
 from .status cimport E_MEMORY, OK, SEND_QUEUE_MAX, SESSION_WINDOW_MAX, WINDOW_MAX
 from .sys cimport SECOND_NS
 from .wire cimport ADDRESS_IP4, ADDRESS_IP6, ADDRESS_NAME, address_t
 
 cdef enum:
+    BURST_MIN = 65536           # of a rate: one read of a slow link
     WRITE_MAX = 65536           # payload of one block: what is behind it stays free for padding in place
 
 
@@ -144,6 +146,29 @@ cdef int config_fill(engine_config_t *config, dict options) except -1:
     config.relays = 0 if options.get("relay_allow", "none") == "none" else 1
     config.accepts_xx = 1 if options.get("accepts_xx", False) else 0
     config.n_workers = 1
+    return 0
+
+
+RATES = ("link_rate", "neighbour_rate", "relay_rate", "relay_neighbour_rate")
+
+
+cdef bint rates_wanted(dict options) except -1:
+    return any(options.get(name, (0, 0))[0] for name in RATES)
+
+
+cdef int rates_fill(rates_t *rates, dict options) except -1:
+    rate_fill(&rates.links, options, "link_rate")
+    rate_fill(&rates.neighbour, options, "neighbour_rate")
+    rate_fill(&rates.relay, options, "relay_rate")
+    rate_fill(&rates.relay_neighbour, options, "relay_neighbour_rate")
+    return 0
+
+
+cdef int rate_fill(rate_t *rate, dict options, str name) except -1:
+    """Of (bytes a second, bytes at once): 0 at once stands for those of a second."""
+    per_s, burst_len = options.get(name, (0, 0))
+    rate.per_s = per_s
+    rate.burst_len = max(burst_len or per_s, BURST_MIN)
     return 0
 
 

@@ -13,7 +13,8 @@ from .handshake cimport local_t
 from .heap cimport heap_node_t, heap_t
 from .memory cimport block_t, chain_t, pool_t
 from .mux cimport mux_hooks_t, stream_t
-from .relay cimport relay_t
+from .rate cimport lane_t, rates_t, shaper_t
+from .relay cimport asker_t, relay_t
 from .session cimport context_t, session_hooks_t, session_t, session_times_t
 from .table cimport table_t
 from .wire cimport address_t
@@ -90,6 +91,8 @@ ctypedef struct channel_t:
     bucket_t pipes              # rate of pipes and relay streams that the peer opens
     bucket_t openings           # rate of its service streams
     bucket_t refusals           # rate of those that were above that rate
+    lane_t lane                 # links, where a rate is set: its turns among all that send
+    asker_t asker               # links, where a rate of relays is set: as the neighbour that splices are for
     bucket_t onward             # rate of pipes that this relay opens on the link for others
     uint64_t pipe_peer          # guard counts it among the sessions over pipes of this one; 0 = no. The same for links
                                 # without an instance
@@ -124,6 +127,7 @@ ctypedef struct engine_config_t:
     uint64_t sink_max_ns
     uint64_t max_message
     uint64_t relay_memory_len
+    rates_t *rates              # shared with other workers; borrowed; NULL: none is set
     const uint8_t *services     # ids of what this node offers, 16 bytes each; borrowed
     uint32_t n_services
     uint8_t padding
@@ -153,6 +157,8 @@ ctypedef struct engine_t:
     channel_t *ended
     path_t *paths
     heap_node_t relay_timer
+    heap_node_t shaper_timer
+    shaper_t shaper             # of all links
     uint64_t next_id
     uint32_t n_channels         # of this engine; the guard counts those of the node, and their kinds
     queue_t half_open           # oldest first
@@ -191,6 +197,9 @@ cdef channel_t *channel_layer(channel_t *parent, stream_t *stream) noexcept nogi
 cdef void channel_feed(channel_t *channel, uint8_t *data, size_t len, uint64_t now_ns) noexcept nogil
 cdef void channel_flush(channel_t *channel, uint64_t now_ns) noexcept nogil
     # a link's output to the transport
+cdef void channels_serve(engine_t *engine, uint64_t now_ns) noexcept nogil
+    # lets links that wait for a rate have their turns, at shaper_deadline
+cdef void channel_rates(channel_t *channel) noexcept nogil      # its peer is known: finds the neighbour's buckets
 cdef void channel_mark(channel_t *channel) noexcept nogil       # has output
 cdef void channel_arm(channel_t *channel) noexcept nogil        # its deadline into the timers
 cdef void channel_close(channel_t *channel, uint64_t now_ns) noexcept nogil

@@ -1,9 +1,9 @@
 # SPDX-License-Identifier: MIT
 """Channels: sessions with their carriers."""
-from libc.stdint cimport uint8_t, uint32_t, uint64_t
+from libc.stdint cimport int64_t, uint8_t, uint32_t, uint64_t
 from libc.string cimport memcmp, memcpy
 
-from .crypto cimport random_between
+from .crypto cimport keyed_hash, random_between
 from .flow cimport flow_abandon
 from .guard cimport guard_half_open_end, guard_peer_end, guard_session_end, guard_sink_end, guard_t
 from .handshake cimport HANDSHAKE_XK, HANDSHAKE_XX
@@ -15,6 +15,10 @@ from .memory cimport (
 from .mux cimport (
     FLAG_DEAD, STREAM_ACCEPTED, STREAM_CREDIT, STREAM_FIN, STREAM_GONE, STREAM_RESET, sink_t, stream_bind,
     stream_finish, stream_reset, stream_t, stream_used)
+from .rate cimport (
+    NEIGHBOURS, lane_init, lane_t, rates_t, shaper_ask, shaper_charge, shaper_done, shaper_leave, shaper_may,
+    shaper_next, shaper_wait)
+from .relay cimport relay_forget
 from .secret cimport secret_give
 from .session cimport (
     LAYER_NONE, SESSION_KEYED, SESSION_OPEN, carrier_t, session_admit, session_bind, session_clear, session_close,
@@ -37,7 +41,8 @@ cdef uint64_t RETIRE_NS = SECOND_NS    # what the peer sent before it knew of th
 cdef size_t link_room(session_t *session) noexcept nogil:
     cdef channel_t *channel = <channel_t *>session.carrier_ctx
     cdef uint64_t used
-    if channel.conn is NULL:
+    if channel.conn is NULL or (channel.engine.shaper.is_on
+                                and not shaper_may(&channel.engine.shaper, &channel.lane)):
         return 0
     used = channel.out.len + channel.engine.transport.pending(channel.engine.transport.ctx, channel.conn)
     return LINK_ROOM if used < LINK_OUT_MAX else 0
@@ -58,6 +63,8 @@ cdef void link_commit(session_t *session, size_t len, uint64_t now_ns) noexcept 
     cdef channel_t *channel = <channel_t *>session.carrier_ctx
     channel.out.tail.end += <uint32_t>len
     channel.out.len += len
+    if channel.engine.shaper.is_on:
+        shaper_charge(&channel.engine.shaper, &channel.lane, <int64_t>len)
     channel_mark(channel)
 
 
@@ -83,6 +90,9 @@ cdef void channel_flush(channel_t *channel, uint64_t now_ns) noexcept nogil:
     """Seal what the scheduler has while the kernel takes it."""
     cdef engine_t *engine = channel.engine
     while channel.conn is not NULL:
+        if engine.shaper.is_on and not shaper_ask(&engine.shaper, &channel.lane, now_ns):
+            if session_has_output(&channel.session):
+                shaper_wait(&engine.shaper, &channel.lane, now_ns)
         while session_has_output(&channel.session) and session_pump(&channel.session, now_ns) > 0:
             pass
         if channel.out.len == 0 or channel.conn is NULL:
@@ -91,6 +101,31 @@ cdef void channel_flush(channel_t *channel, uint64_t now_ns) noexcept nogil:
         engine.transport.write(engine.transport.ctx, channel.conn, &channel.out)
         if engine.transport.pending(engine.transport.ctx, channel.conn) > 0:
             return
+
+
+cdef void channels_serve(engine_t *engine, uint64_t now_ns) noexcept nogil:
+    cdef lane_t *lane = shaper_next(&engine.shaper, now_ns)
+    cdef channel_t *channel
+    cdef uint64_t before
+    while lane is not NULL:
+        channel = <channel_t *>lane.owner
+        before = channel.session.n_bytes_out
+        channel_flush(channel, now_ns)
+        channel_arm(channel)
+        shaper_done(&engine.shaper, channel.session.n_bytes_out != before and session_has_output(&channel.session))
+        lane = shaper_next(&engine.shaper, now_ns)
+
+
+cdef void channel_rates(channel_t *channel) noexcept nogil:
+    cdef rates_t *rates = channel.engine.config.rates
+    cdef size_t i
+    shaper_leave(&channel.engine.shaper, &channel.lane)
+    lane_init(&channel.lane, channel, NULL, NULL)
+    lane_init(&channel.asker.lane, &channel.asker, NULL, NULL)
+    if rates is not NULL and has_id(channel.session.peer_id):
+        i = keyed_hash(rates.key, channel.session.peer_id, 32) % NEIGHBOURS
+        lane_init(&channel.lane, channel, &rates.neighbour, &rates.neighbours_ns[i])
+        lane_init(&channel.asker.lane, &channel.asker, &rates.relay_neighbour, &rates.relay_neighbours_ns[i])
 
 
 # Channels
@@ -121,6 +156,7 @@ cdef channel_t *channel_create(engine_t *engine, int kind, const carrier_t *carr
     channel.kind = <uint8_t>kind
     channel.id = engine.next_id
     channel.timer.owner = channel
+    channel_rates(channel)
     channel.idle_ns = NEVER
     if table_put(&engine.channels, channel.id, channel) < 0:
         mem_give(engine.pool, channel, sizeof(channel_t))
@@ -249,6 +285,8 @@ cdef void channel_end(channel_t *channel, uint64_t now_ns) noexcept nogil:
     session_drop(&channel.session, REASON_UNREACHABLE, now_ns)
     while channel.flows is not NULL:
         flow_abandon(channel.flows)
+    relay_forget(&engine.relay, &channel.asker, now_ns)
+    shaper_leave(&engine.shaper, &channel.lane)
     chain_clear(&channel.out)
     if channel.services is not NULL:
         mem_give(engine.pool, channel.services, 16 * channel.session.peer_hello.n_services)

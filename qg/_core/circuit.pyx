@@ -89,7 +89,7 @@ cdef int circuit_extend(channel_t *layer, stream_t *stream, const frame_t *frame
     open_relay_parse(&target, frame.data, frame.len)        # the frame was checked when it was read
     if layer.parent is NULL or layer.stream is NULL:
         return -REASON_UNREACHABLE
-    splice = relay_open(&engine.relay, stream, now_ns)
+    splice = relay_open(&engine.relay, stream, &layer.parent.asker, now_ns)
     if splice is NULL:
         return -REASON_MEMORY
     memcpy(splice.link_key, target.link_key, 32)

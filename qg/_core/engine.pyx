@@ -6,11 +6,12 @@ from libc.string cimport memcmp, memcpy, memset
 from .channel cimport (
     CHANNEL_DIALLING, CHANNEL_ENDED, CHANNEL_LINK, CHANNEL_LIVE, CHANNEL_SINK, CHANNEL_SINK_SHUT, LINKS_PER_PEER,
     SKEWS_KEPT, channel_accept, channel_admitted, channel_arm, channel_close, channel_end, channel_claim, channel_feed,
-    channel_flush, channel_layer, channel_mark, channel_t, channel_uncount, channels_sweep, draw, engine_config_t,
-    engine_t, has_id, has_instance, link_enter, links_of, n_settled, name_put, queue_push, services_keep, stream_drain)
+    channel_flush, channel_layer, channel_mark, channel_rates, channel_t, channel_uncount, channels_serve,
+    channels_sweep, draw, engine_config_t, engine_t, has_id, has_instance, link_enter, links_of, n_settled, name_put,
+    queue_push, services_keep, stream_drain)
 from .circuit cimport (
-    circuit_extend, circuits_arm, circuits_join, circuits_refuse, is_awaited, path_free, paths_continue,
-    paths_failed, paths_request, report_peer)
+    circuit_extend, circuits_arm, circuits_join, circuits_refuse, is_awaited, path_free, paths_continue, paths_failed,
+    paths_request, report_peer)
 from .flow cimport (
     FLOWS_WAITING_MAX, EVENT_DRAINED, EVENT_IDENTITY_TWICE, EVENT_PEER_DOWN, EVENT_PONG, EVENT_STOPPED,
     EVENT_STREAM_RESET, event_t, flow_announce, flow_bind, flow_create, flow_open, flow_t, outbox_clear, outbox_init,
@@ -20,10 +21,11 @@ from .guard cimport (
     guard_half_open_begin, guard_handshake, guard_link_begin, guard_peer_begin, guard_penalise, guard_pipe_take,
     guard_session_begin, guard_sink_begin, guard_spend, guard_stream_take, guard_t)
 from .handshake cimport HANDSHAKE_NK, HANDSHAKE_XK, STAGE_ADMIT_M1, handshake_t, party_init
-from .heap cimport heap_clear, heap_drop, heap_first, heap_init, heap_node_t
+from .heap cimport heap_clear, heap_drop, heap_first, heap_init, heap_node_t, heap_set
 from .memory cimport pool_t
 from .mux cimport mux_hooks_t, mux_t, receive_init, stream_accept, stream_t, streams_sweep
-from .relay cimport relay_clear, relay_init, relay_reset_all, relay_sweep, relay_tick
+from .rate cimport shaper_deadline, shaper_init
+from .relay cimport relay_clear, relay_init, relay_rates, relay_reset_all, relay_serve, relay_sweep, relay_tick
 from .session cimport (
     LAYER_FAR_END, LAYER_NONE, SESSION_HANDSHAKE, SESSION_ON_CLOSED, SESSION_ON_DEADLINE, SESSION_ON_FAILED,
     SESSION_ON_KEYED, SESSION_ON_PONG, SESSION_ON_READY, SESSION_OPEN, session_close, session_connect, session_drop,
@@ -63,6 +65,10 @@ cdef int engine_init(engine_t *engine, pool_t *pool, guard_t *guard, const engin
     table_init(&engine.peers, pool, TABLE_MAX, mix)
     table_init(&engine.channels, pool, TABLE_MAX, mix)
     relay_init(&engine.relay, pool, config.relay_memory_len, &guard.n_splices)
+    if config.rates is not NULL:
+        relay_rates(&engine.relay, config.rates)
+        shaper_init(&engine.shaper, &config.rates.links, &config.rates.links_ns)
+        engine.shaper.is_on = config.rates.links.per_s > 0 or config.rates.neighbour.per_s > 0
     return party_init(&engine.ctx.party)
 
 
@@ -378,6 +384,8 @@ cdef void on_session_event(session_t *session, int event, uint64_t now_ns) noexc
         return
     if event == SESSION_ON_KEYED:
         set_rights(channel)
+        if channel.kind == CHANNEL_LINK:
+            channel_rates(channel)
         if session.kind == HANDSHAKE_NK and session.role == 0:
             paths_continue(channel, now_ns)
     elif event == SESSION_ON_DEADLINE:
@@ -494,7 +502,9 @@ cdef void engine_tick(engine_t *engine, uint64_t now_ns) noexcept nogil:
     while node is not NULL and node.at_ns <= now_ns:
         heap_drop(&engine.timers, node)
         channel = <channel_t *>node.owner
-        if node == &engine.relay_timer:
+        if node == &engine.shaper_timer:
+            serve_shaped(engine, now_ns)
+        elif node == &engine.relay_timer:
             next_ns = relay_tick(&engine.relay, now_ns)
             if next_ns != NEVER:
                 circuits_arm(engine, next_ns)
@@ -512,6 +522,26 @@ cdef void engine_tick(engine_t *engine, uint64_t now_ns) noexcept nogil:
 
 # The end of every input
 
+cdef inline void serve_shaped(engine_t *engine, uint64_t now_ns) noexcept nogil:
+    """Let go out what waited for a rate; that may mark links."""
+    if engine.relay.shaper.is_on:
+        relay_serve(&engine.relay, now_ns)
+    if engine.shaper.is_on:
+        channels_serve(engine, now_ns)
+
+
+cdef inline void arm_shaped(engine_t *engine) noexcept nogil:
+    cdef uint64_t at_ns
+    if not engine.relay.shaper.is_on and not engine.shaper.is_on:
+        return
+    at_ns = min(shaper_deadline(&engine.shaper) if engine.shaper.is_on else NEVER,
+                shaper_deadline(&engine.relay.shaper) if engine.relay.shaper.is_on else NEVER)
+    if at_ns == NEVER:
+        heap_drop(&engine.timers, &engine.shaper_timer)
+    else:
+        heap_set(&engine.timers, &engine.shaper_timer, at_ns)
+
+
 cdef void engine_settle(engine_t *engine, uint64_t now_ns) noexcept nogil:
     cdef channel_t *channel
     cdef event_t event
@@ -527,6 +557,8 @@ cdef void engine_settle(engine_t *engine, uint64_t now_ns) noexcept nogil:
         streams_sweep(&engine.ctx.graveyard, engine.pool)
         relay_sweep(&engine.relay)
         channels_sweep(engine, now_ns)
+        serve_shaped(engine, now_ns)
+    arm_shaped(engine)
     streams_sweep(&engine.ctx.graveyard, engine.pool)
     if engine.is_draining and not engine.is_drained and engine.relay.n_splices == 0:
         engine.is_drained = 1

@@ -6,8 +6,8 @@ from libc.stdint cimport int64_t, uint8_t, uint32_t, uint64_t
 from libc.string cimport memcpy
 
 from .border cimport (
-    access_take, config_fill, event_tuple, fill_bytes, fill_hops, fill_ip, guard_fill, local_options,
-    relay_access_take, relay_fill)
+    access_take, config_fill, event_tuple, fill_bytes, fill_hops, fill_ip, guard_fill, local_options, rates_fill,
+    rates_wanted, relay_access_take, relay_fill)
 from .cert cimport cert_cache_init, cert_cache_t, cert_entry_t
 from .channel cimport channel_t, engine_config_t, engine_t, path_t, transport_t
 from .circuit cimport path_cancel, path_create, path_start
@@ -16,10 +16,8 @@ from .engine cimport (
     engine_accepted, engine_clear, engine_close_peer, engine_connected, engine_deadline, engine_dial_failed,
     engine_ended, engine_halt, engine_init, engine_lost, engine_open, engine_ping, engine_received, engine_settle,
     engine_stop, engine_tick, engine_writable)
-from .flow cimport (
-    event_t, flow_accept, flow_finish, flow_reset, flow_used, flow_write, outbox_emit, outbox_is_empty)
-from .guard cimport (
-    N_GUARD_COUNTS, access_t, guard_access_free, guard_access_swap, guard_clear, guard_init, guard_t)
+from .flow cimport event_t, flow_accept, flow_finish, flow_reset, flow_used, flow_write, outbox_emit, outbox_is_empty
+from .guard cimport N_GUARD_COUNTS, access_t, guard_access_free, guard_access_swap, guard_clear, guard_init, guard_t
 from .handshake cimport local_fill, local_t
 from .keyfile cimport KeyRing, NetworkSecret
 from .memory cimport (
@@ -27,6 +25,7 @@ from .memory cimport (
     pool_clear, pool_init, pool_outstanding, pool_t)
 from .mux cimport STREAM_GONE, sink_t, stream_bind, stream_t
 from .relay cimport SPLICE_JOINED, splice_t
+from .rate cimport rates_t
 from .replay cimport replay_init, replay_t
 from .secret cimport SECRET_LOCK_PREFERRED, secret_pool_free, secret_pool_init, secret_pool_t, secret_take
 from .session cimport SCRATCH_LEN
@@ -317,6 +316,7 @@ cdef class Machine:
     cdef uint8_t *read              # READ_LEN bytes with READ_ROOM on both sides
     cdef cert_entry_t *cert_entries
     cdef uint64_t *replay_slots
+    cdef rates_t *rates             # NULL: none is set
     cdef access_t *access
     cdef access_t *relay_access
     cdef bytes services
@@ -380,6 +380,11 @@ cdef class Machine:
         cdef engine_t *engine = &self.body.engine
         cdef engine_config_t config
         config_fill(&config, options)
+        if rates_wanted(options):
+            self.rates = <rates_t *>self.take(sizeof(rates_t))
+            random_seeded(&self.body.random, self.rates.key, 16)
+            rates_fill(self.rates, options)
+            config.rates = self.rates
         self.services = b"".join(options.get("services", ())[:HELLO_SERVICES_MAX])
         config.services = self.services
         config.n_services = len(self.services) // 16
@@ -410,6 +415,7 @@ cdef class Machine:
             pool_clear(&self.body.own)
             secret_pool_free(&self.body.secrets)
             wipe(&self.body.random, sizeof(random_seed_t))
+        mem_give(&self.base, self.rates, sizeof(rates_t))
         mem_give(&self.base, self.replay_slots, REPLAY_LEN * sizeof(uint64_t))
         mem_give(&self.base, self.cert_entries, N_CERTS * sizeof(cert_entry_t))
         mem_give(&self.base, self.read, READ_LEN + 2 * READ_ROOM)

@@ -76,6 +76,7 @@ ctypedef struct stream_t:
     const sink_t *sink
     uint64_t tx_off             # bytes sent as DATA
     uint64_t tx_credit          # absolute limit of tx_off, from the peer
+    uint64_t tx_pace            # absolute limit of tx_off set here, NEVER: none; at the border of a piece
     uint64_t tx_window          # credit that was there when the peer last gave some
     chain_t queue               # payload that waits
     uint64_t rx_off             # bytes received
@@ -214,6 +215,8 @@ cdef size_t stream_room(const stream_t *stream) noexcept nogil
 cdef bint stream_may_fill(const stream_t *stream, size_t len) noexcept nogil
     # False where credit for less than len bytes is left and more is sure to come: waiting makes fuller records (RFC
     # 1122 4.2.3.4)
+cdef void stream_pace(stream_t *stream, uint64_t offset, uint64_t now_ns) noexcept nogil
+    # lets bytes up to the absolute offset go out; before it credit alone counts
 cdef void stream_sent(stream_t *stream, size_t len) noexcept nogil
     # a record carried len payload bytes outside mux_plan
 cdef bint stream_is_direct(const stream_t *stream, size_t len) noexcept nogil

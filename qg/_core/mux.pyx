@@ -118,7 +118,8 @@ cdef void wake_starved(mux_t *mux) noexcept nogil:
 
 cdef inline bint wants_turn(const stream_t *stream) noexcept nogil:
     if stream.queue.len > 0:
-        return stream.tx_credit > stream.tx_off and stream_may_fill(stream, min(<uint64_t>QUANTUM, stream.queue.len))
+        return (min(stream.tx_credit, stream.tx_pace) > stream.tx_off
+                and stream_may_fill(stream, min(<uint64_t>QUANTUM, stream.queue.len)))
     if stream.flags & FLAG_SOURCE_READY:
         return True
     return (stream.flags & FLAG_FIN_QUEUED) != 0 and not (stream.flags & FLAG_FIN_SENT)
@@ -144,6 +145,7 @@ cdef stream_t *stream_create(mux_t *mux, uint64_t id, int kind, int priority) no
     stream.kind = <uint8_t>kind
     stream.priority = <uint8_t>priority
     stream.list_idx = LIST_NONE
+    stream.tx_pace = NEVER
     stream.rx_window = WINDOW_MIN
     stream.rx_window_max = mux.window_max
     if kind <= STREAM_MESSAGES:
@@ -452,7 +454,8 @@ cdef void stream_source_ready(stream_t *stream, uint64_t now_ns) noexcept nogil:
 # Credit
 
 cdef size_t stream_room(const stream_t *stream) noexcept nogil:
-    cdef uint64_t room = stream.tx_credit - stream.tx_off if stream.tx_credit > stream.tx_off else 0
+    cdef uint64_t limit = min(stream.tx_credit, stream.tx_pace)
+    cdef uint64_t room = limit - stream.tx_off if limit > stream.tx_off else 0
     if is_service(stream):
         room = min(room, stream.mux.tx_credit - stream.mux.tx_off)
     return <size_t>room
@@ -461,6 +464,11 @@ cdef size_t stream_room(const stream_t *stream) noexcept nogil:
 cdef bint stream_may_fill(const stream_t *stream, size_t len) noexcept nogil:
     cdef uint64_t room = stream.tx_credit - stream.tx_off
     return room >= len or room * 2 >= stream.tx_window
+
+
+cdef void stream_pace(stream_t *stream, uint64_t offset, uint64_t now_ns) noexcept nogil:
+    stream.tx_pace = offset
+    stream_ready(stream, now_ns)
 
 
 cdef inline void note_credit(stream_t *stream, uint64_t offset) noexcept nogil:

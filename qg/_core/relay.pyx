@@ -1,22 +1,27 @@
 # SPDX-License-Identifier: MIT
 """Splices: two streams joined."""
-from libc.stdint cimport uint8_t, uint64_t
+from libc.stdint cimport int64_t, uint8_t, uint32_t, uint64_t
 from libc.string cimport memset
 
-from .memory cimport chain_append, chain_clear, chain_copy, mem_give, mem_take, pool_t
+from .memory cimport block_len, block_t, chain_append, chain_clear, chain_copy, mem_give, mem_take, pool_t
 from .mux cimport (
     FLAG_DEAD, FLAG_FIN_QUEUED, FLAG_FIN_RECEIVED, STREAM_ACCEPTED, STREAM_CREDIT, STREAM_FIN, STREAM_GONE, STREAM_SENT,
     sink_t, stream_accept, stream_bind, stream_copy, stream_finish, stream_grant, stream_pack, stream_reset, stream_t,
-    stream_write)
+    stream_pace, stream_write)
+from .rate cimport (
+    LANE_QUANTUM, lane_t, rates_t, shaper_ask, shaper_charge, shaper_done, shaper_init, shaper_leave, shaper_next,
+    shaper_t, shaper_wait)
 from .session cimport session_send_data, session_t, session_wake
 from .shared cimport budget_t, lease_add, lease_init, lease_total
 from .status cimport (
     E_CREDIT, E_MEMORY, INITIAL_CREDIT_PIPE, OK, REASON_BUSY, REASON_HOPS, REASON_LIMIT, REASON_MEMORY, REASON_NONE,
-    REASON_REFUSED, REASON_SLOW_READER, REASON_TIMEOUT, REASON_UNREACHABLE)
-from .sys cimport NEVER, SECOND_NS, atomic_add
+    REASON_REFUSED, REASON_SLOW_READER, REASON_TIMEOUT, REASON_UNREACHABLE, WINDOW_MIN)
+from .sys cimport NEVER, SECOND_NS, atomic_add, atomic_peek
 
 cdef enum:
     LEASE_STEP = 16384          # of the budget, taken ahead
+    WINDOW_LEAST = 2 * 16450    # no layer is to have less (protocol.md 6.4)
+    HELD_SHARE = WINDOW_MIN // 2    # held by a splice that waits for a rate, before credit is withheld
     CREDIT_STEP = 4096          # credit is passed on in steps of at least this while the sender has any left
 
     PIECE_MIN = 256             # a quarter of a small record; what comes in smaller pieces is packed
@@ -60,7 +65,12 @@ cdef void relay_share(relay_t *relay, budget_t *budget, uint32_t n_sharers) noex
     relay.n_sharers = n_sharers
 
 
-cdef splice_t *relay_open(relay_t *relay, stream_t *near, uint64_t now_ns) noexcept nogil:
+cdef void relay_rates(relay_t *relay, rates_t *rates) noexcept nogil:
+    shaper_init(&relay.shaper, &rates.relay, &rates.relay_ns)
+    relay.shaper.is_on = rates.relay.per_s > 0 or rates.relay_neighbour.per_s > 0
+
+
+cdef splice_t *relay_open(relay_t *relay, stream_t *near, asker_t *asker, uint64_t now_ns) noexcept nogil:
     cdef splice_t *splice = <splice_t *>mem_take(relay.pool, sizeof(splice_t))
     if splice is NULL:
         return NULL
@@ -76,6 +86,9 @@ cdef splice_t *relay_open(relay_t *relay, stream_t *near, uint64_t now_ns) noexc
     relay.splices = splice
     relay.n_splices += 1
     atomic_add(relay.n_all, 1)
+    if relay.shaper.is_on:
+        splice.asker = asker
+        asker.n_splices += 1
     stream_bind(near, splice, &SINK)
     return splice
 
@@ -97,6 +110,11 @@ cdef void splice_unlink(splice_t *splice) noexcept nogil:
         splice.next.prev = splice.prev
     relay.n_splices -= 1
     atomic_add(relay.n_all, -1)
+    if splice.asker is not NULL:
+        pace_leave(splice, &splice.to_near)
+        pace_leave(splice, &splice.to_far)
+        splice.asker.n_splices -= 1
+        splice.asker = NULL
     splice.next = relay.ended
     relay.ended = splice
 
@@ -138,6 +156,28 @@ cdef inline bint is_overfull(const relay_t *relay) noexcept nogil:
 
 # Credit: what one side may take, the other may send
 
+cdef uint64_t relay_ahead(const relay_t *relay, const stream_t *stream) noexcept nogil:
+    """What a rate makes wait is held here, so many circuits at once get smaller windows, but two full records each."""
+    cdef uint64_t share
+    if not relay.shaper.is_on:
+        return stream.rx_window_max
+    share = relay.held.budget.max // 4 // max(atomic_peek(relay.n_all), <uint64_t>1)
+    return max(<uint64_t>WINDOW_LEAST, min(share, stream.rx_window_max))
+
+
+cdef bint withholds(const splice_t *splice) noexcept nogil:
+    """Does credit wait until it holds less?"""
+    cdef const relay_t *relay = splice.relay
+    if splice.held == 0:
+        return False
+    if is_overfull(relay):
+        return True
+    if splice.asker is NULL:
+        return False
+    return splice.held > min(relay.held.budget.max // 2 // max(atomic_peek(relay.n_all), <uint64_t>1),
+                             <uint64_t>HELD_SHARE)
+
+
 cdef void pass_credit(splice_t *splice, stream_t *source, uint64_t now_ns) noexcept nogil:
     """`source` may send more: its splice partner may receive as much more."""
     cdef stream_t *other = other_of(splice, source)
@@ -147,10 +187,10 @@ cdef void pass_credit(splice_t *splice, stream_t *source, uint64_t now_ns) noexc
     # Credit in crumbs, or far ahead, waits until it doubles what the sender may send, which on_data looks at again. So
     # no far end can make this relay send more CREDIT frames than a few, and one per CREDIT_STEP of the bytes that pass.
     left = other.rx_credit - other.rx_off
-    offset = min(source.tx_credit, other.rx_off + other.rx_window_max)
+    offset = min(source.tx_credit, other.rx_off + relay_ahead(splice.relay, other))
     if offset <= other.rx_credit or (left > 0 and offset - other.rx_credit < max(left, <uint64_t>CREDIT_STEP)):
         return
-    if splice.held > 0 and is_overfull(splice.relay):
+    if withholds(splice):
         splice.is_credit_held = 1
         return
     stream_grant(other, offset)
@@ -158,7 +198,7 @@ cdef void pass_credit(splice_t *splice, stream_t *source, uint64_t now_ns) noexc
 
 
 cdef void release_credit(splice_t *splice, uint64_t now_ns) noexcept nogil:
-    if splice.is_credit_held and splice.held == 0:
+    if splice.is_credit_held and not withholds(splice):
         splice.is_credit_held = 0
         if splice.near is not NULL:
             pass_credit(splice, splice.near, now_ns)
@@ -228,6 +268,101 @@ cdef void reset_oldest(relay_t *relay, uint64_t now_ns) noexcept nogil:
             splice = following
 
 
+# Rates: who waits, and turns
+
+cdef inline pace_t *pace_of(splice_t *splice, const stream_t *stream) noexcept nogil:
+    return &splice.to_near if stream == splice.near else &splice.to_far
+
+
+cdef void pace_leave(splice_t *splice, pace_t *pace) noexcept nogil:
+    cdef asker_t *asker = splice.asker
+    if pace.stream is NULL:
+        return
+    pace.stream = NULL
+    if pace.next == pace:
+        asker.paces = NULL
+        shaper_leave(&splice.relay.shaper, &asker.lane)
+        return
+    pace.prev.next = pace.next
+    pace.next.prev = pace.prev
+    if asker.paces == pace:
+        asker.paces = pace.next
+
+
+cdef void pace_wait(splice_t *splice, stream_t *stream, uint64_t now_ns) noexcept nogil:
+    """Let it wait behind the others of its neighbour, if there is something that is not paid for."""
+    cdef asker_t *asker = splice.asker
+    cdef pace_t *pace = pace_of(splice, stream)
+    if pace.stream is not NULL or stream.queue.len == 0 or stream.tx_pace > stream.tx_off:
+        return
+    pace.stream = stream
+    if asker.paces is NULL:
+        pace.next = pace
+        pace.prev = pace
+        asker.paces = pace
+    else:
+        pace.next = asker.paces
+        pace.prev = asker.paces.prev
+        pace.prev.next = pace
+        pace.next.prev = pace
+    shaper_wait(&splice.relay.shaper, &asker.lane, now_ns)
+
+
+cdef bint pace_now(splice_t *splice, stream_t *stream, size_t len, uint64_t now_ns) noexcept nogil:
+    """Pay for bytes that are to go out at once; False: they wait."""
+    cdef shaper_t *shaper = &splice.relay.shaper
+    if stream.tx_pace != stream.tx_off + stream.queue.len or not shaper_ask(shaper, &splice.asker.lane, now_ns):
+        return False
+    shaper_charge(shaper, &splice.asker.lane, <int64_t>len)
+    stream.tx_pace += len
+    return True
+
+
+cdef uint64_t pace_give(stream_t *stream, uint64_t now_ns) noexcept nogil:
+    """Let whole pieces go out, a record's worth of them; bytes."""
+    cdef const block_t *block = stream.queue.head
+    cdef uint64_t len = 0
+    while block is not NULL and (len == 0 or len + block_len(block) <= LANE_QUANTUM):
+        len += block_len(block)
+        block = block.next
+    stream_pace(stream, stream.tx_off + len, now_ns)
+    session_wake(session_of(stream), now_ns)
+    return len
+
+
+cdef void relay_serve(relay_t *relay, uint64_t now_ns) noexcept nogil:
+    cdef lane_t *lane = shaper_next(&relay.shaper, now_ns)
+    cdef asker_t *asker
+    cdef stream_t *stream
+    while lane is not NULL:
+        asker = <asker_t *>lane.owner
+        stream = asker.paces.stream
+        pace_leave(<splice_t *>stream.owner, asker.paces)
+        shaper_charge(&relay.shaper, lane, <int64_t>pace_give(stream, now_ns))
+        shaper_done(&relay.shaper, asker.paces is not NULL)
+        lane = shaper_next(&relay.shaper, now_ns)
+
+
+cdef void relay_forget(relay_t *relay, asker_t *asker, uint64_t now_ns) noexcept nogil:
+    """What still goes out of its last splices goes out unpaid."""
+    cdef splice_t *splice = relay.splices if asker.n_splices else NULL
+    while splice is not NULL:
+        if splice.asker == asker:
+            pace_end(splice, splice.near, now_ns)
+            pace_end(splice, splice.far, now_ns)
+            splice.asker = NULL
+        splice = splice.next
+    asker.n_splices = 0
+    shaper_leave(&relay.shaper, &asker.lane)
+
+
+cdef void pace_end(splice_t *splice, stream_t *stream, uint64_t now_ns) noexcept nogil:
+    if stream is not NULL:
+        pace_leave(splice, pace_of(splice, stream))
+        stream_pace(stream, NEVER, now_ns)
+        session_wake(session_of(stream), now_ns)
+
+
 # The sink of both streams
 
 cdef int hold_early(splice_t *splice, const uint8_t *data, size_t len, uint64_t now_ns) noexcept nogil:
@@ -260,7 +395,7 @@ cdef int on_data(stream_t *stream, uint8_t *data, size_t len, uint64_t now_ns) n
     cdef splice_t *splice = <splice_t *>stream.owner
     cdef relay_t *relay = splice.relay
     cdef stream_t *other = other_of(splice, stream)
-    cdef bint is_whole
+    cdef bint is_whole, is_paid
     cdef int rc
     if splice.state == SPLICE_REFUSED:
         return OK
@@ -273,7 +408,8 @@ cdef int on_data(stream_t *stream, uint8_t *data, size_t len, uint64_t now_ns) n
     if stream.rx_credit < other.tx_credit:
         pass_credit(splice, other, now_ns)
     is_whole = is_piece(splice, len)
-    if is_whole and session_send_data(session_of(other), other, data, len, now_ns) > 0:
+    is_paid = splice.asker is NULL or pace_now(splice, other, len, now_ns)
+    if is_whole and is_paid and session_send_data(session_of(other), other, data, len, now_ns) > 0:
         return OK
     if other.flags & FLAG_DEAD:
         return OK
@@ -282,6 +418,8 @@ cdef int on_data(stream_t *stream, uint8_t *data, size_t len, uint64_t now_ns) n
         reset_both(splice, REASON_MEMORY, now_ns)
         return OK
     count_held(splice)
+    if not is_paid:
+        pace_wait(splice, other, now_ns)
     session_wake(session_of(other), now_ns)
     relay_relieve(relay, now_ns)
     return OK
@@ -290,6 +428,7 @@ cdef int on_data(stream_t *stream, uint8_t *data, size_t len, uint64_t now_ns) n
 cdef void on_gone(splice_t *splice, stream_t *stream, uint64_t now_ns) noexcept nogil:
     cdef stream_t *other = other_of(splice, stream)
     cdef bint is_complete
+    pace_leave(splice, pace_of(splice, stream))
     if stream == splice.near:
         splice.near = NULL
     else:
@@ -312,6 +451,8 @@ cdef void on_event(stream_t *stream, int event, uint64_t now_ns) noexcept nogil:
         pass_credit(splice, stream, now_ns)
     elif event == STREAM_SENT:
         count_held(splice)
+        if splice.asker is not NULL:
+            pace_wait(splice, stream, now_ns)
         release_credit(splice, now_ns)
     elif event == STREAM_FIN:
         if other is not NULL:
@@ -335,6 +476,10 @@ cdef void relay_join(splice_t *splice, stream_t *far, uint64_t now_ns) noexcept 
     splice.state = SPLICE_JOINED
     stream_bind(far, splice, &SINK)
     stream_accept(splice.near, far.tx_credit)
+    if splice.asker is not NULL:
+        far.tx_pace = splice.early.len
+        splice.near.tx_pace = splice.near.tx_off
+        shaper_charge(&splice.relay.shaper, &splice.asker.lane, <int64_t>splice.early.len)
     if splice.early.len:
         stream_write(far, &splice.early, now_ns)
     if splice.near.flags & FLAG_FIN_RECEIVED:

@@ -12,8 +12,8 @@ from libc.stdlib cimport calloc, free, malloc
 from libc.string cimport memcpy, memset
 
 from .border cimport (
-    access_take, config_fill, event_tuple, fill_bytes, fill_hops, fill_ip, guard_fill, local_options,
-    relay_access_take, relay_fill)
+    access_take, config_fill, event_tuple, fill_bytes, fill_hops, fill_ip, guard_fill, local_options, rates_fill,
+    rates_wanted, relay_access_take, relay_fill)
 from .cert cimport cert_cache_init, cert_entry_t
 from .channel cimport HOPS_MAX, SKEWS_KEPT, engine_config_t, engine_t, hop_t
 from .crypto cimport crypto_init, crypto_random, random_pooled
@@ -29,6 +29,7 @@ from .keyfile cimport KeyRing, NetworkSecret, ring_t
 from .loop cimport gate_wait, loop_cpu_ns, loop_thread_join, loop_wake
 from .memory cimport pool_clear, pool_collect, pool_init, pool_share, pool_t
 from .mux cimport receive_share
+from .rate cimport rates_t
 from .relay cimport relay_share
 from .replay cimport (
     REPLAY_MARK_AHEAD_S, REPLAY_SAVED_ENTRY_LEN, REPLAY_SAVED_HEAD_LEN, replay_init, replay_restore, replay_save,
@@ -83,6 +84,7 @@ cdef class Runtime:
     cdef pool_t border              # blocks of what Python writes
     cdef secret_pool_t secrets      # slots in which Python hands keys over
     cdef uint64_t *replay_slots
+    cdef rates_t *rates             # shared by the workers; NULL: none is set
     cdef access_t *access
     cdef access_t *relay_access
     cdef pool_t plain               # of the snapshots
@@ -133,6 +135,7 @@ cdef class Runtime:
         guard_init(&self.node.guard, &self.node.guard_pool, &self.node.replay, key)
         self.access = access_take(&self.plain, options)
         self.relay_access = relay_access_take(&self.plain, options)
+        self._make_rates(options)
         guard_access_swap(&self.node.guard.access, self.access)
         guard_access_swap(&self.node.guard.relay, self.relay_access)
         guard_fill(&self.node.guard, options)
@@ -145,6 +148,7 @@ cdef class Runtime:
         config_fill(&config, options)
         self.node.unread.max = config.receive_credit_len
         self.node.relayed.max = config.relay_memory_len
+        config.rates = self.rates
         self.services = b"".join(options.get("services", ())[:HELLO_SERVICES_MAX])
         config.services = self.services
         config.n_services = len(self.services) // 16
@@ -173,6 +177,14 @@ cdef class Runtime:
             raise MemoryError
         cert_cache_init(&worker.certs, worker.cert_entries, CERT_ENTRIES)
         return 0
+
+    def _make_rates(self, dict options):
+        if rates_wanted(options):
+            self.rates = <rates_t *>calloc(1, sizeof(rates_t))
+            if self.rates is NULL:
+                raise MemoryError
+            crypto_random(NULL, self.rates.key, 16)
+            rates_fill(self.rates, options)
 
     cdef int _make_engine(self, worker_t *worker, const engine_config_t *config, dict options) except -1:
         cdef engine_t *engine = &worker.engine
@@ -524,6 +536,7 @@ cdef class Runtime:
         pool_clear(&self.node.guard_pool)
         free(self.node.workers)
         free(self.replay_slots)
+        free(self.rates)
 
     def links(self):
         """Return how the reported sessions stand: channel -> (bytes in, bytes out, generation).

@@ -14,7 +14,7 @@ from model.envelope import KIND_XK1
 from model.peer import layer_dial
 from net.flights import first_flight
 from net.live import Model, talk
-from net.support import config, core, faults, target, until
+from net.support import config, core, faults, target, trial, until
 
 import qg
 
@@ -85,6 +85,20 @@ async def test_control_frames_have_a_rate():
         await t.model.until(lambda: t.peer.end)
         assert frames.REASONS[t.peer.end_reason] == "protocol"
         assert faults(t.node) == {"over_rate": 1}
+
+
+async def test_bytes_that_wait_for_a_rate_arrive_whole():
+    rates = {"node_kib_s": 8192, "node_burst_kib": 64, "neighbour_kib_s": 8192, "neighbour_burst_kib": 64}
+    relay = {"rate_kib_s": 4096, "burst_kib": 64, "neighbour_rate_kib_s": 4096, "neighbour_burst_kib": 64}
+    async with trial() as nodes:
+        a, c = await nodes.node(), await nodes.node()
+        b = await nodes.relay(a, to=[c.address], rates=rates, relay=relay)
+        far = await a.connect(c.address, via=[b.address])
+        async with await far.open_stream(Echo.id) as stream, asyncio.TaskGroup() as group:
+            group.create_task(stream.write(bytes(2_000_000)))
+            assert await stream.readexactly(2_000_000) == bytes(2_000_000)
+        assert core(b)["n_relay_memory_resets"] == 0
+        await far.close()
 
 
 async def test_pipes_of_one_link_have_a_burst():
