@@ -28,6 +28,7 @@ if TYPE_CHECKING:
     from qg.errors import KeyFileMissing as KeyFileMissing
     from qg.errors import ListenError as ListenError
     from qg.errors import LocalError as LocalError
+    from qg.errors import NoRoute as NoRoute
     from qg.errors import PeerClosed as PeerClosed
     from qg.errors import PeerTimeout as PeerTimeout
     from qg.errors import QGError as QGError
@@ -60,8 +61,8 @@ _NAMES = {
     "config": "Config LimitsConfig LinkConfig RelayConfig",
     "errors": (
         "AddressError Busy ClosedError ConfigError HandshakeFailed InvalidValue KeyFileError KeyFileExists"
-        " KeyFileMissing ListenError LocalError PeerClosed PeerTimeout QGError Reason Refused RemoteError StreamReset"
-        " Unreachable Unsupported UsageError"
+        " KeyFileMissing ListenError LocalError NoRoute PeerClosed PeerTimeout QGError Reason Refused RemoteError"
+        " StreamReset Unreachable Unsupported UsageError"
     ),
     "extender": "Extender",
     "identity": "Identity NetworkSecret",

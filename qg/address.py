@@ -17,7 +17,7 @@ from typing import NamedTuple
 from qg.errors import AddressError, InvalidValue
 from qg.types import LinkKey, PeerId
 
-__all__ = ["Address", "Endpoint", "HostPort", "Prefix"]
+__all__ = ["Address", "Endpoint", "HostPort", "Prefix", "is_ip"]
 
 _NAME_MAX = 253  # RFC 1035 in text form
 _LABEL_MAX = 63
@@ -180,6 +180,11 @@ class Prefix(NamedTuple):
 
     def __repr__(self) -> str:
         return f"Prefix.parse({str(self)!r})"
+
+
+def is_ip(host: str) -> bool:
+    """Tell whether the host of an address is an IP address, and not a name."""
+    return _ip_normal(host) is not None
 
 
 def _host_text(host: str) -> str:

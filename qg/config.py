@@ -11,7 +11,7 @@ from typing import Annotated, Any, Literal, TypeVar, Union, get_args, get_origin
 import msgspec
 from msgspec import Meta, Struct
 
-from qg.address import Address, Endpoint, HostPort, Prefix
+from qg.address import Address, Endpoint, HostPort, Prefix, is_ip
 from qg.errors import ConfigError, InvalidValue
 from qg.types import PeerId
 
@@ -177,6 +177,15 @@ class Config(Struct, frozen=True, kw_only=True):
     # recording of what it answered before (3.5). For one node alone. None: `qg run` and `qg receive` keep one beside
     # the key file, nodes of other programs keep none.
     replay_mark: str | None = None
+    # Relays to choose from for circuits by number of hops (`connect(hops=)`), beside those that peers tell of. Each
+    # with its link key and an IP address, since the rules of the choice look at networks (6.2).
+    relays: tuple[Address, ...] = ()
+    # File that keeps which two relays such circuits begin with: who draws new ones at every start meets a hostile one
+    # sooner or later (6.2). None: `qg run` keeps one beside the key file, nodes of other programs choose anew.
+    guards: str | None = None
+    # A guard that has not answered for so long is replaced once another relay has. Longer than maintenance and outages
+    # mostly last: who can cut us off from our guards shall not soon have us try others until we come to his.
+    guard_patience_s: Annotated[int, Meta(ge=60, le=31_536_000)] = 43_200
     # Answer diallers that do not know our link key (XX). Off: it shows our identity to whoever asks (protocol 1.2, P9).
     allow_first_contact: bool = False
     # Who may have a session with this node: anyone that completes a handshake, members of the closed network, these
@@ -240,7 +249,7 @@ class Config(Struct, frozen=True, kw_only=True):
 _Table = TypeVar("_Table", bound=Struct)
 
 # Settings that name files.
-_PATHS = ("identity", "network_secret", "network_secret_previous", "replay_mark", "control_socket")
+_PATHS = ("identity", "network_secret", "network_secret_previous", "replay_mark", "guards", "control_socket")
 
 # How the types that are written as text are read.
 _TEXT_TYPES: dict[Any, Any] = {
@@ -276,6 +285,11 @@ def _rules_check(config: Config) -> list[str]:
         f"advertise[{idx}] = {str(endpoint)!r}: must be an address and a port that others can dial"
         for idx, endpoint in enumerate(config.advertise)
         if endpoint.port == 0 or endpoint.host in ("0.0.0.0", "::")
+    ]
+    problems += [
+        f"relays[{idx}] = '{relay}': must be the address of one relay, with a link key and an IP address"
+        for idx, relay in enumerate(config.relays)
+        if relay.link_key is None or relay.via or not is_ip(relay.host)
     ]
     if config.metrics is not None and not config.metrics_remote and not config.metrics.is_loopback:
         problems.append(

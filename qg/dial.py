@@ -18,7 +18,7 @@ from qg.errors import (
     error_from_reason,
 )
 
-__all__ = ["connect_error", "hop_tuple", "hops_of", "listen_error", "start_error"]
+__all__ = ["connect_error", "far_target", "hop_tuple", "hops_of", "listen_error", "start_error"]
 
 _RELAYS_MAX = 7  # docs/protocol.md, section 6.5
 _E_IDENTITY = -20  # status codes of the core
@@ -38,14 +38,28 @@ def hops_of(address: str | Address, via: Sequence[str | Address] | None) -> tupl
     if len(relays) > _RELAYS_MAX:
         raise AddressError(f"{len(relays)} relays are too many: at most {_RELAYS_MAX} can stand on the way")
     for hop in hops if relays else ():
-        if hop.link_key is None:
-            raise AddressError(f"{str(hop)!r} has no link key: with relays, every address needs one")
+        _key_check(hop)
     for relay in relays:
         if relay.via:
             raise AddressError(f"{str(relay)!r} has relays of its own: name all relays in one list")
     for hop in hops[1:]:
         _address_check(hop)
     return hops
+
+
+def far_target(address: str | Address, via: Sequence[str | Address] | None) -> Address:
+    """Give the target of a circuit whose relays are drawn; raises `AddressError` if some are named, or it has no IP."""
+    target = Address.parse(address) if isinstance(address, str) else address
+    if via is not None or target.via:
+        raise AddressError("hops lets the node choose the relays and via names them: give one of the two")
+    _key_check(target)
+    _address_check(target)
+    return target
+
+
+def _key_check(hop: Address) -> None:
+    if hop.link_key is None:
+        raise AddressError(f"{str(hop)!r} has no link key: with relays, every address needs one")
 
 
 def _address_check(hop: Address) -> None:

@@ -6,6 +6,7 @@ fault, a `RemoteError` when a peer, or the way to it, is. Anything but a `QGErro
 `TimeoutError` of `asyncio.timeout` excepted, which belong to asyncio).
 """
 
+from collections.abc import Mapping
 from enum import IntEnum
 
 __all__ = [
@@ -20,6 +21,7 @@ __all__ = [
     "KeyFileMissing",
     "ListenError",
     "LocalError",
+    "NoRoute",
     "PeerClosed",
     "PeerTimeout",
     "QGError",
@@ -113,17 +115,34 @@ class ListenError(LocalError, OSError):
     """Report an endpoint that cannot be listened on: in use, not permitted, or not an address of this machine."""
 
 
+class NoRoute(LocalError):
+    """Report that too few relays are known for a path; `removed` tells which rule has taken out how many."""
+
+    removed: dict[str, int]
+
+    def __init__(self, message: str, removed: Mapping[str, int]) -> None:
+        super().__init__(message)
+        self.removed = dict(removed)
+
+    def __reduce__(self) -> tuple[type["NoRoute"], tuple[object, ...]]:
+        return type(self), (*self.args, self.removed)
+
+
 class RemoteError(QGError):
-    """Report what a peer, or the network on the way to it, did; `reason` is what the wire said, if anything."""
+    """Report what a peer, or the network on the way to it, did; `reason` is what the wire said, if anything.
+
+    Of a circuit that could not be built, `hop_idx` is the place where its path ended: 0 the first relay.
+    """
 
     reason: Reason = Reason.NONE
+    hop_idx: int | None = None
 
     def __init__(self, message: str, reason: Reason = Reason.NONE) -> None:
         super().__init__(message)
         self.reason = reason
 
-    def __reduce__(self) -> tuple[type["RemoteError"], tuple[object, ...]]:
-        return type(self), (*self.args, self.reason)
+    def __reduce__(self) -> tuple[object, ...]:
+        return type(self), (*self.args, self.reason), vars(self)
 
 
 class Unreachable(RemoteError, ConnectionError):

@@ -15,7 +15,7 @@ import os
 import warnings
 import weakref
 from asyncio.events import _get_running_loop
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Awaitable, Callable, Iterable, Sequence
 from functools import partial
 from time import monotonic, time
 from types import TracebackType
@@ -26,14 +26,15 @@ from qg._core.runtime import Runtime
 from qg.access import runtime_options
 from qg.address import Address, Endpoint
 from qg.config import Config
-from qg.dial import connect_error, hop_tuple, hops_of, listen_error, start_error
-from qg.errors import ClosedError, InvalidValue, QGError, Reason, UsageError
+from qg.dial import connect_error, far_target, hop_tuple, hops_of, listen_error, start_error
+from qg.errors import ClosedError, InvalidValue, QGError, Reason, RemoteError, UsageError
 from qg.extender import Extender, Registry
 from qg.flow import Border, Link, wake
 from qg.identity import Identity, NetworkSecret
 from qg.keep import Keeper
 from qg.message import MessageSource
 from qg.peer import KIND_BYTES, Peer, links_flush
+from qg.routes import Routes
 from qg.status import Watch, status_make
 from qg.stream import Priority, Stream
 from qg.types import ExtenderId, LinkKey, PeerId, Status
@@ -91,6 +92,7 @@ class Node:
         self._closing: asyncio.Task[None] | None = None
         self._stopped: asyncio.Future[None] | None = None
         self._drained: asyncio.Future[None] | None = None  # from drain on
+        self._routes: Routes | None = None  # from start on
         self._requests: dict[int, _Request[Any]] = {}
         self._last_request = 0
         self._links: dict[int, Link] = {}  # by channel
@@ -109,8 +111,8 @@ class Node:
         """Start the native threads and listen.
 
         Raises `ListenError` when an endpoint cannot be listened on, `KeyFileError` for the network secrets' files,
-        `ConfigError` for settings that do not go together, `LocalError` when the machine refuses a thread or memory, or
-        another node keeps its `replay_mark` in the same file.
+        `ConfigError` for settings that do not go together, `LocalError` when the machine refuses a thread or memory,
+        another node keeps its `replay_mark` in the same file, or the file of `guards` is damaged.
         """
         if self._border is not None:
             raise UsageError("the node has been started before: make a new one to start again")
@@ -119,6 +121,7 @@ class Node:
             secret = NetworkSecret.load(self._config.network_secret)
         previous = self._config.network_secret_previous
         options = runtime_options(self._config, secret) | {"services": self._registry.keys}
+        self._routes = Routes(self._config, self._identity)
         loop = asyncio.get_running_loop()
         try:
             runtime = Runtime(
@@ -149,7 +152,7 @@ class Node:
             raise
         for address in self._config.peers:
             if address.link_key != self._identity.link_key:  # one list of all nodes may serve all of them
-                self._keep(address, hops_of(address, None), None).start(None)
+                self._keep(address, partial(self._dial, hops_of(address, None), None)).start(None)
         _log.info("node_started peer=%s listen=%s", self.id, ",".join(map(str, self._bound)) or "-")
         barred_s = runtime.status()["replay_floor_s"] - time()
         if barred_s > -self._config.link.clock_window_s:
@@ -331,10 +334,15 @@ class Node:
         address: str | Address,
         *,
         via: Sequence[str | Address] | None = None,
+        hops: int | None = None,
         identity: Identity | None = None,
         keep: bool = False,
     ) -> Peer:
         """Connect to a peer, over relays if `via` names some, the nearest first; else over those of the address.
+
+        With `hops` the node draws so many relays, 1 to 7, from those that it knows: no two of them lie in one network
+        (/16, IPv6 /48), and none in one of this node or of the target. Others are drawn where one fails; the first is
+        always one of the same two (`Config.guards`).
 
         A direct session that exists already is used, except with an `identity`: that is a throw-away one, which the
         peer sees instead of the node's, and the session a new one. A cancelled call leaves no session behind that was
@@ -347,19 +355,31 @@ class Node:
 
         Raises `Unreachable` when nobody answers there, `PeerTimeout` when there is silence, as also after a wrong link
         key or network secret, `HandshakeFailed` for another identity than the address pins, `Refused` or `Busy` by a
-        relay, `AddressError` for a bad address.
+        relay, `AddressError` for a bad address, `NoRoute` where too few relays are known.
         """
-        hops = hops_of(address, via)
-        peer = await self._dial(hops, identity, None)
+        if hops is None:
+            path = hops_of(address, via)
+            way, shown = partial(self._dial, path, identity), path[-1]._replace(via=path[:-1])
+        else:
+            shown = far_target(address, via)
+            way = partial(self._dial_far, shown, hops, identity)
+        peer = await way(None)
         if keep and peer.keeper is None:
-            self._keep(hops[-1]._replace(via=hops[:-1]), hops, identity).start(peer)
+            self._keep(shown, way).start(peer)
         return peer
 
-    def _keep(self, address: Address, hops: tuple[Address, ...], identity: Identity | None) -> Keeper:
+    def _keep(self, address: Address, way: Callable[[Peer | None], Awaitable[Peer]]) -> Keeper:
         self._keepers = [keeper for keeper in self._keepers if not keeper.is_stopped]
-        keeper = Keeper(str(address), partial(self._dial, hops, identity))
+        keeper = Keeper(str(address), way)
         self._keepers.append(keeper)
         return keeper
+
+    async def _dial_far(self, target: Address, n_hops: int, identity: Identity | None, gone: Peer | None) -> Peer:
+        """Connect to a target over relays that are drawn."""
+        self._border_now()
+        assert self._routes is not None
+        hosts = [endpoint.host for endpoint in (*self._bound, *self._config.advertise)]
+        return await self._routes.connect(target, n_hops, hosts, lambda path: self._dial(path, identity, gone))
 
     async def _dial(self, hops: tuple[Address, ...], identity: Identity | None, gone: Peer | None) -> Peer:
         """Connect to the last of the hops; a peer that is `gone` comes back as the same object."""
@@ -547,7 +567,10 @@ class Node:
         _, number, reason, hop_idx, status = event
         request = self._requests.get(number)
         if isinstance(request, _Connecting):
-            request.fail(connect_error(request.hops, hop_idx, Reason(reason), status))
+            error = connect_error(request.hops, hop_idx, Reason(reason), status)
+            if isinstance(error, RemoteError):
+                error.hop_idx = hop_idx
+            request.fail(error)
 
     def _on_stream_open(self, event: tuple[Any, ...]) -> None:
         _, flow, channel, kind, priority, opening = event

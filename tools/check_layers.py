@@ -38,7 +38,7 @@ CORE = {
 PYTHON = {
     "P0": ("errors", "types"),
     "P1": ("identity", "address", "config"),
-    "P2": ("access", "check", "extender", "flow", "dial", "keep"),
+    "P2": ("access", "check", "extender", "flow", "dial", "keep", "relays", "route", "guards", "routes"),
     "P3": ("node", "peer", "stream", "message", "control", "status"),
     "API": ("qg",),
     "P4": ("extenders.*", "discovery.*", "testing"),
@@ -95,6 +95,11 @@ EDGES = {
     ("node", "message"): "a node hands messages to its extenders",
     ("types", "errors"): "identifiers refuse bad text, and re-export Reason",
     ("config", "address"): "settings hold addresses, endpoints and networks",
+    ("guards", "relays"): "guards are relays",
+    ("route", "relays"): "a route is made of relays",
+    ("routes", "guards"): "a path begins with a guard",
+    ("routes", "relays"): "a path is drawn from the book of relays",
+    ("routes", "route"): "a path is drawn by the rules",
 }
 
 LEVELS = (*CORE, *PYTHON)

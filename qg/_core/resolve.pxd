@@ -47,6 +47,7 @@ ctypedef struct resolve_t:
 
 ctypedef struct interface_t:        # a network that this machine is in
     uint8_t ip[16]                  # its address, zero behind n_bits
+    uint8_t own[16]                 # that of the interface in it
     uint8_t ip_len                  # 4 or 16
     uint8_t n_bits
 

@@ -203,4 +203,5 @@ cdef bint interface_read(interface_t *dst, const sockaddr_in6 *address, const so
         dst.n_bits += 1
     for i in range(dst.ip_len):
         dst.ip[i] = ip[i] & bits[i]
+        dst.own[i] = ip[i]
     return True

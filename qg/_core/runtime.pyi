@@ -20,6 +20,7 @@ EV_IDENTITY_TWICE: Final[int]
 EV_DRAINED: Final[int]
 
 def own_networks() -> list[tuple[bytes, int]]: ...
+def own_addresses() -> list[bytes]: ...
 
 @final
 class Runtime:

@@ -86,6 +86,20 @@ via_option = click.option(
     metavar="RELAY",
     help="Address of a relay to go through; once for each relay, the nearest first.",
 )
+hops_option = click.option(
+    "--hops",
+    type=click.IntRange(1, 7),
+    metavar="N",
+    help="Go through so many relays, drawn from those that the configuration file names.",
+)
+config_option = click.option(
+    "-c",
+    "--config",
+    "config_file",
+    type=FILE,
+    metavar="FILE",
+    help="Configuration in TOML, as for `qg run`; a node that only dials takes nothing to listen from it.",
+)
 network_previous_option = click.option(
     "--network-previous",
     type=FILE,
@@ -107,18 +121,37 @@ def node_options(command: Callable[..., None]) -> Callable[..., None]:
     return command
 
 
+def route_options(command: Callable[..., None]) -> Callable[..., None]:
+    """Add the options that say which way to go: `via`, `hops`, and `config_file` for `node_make`."""
+    for option in (config_option, hops_option, via_option):
+        command = option(command)
+    return command
+
+
 def node_make(
     identity: str | None,
     network: str | None,
     passphrase_file: str | None,
     *,
+    config_file: str | None = None,
     listen: "Sequence[Endpoint]" = (),
     extenders: "Sequence[qg.Extender]" = (),
     replay_mark: str | None = None,
 ) -> "qg.Node":
     """Make a node of what the options say; nothing runs before it is entered."""
-    config = qg.Config(network_secret=network, replay_mark=replay_mark)
-    return qg.Node(identity_open(identity, passphrase_file), listen=listen, extenders=extenders, config=config)
+    import msgspec  # not needed to print a help text
+
+    config = qg.Config.load(config_file) if config_file else qg.Config()
+    key_file = identity or config.identity
+    config = msgspec.structs.replace(
+        config,
+        network_secret=network or config.network_secret,
+        replay_mark=replay_mark,
+        guards=config.guards or guards_default(key_file),
+        listen=(),
+        relay=qg.RelayConfig(),
+    )
+    return qg.Node(identity_open(key_file, passphrase_file), listen=listen, extenders=extenders, config=config)
 
 
 def identity_open(path: str | None, passphrase_file: str | None) -> "qg.Identity":
@@ -136,6 +169,11 @@ def identity_open(path: str | None, passphrase_file: str | None) -> "qg.Identity
 def replay_mark_default(key_file: str | None) -> str | None:
     """Give the file beside the key file that `Config.replay_mark` names; a throw-away identity needs none."""
     return None if key_file is None else f"{key_file}.mark"
+
+
+def guards_default(key_file: str | None) -> str | None:
+    """Give the file beside the key file that `Config.guards` names; a throw-away identity chooses anew each time."""
+    return None if key_file is None else f"{key_file}.guards"
 
 
 def identity_text(identity: "qg.Identity") -> str:

@@ -3,13 +3,12 @@
 
 import asyncio
 import time
-from collections.abc import Sequence
 from typing import Any
 
 import click
 
 import qg
-from qg.cli.common import ADDRESS, async_run, node_make, node_options, via_option
+from qg.cli.common import ADDRESS, async_run, node_make, node_options, route_options
 
 
 @click.command
@@ -18,9 +17,16 @@ from qg.cli.common import ADDRESS, async_run, node_make, node_options, via_optio
 @click.option(
     "--interval", type=click.FloatRange(0, 3600), default=1.0, show_default=True, help="Seconds between round trips."
 )
-@via_option
+@route_options
 @node_options
-def command(address: "qg.Address", count: int, interval: float, via: "tuple[qg.Address, ...]", **options: Any) -> None:
+def command(
+    address: "qg.Address",
+    count: int,
+    interval: float,
+    via: "tuple[qg.Address, ...]",
+    hops: int | None,
+    **options: Any,
+) -> None:
     """Connect to ADDRESS, check that it holds its key, and measure round trips inside the session.
 
     A node answers nobody who dials a wrong key or comes from another network: that looks like a node that is down, on
@@ -31,16 +37,16 @@ def command(address: "qg.Address", count: int, interval: float, via: "tuple[qg.A
       qg ping 'qg://...@203.0.113.7:7447'
       qg ping --network friends.net 'qg://...'
       qg ping --via 'qg://...' 'qg://...'          # the relay's address first
+      qg ping --hops 3 -c qg.toml 'qg://...'       # three of those that it names
     """
-    async_run(_ping(node_make(**options), address, via, count, interval))
+    connecting = {"address": address, "via": via or None, "hops": hops}
+    async_run(_ping(node_make(**options), connecting, count, interval))
 
 
-async def _ping(
-    node: "qg.Node", address: "qg.Address", via: "Sequence[qg.Address]", count: int, interval: float
-) -> None:
+async def _ping(node: "qg.Node", connecting: dict[str, Any], count: int, interval: float) -> None:
     async with node:
         started_s = time.perf_counter()
-        peer = await node.connect(address, via=via or None)
+        peer = await node.connect(**connecting)
         print(f"connected to {peer.id} in {(time.perf_counter() - started_s) * 1e3:.1f} ms", flush=True)
         rtts_ms = []
         for turn in range(count):

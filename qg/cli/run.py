@@ -17,6 +17,7 @@ from qg.cli.common import (
     address_shown,
     control_option,
     descriptors_raise,
+    guards_default,
     identity_open,
     identity_option,
     network_option,
@@ -99,8 +100,11 @@ def command(
     key_file = identity or config.identity
     if key_file is None:
         _log.warning("no_key_file: a throw-away identity, new at every start; make one with `qg keygen`")
-    if config.replay_mark is None:
-        config = msgspec.structs.replace(config, replay_mark=replay_mark_default(key_file))
+    config = msgspec.structs.replace(
+        config,
+        replay_mark=config.replay_mark or replay_mark_default(key_file),
+        guards=config.guards or guards_default(key_file),
+    )
     control_path = Path(control or config.control_socket or control_path_default())
     asyncio.run(_serve(identity_open(key_file, passphrase_file), config, notifier, control_path))
 

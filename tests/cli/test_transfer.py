@@ -73,6 +73,49 @@ def test_a_file_goes_through_a_relay_that_the_sender_names(
     assert json.loads(qg_run("status", "--json").stdout)["relayed_bytes"] > len(CONTENT)
 
 
+@pytest.fixture
+def two_relays(qg_start: Start, qg_run: Run, folder: Path) -> tuple[str, str, str]:
+    """The addresses of two relays in a row and of a node that answers behind them, each in a network of its own."""
+    ids = {}
+    for name in ("sender", "one", "two"):
+        qg_run("keygen", "--no-passphrase", f"{name}.key")
+        ids[name] = qg_run("address", f"{name}.key").stdout.split()[1]
+    last = target = qg_start("receive", "inbox", "--listen", "tcp://127.43.0.1:0").line()
+    addresses = []
+    for name, users, n in (("two", [ids["sender"], ids["one"]], 42), ("one", [ids["sender"], ids["two"]], 41)):
+        ports = sorted({int(address.rpartition(":")[2]) for address in (last, target)})
+        (folder / f"{name}.toml").write_text(
+            f'identity = "{name}.key"\nlisten = ["tcp://127.{n}.0.1:0"]\ncontrol_socket = "{name}.sock"\n'
+            f'[relay]\nallow = {json.dumps(users)}\ntargets = ["127.0.0.0/8"]\nports = {ports}\n'
+        )
+        last = qg_start("run", "-c", f"{name}.toml").line()
+        addresses.append(last)
+    return addresses[1], addresses[0], target
+
+
+def test_a_ping_goes_over_several_relays_in_the_order_given(two_relays: tuple[str, str, str], qg_run: Run) -> None:
+    one, two, target = two_relays
+    run = qg_run("ping", "-n", "2", "--interval", "0", "-i", "sender.key", "--via", one, "--via", two, target)
+    assert run.returncode == 0, run.stderr
+    assert run.stdout.count("round trip") == 2
+    assert qg_run("ping", "-i", "sender.key", "--via", two, "--via", one, target).returncode == 1
+
+
+def test_a_file_goes_over_relays_that_are_drawn_from_the_configuration(
+    two_relays: tuple[str, str, str], qg_run: Run, folder: Path, file: Path
+) -> None:
+    *relays, target = two_relays
+    (folder / "sender.toml").write_text(f'identity = "sender.key"\nrelays = {json.dumps(relays)}\n')
+    sent = qg_run("send", "photo.jpg", target, "--hops", "1", "-c", "sender.toml")
+    assert sent.returncode == 0, sent.stderr
+    assert (folder / "inbox" / "photo.jpg").read_bytes() == CONTENT
+    guards = [guard["relay"] for guard in json.loads((folder / "sender.key.guards").read_text())["guards"]]
+    assert sorted(guards) == sorted(relays)
+    failed = qg_run("ping", target, "--hops", "3", "-c", "sender.toml")
+    assert (failed.returncode, failed.stdout) == (1, "")
+    assert "2 are known" in one_error(failed.stderr) or "1 are known" in one_error(failed.stderr)
+
+
 def test_a_relay_that_does_not_serve_us_refuses(qg_start: Start, qg_run: Run, file: Path) -> None:
     receiver, relay = qg_start("receive", "inbox", *LOOPBACK), qg_start("run", *LOOPBACK)
     sent = qg_run("send", "photo.jpg", receiver.line(), "--via", relay.line())

@@ -1,0 +1,189 @@
+# SPDX-License-Identifier: MIT
+"""Guards: the few first relays of all circuits that a node chooses itself (docs/protocol.md, section 6.2).
+
+Whoever draws a new first relay for each circuit draws a hostile one sooner or later, and that one sees his address. So
+two are drawn once and kept in a file. A guard that does not answer is passed over, and only replaced when it has not
+answered for a stated time and another relay has.
+"""
+
+import json
+import os
+from collections.abc import Callable, Iterable
+from contextlib import suppress
+from random import Random, SystemRandom
+from typing import Any, NamedTuple, final
+
+from qg.address import Address
+from qg.errors import InvalidValue, LocalError
+from qg.relays import KnownRelay
+
+__all__ = ["N_GUARDS", "Guards"]
+
+N_GUARDS = 2  # in two networks, so that a target that one of them is, or is near to, can be reached over the other
+_RETRY_S = (60.0, 300.0, 600.0)  # a guard that failed is passed over so long while another one answers
+_VERSION = 1
+
+
+class _Guard(NamedTuple):
+    relay: KnownRelay
+    chosen_s: float
+    down_s: float | None  # since when it has not answered
+    failed_s: float  # last time that it did not
+    n_failed: int  # in a row
+
+    def is_passed(self, now_s: float) -> bool:
+        return self.n_failed > 0 and now_s < self.failed_s + _RETRY_S[min(self.n_failed, len(_RETRY_S)) - 1]
+
+    def is_lost(self, patience_s: float) -> bool:
+        return self.down_s is not None and self.failed_s - self.down_s >= patience_s
+
+
+@final
+class Guards:
+    """Hold the guards of a node, in a file if `path` is given.
+
+    Raises `LocalError` for a file that cannot be read or written. Times are unix seconds, for they outlive the process.
+    """
+
+    def __init__(self, path: str | None, patience_s: float, random: Random | None = None) -> None:
+        self._path = path
+        self._patience_s = patience_s
+        self._random = random or SystemRandom()
+        self._guards: list[_Guard] = [] if path is None else _guards_load(path)
+        self._candidate: KnownRelay | None = None  # may take the place of a lost one, once it has answered
+
+    @property
+    def relays(self) -> tuple[KnownRelay, ...]:
+        """Give the guards."""
+        return tuple(guard.relay for guard in self._guards)
+
+    def wanted(self) -> int:
+        """Count the guards still to be chosen."""
+        return N_GUARDS - len(self._guards)
+
+    def add(self, relays: Iterable[KnownRelay], now_s: float) -> None:
+        """Take relays as guards."""
+        fresh = [_Guard(relay, now_s, None, 0.0, 0) for relay in relays]
+        if fresh:
+            self._guards += fresh
+            self._save()
+
+    def refresh(self, find: Callable[[KnownRelay], KnownRelay]) -> None:
+        """Take new addresses and link keys of guards from what is known now."""
+        fresh = [guard._replace(relay=find(guard.relay)) for guard in self._guards]
+        if fresh != self._guards:
+            self._guards = fresh
+            self._save()
+
+    def order(self, now_s: float) -> list[KnownRelay]:
+        """Give the guards in the order in which they should be tried, before them whoever is to replace one."""
+        guards = self._random.sample(self._guards, len(self._guards))
+        guards.sort(key=lambda guard: guard.is_passed(now_s))
+        candidates = [] if self._candidate is None else [self._candidate]
+        return candidates + [guard.relay for guard in guards]
+
+    def candidate_wanted(self) -> bool:
+        """Tell whether a guard is lost and nobody stands ready for its place."""
+        return self._candidate is None and self._lost_idx() is not None
+
+    def _lost_idx(self) -> int | None:
+        return next((idx for idx, guard in enumerate(self._guards) if guard.is_lost(self._patience_s)), None)
+
+    def candidate_set(self, relay: KnownRelay) -> None:
+        """Let a relay stand ready for the place of a lost guard."""
+        self._candidate = relay
+
+    def replaced_s(self) -> float | None:
+        """Give the time from which on the next guard may be replaced; None if none is down."""
+        downs = [guard.down_s for guard in self._guards if guard.down_s is not None]
+        return min(downs) + self._patience_s if downs else None
+
+    def failed(self, relay: KnownRelay, now_s: float) -> None:
+        """Take note that a first relay did not answer."""
+        if self._candidate is not None and relay.is_same(self._candidate):
+            self._candidate = None
+        for idx, guard in enumerate(self._guards):
+            if guard.relay.is_same(relay):
+                down_s = now_s if guard.down_s is None else min(guard.down_s, now_s)
+                self._guards[idx] = guard._replace(down_s=down_s, failed_s=now_s, n_failed=guard.n_failed + 1)
+                self._save()
+
+    def worked(self, relay: KnownRelay, now_s: float) -> KnownRelay | None:
+        """Take note that a first relay answered; give the guard whose place it takes, if it does."""
+        for idx, guard in enumerate(self._guards):
+            if guard.relay.is_same(relay) and guard.n_failed:
+                self._guards[idx] = guard._replace(down_s=None, failed_s=0.0, n_failed=0)
+                self._save()
+        if self._candidate is None or not relay.is_same(self._candidate):
+            return None
+        self._candidate = None
+        lost_idx = self._lost_idx()
+        if lost_idx is None:
+            return None  # it has come back meanwhile
+        gone = self._guards[lost_idx].relay
+        self._guards[lost_idx] = _Guard(relay, now_s, None, 0.0, 0)
+        self._save()
+        return gone
+
+    def _save(self) -> None:
+        if self._path is None:
+            return
+        guards = [guard._asdict() | {"relay": str(guard.relay.address)} for guard in self._guards]
+        text = json.dumps({"version": _VERSION, "guards": guards}, indent=1) + "\n"
+        try:
+            _file_replace(self._path, text.encode())
+        except OSError as error:
+            raise LocalError(
+                f"{self._path}: the guards cannot be kept: {error.strerror}; name another file by `guards`"
+            ) from None
+
+
+def _guards_load(path: str) -> list[_Guard]:
+    try:
+        with open(path, encoding="utf-8") as file:
+            return [_guard_read(fields) for fields in json.load(file)["guards"]][:N_GUARDS]
+    except FileNotFoundError:
+        return []
+    except OSError as error:
+        raise LocalError(f"{path}: cannot be read: {error.strerror}; check the path and its permissions") from None
+    except (ValueError, KeyError, TypeError, AssertionError):
+        raise LocalError(
+            f"{path} is not a file of guards, or is damaged: restore it from a backup, or move it away and new guards"
+            " are chosen"
+        ) from None
+
+
+def _guard_read(fields: dict[str, Any]) -> _Guard:
+    address = Address.parse(fields["relay"])
+    if address.link_key is None:
+        raise InvalidValue("a guard has a link key")
+    relay = KnownRelay.of(address)
+    _ = relay.networks  # an IP address
+    down_s = fields["down_s"]
+    return _Guard(
+        relay,
+        float(fields["chosen_s"]),
+        None if down_s is None else float(down_s),
+        float(fields["failed_s"]),
+        int(fields["n_failed"]),
+    )
+
+
+def _file_replace(path: str, data: bytes) -> None:
+    """Put a file of mode 0600 in the place of another: a crash leaves the old or the new one, whole."""
+    temporary = f"{path}.{os.urandom(4).hex()}.new"
+    try:
+        with open(temporary, "xb", opener=lambda name, flags: os.open(name, flags | os.O_NOFOLLOW, 0o600)) as file:
+            file.write(data)
+            file.flush()
+            os.fsync(file.fileno())
+        os.replace(temporary, path)
+    except BaseException:
+        with suppress(OSError):
+            os.unlink(temporary)
+        raise
+    folder = os.open(os.path.dirname(path) or ".", os.O_RDONLY | os.O_DIRECTORY)
+    try:
+        os.fsync(folder)
+    finally:
+        os.close(folder)

@@ -1,0 +1,207 @@
+# SPDX-License-Identifier: MIT
+"""The relays that a node knows, and which of them have failed lately (docs/protocol.md, sections 6.5 and 7.1).
+
+They come from the configuration, and from signed records that peers pass on. Nobody is an authority: the book is
+bounded, and no neighbour fills more than a share of it. Times are seconds of the clock that the caller reads.
+"""
+
+from collections.abc import Iterable
+from ipaddress import IPv4Address, IPv6Address, ip_address
+from typing import NamedTuple, final
+
+from qg.address import Address
+from qg.types import LinkKey, PeerId
+
+__all__ = ["KNOWN_MAX", "KnownRelay", "RelayBook", "network_of"]
+
+KNOWN_MAX = 4096  # records kept; a full book forgets of the neighbour that told most
+_SHARE = 8  # of the records, one neighbour may have told so small a part
+_SHARE_MIN = 16  # or so many
+_AVOID_S = (600.0, 1200.0, 2400.0, 3600.0)  # after the first failure, the second, ...
+_TAMPER_WINDOW_S = 600.0  # two layers that fail to open within this
+_TAMPER_AVOID_S = 3600.0  # bar a relay for so long
+_FAILED_MAX = 4096  # relays whose failures are remembered; the oldest is forgotten
+
+
+def network_of(host: str | bytes) -> bytes:
+    """Name the network that stands for an operator: the /16 of an IPv4 address, the /48 of an IPv6 address.
+
+    An IPv6 address that only wraps an IPv4 address (mapped, 6to4) counts as that one.
+    """
+    address: IPv4Address | IPv6Address = ip_address(host)
+    if isinstance(address, IPv6Address):
+        inner = address.ipv4_mapped or address.sixtofour
+        if inner is None:
+            return address.packed[:6]
+        address = inner
+    return address.packed[:2]
+
+
+class KnownRelay(NamedTuple):
+    """Say how to reach a relay, and what it offers."""
+
+    link_key: LinkKey
+    peer_id: PeerId | None  # None: the configuration names the link key only
+    endpoints: tuple[tuple[str, int], ...]  # IP address and port, the one to be dialled first
+    rate_kib: int = 0  # KiB/s that it offers; 0: it does not say
+    burst_kib: int = 0
+
+    @classmethod
+    def of(cls, address: Address) -> "KnownRelay":
+        """Take an address with a link key and an IP address."""
+        assert address.link_key is not None
+        return cls(address.link_key, address.peer_id, ((address.host, address.port),))
+
+    @property
+    def address(self) -> Address:
+        """Give the address to dial."""
+        host, port = self.endpoints[0]
+        return Address(self.link_key, host, port, self.peer_id)
+
+    @property
+    def networks(self) -> frozenset[bytes]:
+        """Give the networks of all its addresses."""
+        return frozenset(network_of(host) for host, _ in self.endpoints)
+
+    def is_same(self, other: "KnownRelay") -> bool:
+        """Tell whether both are one node, by link key or PeerID."""
+        return self.link_key == other.link_key or (self.peer_id is not None and self.peer_id == other.peer_id)
+
+
+class _Entry(NamedTuple):
+    relay: KnownRelay
+    neighbour: PeerId  # who told first
+    issued_s: int
+    expires_s: int
+    raw: bytes  # the signed record, to be passed on
+
+
+class _Failures(NamedTuple):
+    n: int  # in a row
+    until_s: float  # avoided until then
+    tampered_s: float | None  # when a layer behind it failed to open
+
+
+@final
+class RelayBook:
+    """Keep the relays that a node knows."""
+
+    def __init__(self, configured: Iterable[Address] = (), known_max: int = KNOWN_MAX) -> None:
+        self._configured = tuple(KnownRelay.of(address) for address in configured)
+        self._known_max = known_max
+        self._entries: dict[PeerId, _Entry] = {}  # by identity
+        self._told: dict[PeerId, set[PeerId]] = {}  # whose records a neighbour has told first
+        self._failures: dict[LinkKey, _Failures] = {}
+
+    def __len__(self) -> int:
+        return len(self._entries)
+
+    def relays(self, now_s: float) -> list[KnownRelay]:
+        """List the relays, each once; those of the configuration stand first and their address is what counts."""
+        found = list(self._configured)
+        keys = {relay.link_key for relay in found}
+        ids = {relay.peer_id for relay in found}
+        found += [
+            entry.relay
+            for entry in self._entries.values()
+            if entry.expires_s >= now_s and entry.relay.link_key not in keys and entry.relay.peer_id not in ids
+        ]
+        return found
+
+    def find(self, relay: KnownRelay) -> KnownRelay:
+        """Give what is known now of a relay that was known once."""
+        for known in self._configured:
+            if known.is_same(relay):
+                return known
+        entry = None if relay.peer_id is None else self._entries.get(relay.peer_id)
+        return relay if entry is None else entry.relay
+
+    # Records
+
+    def issued_s(self, peer_id: PeerId) -> int:
+        """Give when the newest record of an identity was issued; 0 if there is none."""
+        entry = self._entries.get(peer_id)
+        return 0 if entry is None else entry.issued_s
+
+    def record_take(self, relay: KnownRelay, neighbour: PeerId, issued_s: int, expires_s: int, raw: bytes) -> bool:
+        """Keep a verified record that a neighbour has told; True if it is new.
+
+        A newer one takes the place of an older one, whoever told that. A neighbour that has told its share gets a place
+        at the cost of its own oldest record.
+        """
+        assert relay.peer_id is not None
+        entry = self._entries.get(relay.peer_id)
+        if entry is not None:
+            if issued_s <= entry.issued_s:
+                return False
+            neighbour = entry.neighbour
+        else:
+            self._room_make(neighbour)
+            self._told.setdefault(neighbour, set()).add(relay.peer_id)
+        self._entries[relay.peer_id] = _Entry(relay, neighbour, issued_s, expires_s, raw)
+        return True
+
+    def n_told(self, neighbour: PeerId) -> int:
+        """Count the records that a neighbour has told first."""
+        return len(self._told.get(neighbour, ()))
+
+    def _room_make(self, neighbour: PeerId) -> None:
+        if self.n_told(neighbour) >= max(_SHARE_MIN, len(self._entries) // _SHARE):
+            self._oldest_drop(neighbour)
+        elif len(self._entries) >= self._known_max:
+            self._oldest_drop(max(self._told, key=self.n_told))
+
+    def _oldest_drop(self, neighbour: PeerId) -> None:
+        """Forget the record of a neighbour that was issued first."""
+        self.drop(min(self._told[neighbour], key=lambda peer_id: self._entries[peer_id].issued_s))
+
+    def drop(self, peer_id: PeerId) -> None:
+        """Forget the record of an identity, if there is one."""
+        entry = self._entries.pop(peer_id, None)
+        if entry is not None:
+            told = self._told[entry.neighbour]
+            told.remove(peer_id)
+            if not told:
+                del self._told[entry.neighbour]
+
+    def expired_drop(self, now_s: float) -> None:
+        """Forget records that have run out."""
+        for peer_id in [peer_id for peer_id, entry in self._entries.items() if entry.expires_s < now_s]:
+            self.drop(peer_id)
+
+    def raws(self, now_s: float) -> list[bytes]:
+        """List the records that can be passed on."""
+        return [entry.raw for entry in self._entries.values() if entry.expires_s >= now_s]
+
+    # Failures
+
+    def failed(self, relay: KnownRelay, now_s: float) -> None:
+        """Avoid a relay for a while, longer each time."""
+        before = self._failures.get(relay.link_key, _Failures(0, 0.0, None))
+        until_s = now_s + _AVOID_S[min(before.n, len(_AVOID_S) - 1)]
+        self._note(relay.link_key, _Failures(before.n + 1, max(until_s, before.until_s), before.tampered_s))
+
+    def tampered(self, link_key: LinkKey, now_s: float) -> bool:
+        """Take note of a layer behind a relay that failed to open; True if the relay is avoided for it."""
+        before = self._failures.get(link_key, _Failures(0, 0.0, None))
+        is_second = before.tampered_s is not None and now_s - before.tampered_s < _TAMPER_WINDOW_S
+        until_s = now_s + _TAMPER_AVOID_S if is_second else before.until_s
+        self._note(link_key, _Failures(before.n, until_s, None if is_second else now_s))
+        return is_second
+
+    def worked(self, relay: KnownRelay) -> None:
+        """A circuit over the relay was built: what failed before is forgotten, but not what it is suspected of."""
+        before = self._failures.get(relay.link_key)
+        if before is not None and before.n:
+            self._note(relay.link_key, before._replace(n=0))
+
+    def is_avoided(self, relay: KnownRelay, now_s: float) -> bool:
+        """Tell whether a relay has failed lately."""
+        failures = self._failures.get(relay.link_key)
+        return failures is not None and now_s < failures.until_s
+
+    def _note(self, link_key: LinkKey, failures: _Failures) -> None:
+        self._failures.pop(link_key, None)
+        if len(self._failures) >= _FAILED_MAX:
+            del self._failures[next(iter(self._failures))]
+        self._failures[link_key] = failures

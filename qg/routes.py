@@ -1,0 +1,146 @@
+# SPDX-License-Identifier: MIT
+"""Circuits by number of hops: relays drawn for each, another try where one of them failed (docs/protocol.md, 6.2)."""
+
+import logging
+from collections.abc import Awaitable, Callable, Iterable
+from time import monotonic, time
+from typing import TypeVar, final
+
+from qg._core.runtime import own_addresses
+from qg.address import Address, is_ip
+from qg.config import Config
+from qg.errors import HandshakeFailed, InvalidValue, NoRoute, Reason, RemoteError
+from qg.guards import Guards
+from qg.identity import Identity
+from qg.relays import KnownRelay, RelayBook, network_of
+from qg.route import Bars, no_route, relays_draw, relays_usable, route_choose
+
+__all__ = ["Routes"]
+
+_log = logging.getLogger("qg.node")
+
+_HOPS_MAX = 7  # docs/protocol.md, section 6.5
+_TRIES = 3
+_TRIES_S = 30.0  # after that no new try begins
+# What a relay says of itself, rather than of what lies behind it.
+_OWN_REASONS = frozenset({Reason.REFUSED, Reason.BUSY, Reason.LIMIT, Reason.MEMORY, Reason.HOPS})
+
+_Built = TypeVar("_Built")
+
+
+@final
+class Routes:
+    """Draw the relays of circuits, and learn from what becomes of them.
+
+    Belongs to the event loop of its node. Raises `LocalError` for a file of guards that cannot be used.
+    """
+
+    def __init__(self, config: Config, identity: Identity, clock: Callable[[], float] = time) -> None:
+        self.book = RelayBook(config.relays)
+        self.guards = Guards(config.guards, config.guard_patience_s)
+        self._identity = identity
+        self._clock = clock
+
+    async def connect(
+        self,
+        target: Address,
+        n_hops: int,
+        hosts: Iterable[str],
+        build: Callable[[tuple[Address, ...]], Awaitable[_Built]],
+    ) -> _Built:
+        """Build a circuit over `n_hops` relays to a target; `hosts` are addresses of this node, beside its machine's.
+
+        `build` is given the hops, the target last, and raises `RemoteError` with `hop_idx` where the way ended. Then
+        others are drawn, three times in all within half a minute; the last error is raised. Raises `NoRoute` where
+        too few relays are known.
+        """
+        if isinstance(n_hops, bool) or not isinstance(n_hops, int) or not 1 <= n_hops <= _HOPS_MAX:
+            raise InvalidValue(f"hops = {n_hops!r}: must be a whole number from 1 to {_HOPS_MAX}, the relays between")
+        source = self._source_bars(hosts)
+        goal = KnownRelay.of(target)
+        bars = source.with_relay(goal)
+        ends_s = monotonic() + _TRIES_S
+        unfit: list[KnownRelay] = []  # for this circuit
+        failure: RemoteError | None = None
+        for _ in range(_TRIES):
+            try:
+                path = self._draw(n_hops, source, bars, unfit)
+            except NoRoute:
+                if failure is None:
+                    raise
+                break
+            try:
+                made = await build((*(relay.address for relay in path), target))
+            except RemoteError as error:
+                failure = error
+                unfit += self._learn(path, error)
+                if monotonic() >= ends_s or (error.hop_idx == n_hops and isinstance(error, HandshakeFailed)):
+                    break
+            else:
+                self._praise(path)
+                return made
+        assert failure is not None
+        raise failure
+
+    def _source_bars(self, hosts: Iterable[str]) -> Bars:
+        identity = self._identity
+        nodes = tuple(KnownRelay(key, identity.peer_id, ()) for key in identity.link_keys)
+        own: list[str | bytes] = [*own_addresses(), *(host for host in hosts if is_ip(host))]
+        return Bars(nodes, frozenset(network_of(address) for address in own))
+
+    def _draw(self, n_hops: int, source: Bars, bars: Bars, unfit: list[KnownRelay]) -> list[KnownRelay]:
+        now_s = self._clock()
+        known = self.book.relays(now_s)
+        avoided = [relay for relay in known if self.book.is_avoided(relay, now_s)] + unfit
+        first = self._guard_draw(known, avoided, source, bars, unfit)
+        return [first, *route_choose(known, n_hops - 1, bars.with_relay(first), avoided)]
+
+    def _guard_draw(
+        self, known: list[KnownRelay], avoided: list[KnownRelay], source: Bars, bars: Bars, unfit: list[KnownRelay]
+    ) -> KnownRelay:
+        """Give the first relay: a guard, chosen now if there are none yet."""
+        now_s = self._clock()
+        self.guards.refresh(self.book.find)
+        for guard in self.guards.relays:
+            source = source.with_relay(guard)
+        usable, removed = relays_usable(known, source, avoided)
+        self.guards.add(relays_draw(usable, self.guards.wanted()), now_s)
+        if self.guards.candidate_wanted():
+            for relay in relays_draw(usable, 1):
+                self.guards.candidate_set(relay)
+        if not self.guards.relays:
+            raise no_route(1, len(known), removed)
+        fitting, removed = relays_usable(self.guards.order(now_s), bars, unfit)
+        if not fitting:
+            raise no_route(1, sum(removed.values()), removed)
+        return fitting[0]
+
+    def _learn(self, path: list[KnownRelay], error: RemoteError) -> list[KnownRelay]:
+        """Take note of a failure; give the relays that shall not be tried again for this circuit."""
+        now_s = self._clock()
+        idx = error.hop_idx or 0
+        if idx == 0:
+            self.guards.failed(path[0], now_s)
+            left_s = max((self.guards.replaced_s() or now_s) - now_s, 0)
+            error.args = (
+                f"{error}. It is one of the two that all circuits of this node begin with (guards); another takes its"
+                f" place if it stays down for {left_s / 3600:.1f} hours",
+            )
+            return path[:1]
+        self._guard_praise(path[0])
+        if idx < len(path):
+            self.book.failed(path[idx], now_s)
+        # Which of two neighbours has failed cannot be seen from here; a refusal may well be the nearer one's.
+        if error.reason in _OWN_REASONS or idx == len(path):
+            return path[idx - 1 : idx + 1]
+        return path[idx : idx + 1]
+
+    def _praise(self, path: list[KnownRelay]) -> None:
+        self._guard_praise(path[0])
+        for relay in path:
+            self.book.worked(relay)
+
+    def _guard_praise(self, relay: KnownRelay) -> None:
+        gone = self.guards.worked(relay, self._clock())
+        if gone is not None:
+            _log.warning("guard_replaced gone=%s new=%s: it has not answered for long", gone.address, relay.address)

@@ -1,0 +1,294 @@
+# SPDX-License-Identifier: MIT
+"""The choice of relays: at random, and by rules that are never bent; the book of known relays; the guards."""
+
+import json
+import os
+from collections import Counter
+from ipaddress import ip_address
+from random import Random
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+import qg
+from qg.guards import N_GUARDS, Guards
+from qg.relays import KnownRelay, RelayBook, network_of
+from qg.route import Bars, relays_draw, route_choose
+from qg.types import LinkKey, PeerId
+
+PATIENCE_S = 3600.0
+NOBODY = Bars((), frozenset())
+
+
+def relay_of(number, *hosts):
+    """A relay with identifiers made of a number, at 10.<number>.0.1 if no host is given."""
+    raw = number.to_bytes(32, "big")
+    return KnownRelay(LinkKey(raw), PeerId(raw), tuple((host, 7447) for host in hosts or (f"10.{number}.0.1",)))
+
+
+hosts = st.one_of(
+    st.integers(0, 2**32 - 1).map(lambda n: str(ip_address(n & 0xFF0300FF))),  # few networks
+    st.integers(0, 2**128 - 1).map(lambda n: str(ip_address(n & (0x20010DB8 << 96 | 0x3 << 80 | 0xFF)))),
+)
+relays = st.builds(
+    lambda number, some: relay_of(number, *some), st.integers(0, 60), st.lists(hosts, min_size=1, max_size=4)
+)
+
+
+@given(
+    st.lists(relays, max_size=40),
+    st.integers(0, 7),
+    st.lists(relays, max_size=3),
+    st.sets(st.integers(0, 60)),
+    st.randoms(),
+)
+def test_every_path_keeps_the_rules(known, n, ends, failed, random):
+    bars = Bars(tuple(ends), frozenset().union(*(end.networks for end in ends)))
+    avoided = [relay for relay in known if int.from_bytes(bytes(relay.link_key)) in failed]
+    try:
+        path = route_choose(known, n, bars, avoided, random)
+    except qg.NoRoute as error:
+        left = len(known) - sum(error.removed.values())
+        assert 0 <= left < n
+        assert str(len(known)) in str(error)
+        return
+    assert len(path) == n
+    taken = list(bars.networks)
+    for relay in path:
+        assert relay in known
+        assert relay not in avoided
+        assert not any(relay.is_same(end) for end in ends)
+        taken += relay.networks
+    assert len(taken) == len(set(taken))
+    assert len({relay.link_key for relay in path}) == n
+
+
+@given(st.lists(hosts, unique=True, max_size=40), st.integers(1, 7), st.randoms())
+def test_a_path_is_found_wherever_there_are_as_many_networks(some, n, random):
+    known = [relay_of(idx, host) for idx, host in enumerate(some)]
+    n_networks = len({network_of(host) for host in some})
+    assert len(relays_draw(known, n, random)) == min(n, n_networks)
+
+
+def test_a_network_full_of_relays_is_drawn_as_often_as_one_with_a_single_relay():
+    crowd = [relay_of(idx, f"192.0.2.{idx}") for idx in range(1, 200)]
+    random = Random(7)
+    drawn = Counter(network_of(relays_draw([*crowd, relay_of(1)], 1, random)[0].endpoints[0][0]) for _ in range(400))
+    assert min(drawn.values()) > 150
+
+
+@pytest.mark.parametrize(
+    ("one", "other", "is_same"),
+    [
+        ("10.1.2.3", "10.1.200.3", True),
+        ("10.1.2.3", "10.2.2.3", False),
+        ("2001:db8:1:2::1", "2001:db8:1:3::1", True),
+        ("2001:db8:1::1", "2001:db8:2::1", False),
+        ("::ffff:10.1.2.3", "10.1.9.9", True),
+        ("2002:0a01:203::1", "10.1.9.9", True),
+        ("127.1.0.1", "127.2.0.1", False),
+    ],
+)
+def test_networks(one, other, is_same):
+    assert (network_of(one) == network_of(other)) is is_same
+
+
+def test_the_error_says_which_rule_removed_how_many():
+    known = [relay_of(number) for number in range(1, 5)] + [relay_of(5, "10.4.9.9")]
+    bars = Bars((known[0],), frozenset([network_of("10.2.0.9")]))
+    with pytest.raises(
+        qg.NoRoute, match="5 are known, of which 1 on the path or at its ends, 1 failed lately"
+    ) as caught:
+        route_choose(known, 2, bars, avoided=[known[2]])
+    assert caught.value.removed == {
+        "on the path or at its ends": 1,
+        "failed lately": 1,
+        "in a network of the path or its ends": 1,
+        "in one network with another": 1,
+    }
+
+
+# The book
+
+
+def neighbour_of(number):
+    return PeerId(bytes([number]) * 32)
+
+
+def taken(book, number, neighbour, issued_s=1000, expires_s=10**9):
+    relay = relay_of(number, f"10.{number >> 8 & 255}.{number & 255}.1")
+    return book.record_take(relay, neighbour_of(neighbour), issued_s, expires_s, b"%d" % number)
+
+
+def test_the_newest_record_of_an_identity_is_kept():
+    book = RelayBook()
+    assert taken(book, 1, 1, issued_s=1000)
+    assert not taken(book, 1, 2, issued_s=1000)
+    assert not taken(book, 1, 2, issued_s=999)
+    assert taken(book, 1, 2, issued_s=1001)
+    assert len(book) == len(book.relays(0)) == 1
+
+
+def test_expired_records_are_no_relays_and_go():
+    book = RelayBook()
+    taken(book, 1, 1, expires_s=500)
+    assert book.relays(500)
+    assert not book.relays(501)
+    assert not book.raws(501)
+    book.expired_drop(501)
+    assert len(book) == 0
+
+
+@given(st.lists(st.tuples(st.integers(0, 5000), st.integers(0, 12), st.integers(1, 50)), max_size=600))
+def test_the_book_is_bounded_and_no_neighbour_owns_more_than_its_share(records):
+    book = RelayBook(known_max=64)
+    for number, neighbour, issued_s in records:
+        taken(book, number, neighbour, issued_s)
+        assert len(book) <= 64
+        assert sum(map(book.n_told, map(neighbour_of, range(13)))) == len(book)
+        assert all(book.n_told(neighbour_of(each)) <= 16 for each in range(13))
+
+
+def test_one_neighbour_cannot_push_out_what_others_told():
+    book = RelayBook(known_max=256)
+    for neighbour in range(1, 9):
+        for idx in range(16):
+            taken(book, 1000 * neighbour + idx, neighbour)
+    for number in range(10_000, 20_000):
+        taken(book, number, 99, issued_s=number)
+    assert [book.n_told(neighbour_of(neighbour)) for neighbour in range(1, 9)] == [16] * 8
+    assert book.n_told(neighbour_of(99)) <= 18
+
+
+def test_a_relay_that_failed_is_avoided_longer_each_time_and_forgiven_when_it_works():
+    book, relay = RelayBook(), relay_of(1)
+    for now_s, pause_s in ((0, 600), (1000, 1200), (3000, 2400), (9000, 3600), (20_000, 3600)):
+        book.failed(relay, now_s)
+        assert book.is_avoided(relay, now_s + pause_s - 1)
+        assert not book.is_avoided(relay, now_s + pause_s)
+    book.worked(relay)
+    book.failed(relay, 40_000)
+    assert not book.is_avoided(relay, 40_600)
+
+
+def test_two_layers_that_fail_to_open_within_ten_minutes_bar_a_relay_for_an_hour():
+    book, relay = RelayBook(), relay_of(1)
+    assert not book.tampered(relay.link_key, 0)
+    assert not book.tampered(relay.link_key, 600)
+    assert not book.is_avoided(relay, 601)
+    assert book.tampered(relay.link_key, 1100)
+    book.worked(relay)
+    assert book.is_avoided(relay, 1100 + 3599)
+    assert not book.is_avoided(relay, 1100 + 3600)
+
+
+def test_a_relay_of_the_configuration_stands_for_its_record():
+    relay = relay_of(1)
+    book = RelayBook([relay.address])
+    taken(book, 1, 1)
+    assert [known.endpoints for known in book.relays(0)] == [relay.endpoints]
+
+
+# Guards
+
+
+@pytest.fixture
+def path(tmp_path):
+    return str(tmp_path / "node.guards")
+
+
+def test_guards_are_kept_across_restarts(path):
+    guards = Guards(path, PATIENCE_S)
+    assert guards.wanted() == N_GUARDS == 2
+    guards.add([relay_of(1), relay_of(2)], 0)
+    assert os.stat(path).st_mode & 0o777 == 0o600
+    again = Guards(path, PATIENCE_S)
+    assert again.relays == (relay_of(1), relay_of(2))
+    assert again.wanted() == 0
+    assert os.listdir(os.path.dirname(path)) == [os.path.basename(path)]
+
+
+def test_the_guards_take_turns_and_one_that_failed_comes_last_for_a_while(path):
+    guards = Guards(path, PATIENCE_S)
+    guards.add([relay_of(1), relay_of(2)], 0)
+    assert {guards.order(0)[0] for _ in range(60)} == {relay_of(1), relay_of(2)}
+    guards.failed(relay_of(1), 100)
+    for again in (guards, Guards(path, PATIENCE_S)):
+        assert {again.order(159)[0] for _ in range(20)} == {relay_of(2)}
+        assert {again.order(160)[0] for _ in range(60)} == {relay_of(1), relay_of(2)}
+    guards.worked(relay_of(1), 161)
+    assert {guards.order(161)[0] for _ in range(60)} == {relay_of(1), relay_of(2)}
+
+
+def test_a_guard_gone_for_good_is_replaced_after_the_stated_time_and_not_before(path):
+    guards = Guards(path, PATIENCE_S)
+    guards.add([relay_of(1), relay_of(2)], 0)
+    guards.failed(relay_of(1), 100)
+    guards.failed(relay_of(1), 100 + PATIENCE_S - 1)
+    assert not guards.candidate_wanted()
+    assert guards.replaced_s() == 100 + PATIENCE_S
+    guards.failed(relay_of(1), 100 + PATIENCE_S)
+    assert guards.candidate_wanted()
+    guards.candidate_set(relay_of(3))
+    assert guards.order(5000)[0] == relay_of(3)
+    assert guards.relays == (relay_of(1), relay_of(2))
+    assert guards.worked(relay_of(3), 5000) == relay_of(1)
+    assert Guards(path, PATIENCE_S).relays == (relay_of(3), relay_of(2))
+
+
+def test_while_this_node_itself_is_cut_off_no_guard_is_replaced(path):
+    guards = Guards(path, PATIENCE_S)
+    guards.add([relay_of(1), relay_of(2)], 0)
+    for now_s in range(0, 10_000, 500):
+        for relay in guards.order(now_s):
+            guards.failed(relay, now_s)
+        if guards.candidate_wanted():
+            guards.candidate_set(relay_of(3))
+    guards.worked(relay_of(1), 10_001)
+    guards.worked(relay_of(2), 10_001)
+    assert guards.relays == (relay_of(1), relay_of(2))
+    assert guards.replaced_s() is None
+    assert not guards.candidate_wanted()
+
+
+def test_a_guard_that_comes_back_keeps_its_place(path):
+    guards = Guards(path, PATIENCE_S)
+    guards.add([relay_of(1), relay_of(2)], 0)
+    guards.failed(relay_of(1), 0)
+    guards.failed(relay_of(1), 2 * PATIENCE_S)
+    guards.candidate_set(relay_of(3))
+    guards.worked(relay_of(1), 3 * PATIENCE_S)
+    assert guards.worked(relay_of(3), 3 * PATIENCE_S) is None
+    assert guards.relays == (relay_of(1), relay_of(2))
+
+
+def test_a_clock_that_is_set_back_does_not_keep_a_guard_for_ever(path):
+    guards = Guards(path, PATIENCE_S)
+    guards.add([relay_of(1)], 0)
+    guards.failed(relay_of(1), 1_000_000)
+    guards.failed(relay_of(1), 100)
+    guards.failed(relay_of(1), 100 + PATIENCE_S)
+    assert guards.candidate_wanted()
+
+
+@pytest.mark.parametrize("text", ["", "{}", "[]", '{"guards": [{}]}', '{"guards": [{"relay": "qg://a.example:1"}]}'])
+def test_a_file_that_is_none_of_guards_is_named(path, text):
+    with open(path, "w") as file:
+        file.write(text)
+    with pytest.raises(qg.LocalError, match=r"node\.guards is not a file of guards"):
+        Guards(path, PATIENCE_S)
+
+
+def test_a_file_that_cannot_be_written_is_named(tmp_path):
+    guards = Guards(str(tmp_path / "none" / "guards"), PATIENCE_S)
+    with pytest.raises(qg.LocalError, match="name another file by `guards`"):
+        guards.add([relay_of(1)], 0)
+
+
+def test_the_file_can_be_read_by_people(path):
+    Guards(path, PATIENCE_S).add([relay_of(1)], 7)
+    with open(path) as file:
+        (guard,) = json.load(file)["guards"]
+    assert qg.Address.parse(guard["relay"]).host == "10.1.0.1"
+    assert guard["chosen_s"] == 7
