@@ -15,9 +15,10 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
+from benchmarks.program import ROOT, Clocked, NotInstalled, process_cpu_s
 from qg.cli.measure import Process
+from qg.identity import NetworkSecret
 
-ROOT = Path(__file__).resolve().parent.parent
 HOST = "127.0.0.1"
 N_ROUNDS = 5
 WARM_UP_LEN = 64 << 20
@@ -25,12 +26,22 @@ BULK_LEN = 1 << 30
 
 PLAIN, UVLOOP, ASYNCIO, FORWARDER = "plain TCP", "uvloop TLS", "asyncio TLS", "libuv forwarder"
 AEGIS, CHACHA, SPINNING = "qg AEGIS-256", "qg ChaCha20-Poly1305", "qg AEGIS-256, spinning Python thread"
+SSH, STUNNEL, TOR, CHAIN = "ssh -L", "stunnel", "tor", "4 libuv forwarders"
+OPENSSL, ZMQ, LIBP2P, RNS = "C OpenSSL TLS", "pyzmq CURVE", "py-libp2p", "Reticulum"
+N_CIRCUITS = 8  # that share the relays, where there are several
+QG_MANY, TOR_MANY = f"qg, {N_CIRCUITS} circuits", f"tor, {N_CIRCUITS} circuits"
+BATCH, EACH = "qg, batches", "qg, await each"
+TAKEN = {"qg, lists": "lists", "qg, callback each": "callbacks", "qg, await each": "each"}
 BARE, IMPORT, HELP = "python -c pass", "import qg", "qg --help"
 # Candidates that speak the roles' commands: the module under `peers`, and options for both roles.
 PEERS = {
     PLAIN: ["plain_tcp"],
     UVLOOP: ["uvloop_tls"],
     ASYNCIO: ["asyncio_tls"],
+    OPENSSL: ["openssl_tls"],
+    ZMQ: ["zmq_curve"],
+    LIBP2P: ["libp2p_noise"],
+    RNS: ["reticulum"],
     AEGIS: ["qg", "aegis-256"],
     CHACHA: ["qg", "chacha20-poly1305"],
 }
@@ -46,13 +57,16 @@ class Role(Process):
         self.pid = self.process.pid
 
     def cpu_s(self) -> float:
-        """CPU seconds of all threads of the process, exact also while they run (clock_getcpuclockid(3))."""
-        return time.clock_gettime_ns((~self.pid << 3) | 2) / 1e9
+        return process_cpu_s(self.pid)
 
     def threads_cpu_s(self, except_tids: list[int]) -> float:
-        """CPU seconds of its threads but these. Read it when they rest: a running one's figure is up to a tick old."""
-        tasks = (task for task in Path(f"/proc/{self.pid}/task").iterdir() if int(task.name) not in except_tids)
-        return sum(int((task / "schedstat").read_text().split()[0]) for task in tasks) / 1e9
+        """CPU seconds of its threads but these."""
+        tids = (int(task.name) for task in Path(f"/proc/{self.pid}/task").iterdir())
+        return sum(self.thread_cpu_s(tid) for tid in tids if tid not in except_tids)
+
+    def thread_cpu_s(self, tid: int) -> float:
+        """CPU seconds of one of its threads. Read it when it rests: a running one's figure is up to a tick old."""
+        return int(Path(f"/proc/{self.pid}/task/{tid}/schedstat").read_text().split()[0]) / 1e9
 
     def n_wake_ups(self) -> int:
         """How often one of its threads waited for something and was woken."""
@@ -76,10 +90,29 @@ def pair(module: str, service: str, *options: str) -> Iterator[tuple[Role, Role]
         yield server, stack.enter_context(python_role(module, "client", json.dumps(server.hello), *options))
 
 
+@contextmanager
+def circuit(
+    suite: str, service: str, n_relays: int, n_streams: int = 1
+) -> Iterator[tuple[Role, dict[str, Role], Role]]:
+    """qg's client, relays by name, and server: a process each; the client opens each stream on a circuit of its own."""
+    secret = NetworkSecret.generate().export()
+    with ExitStack() as stack:
+        server = stack.enter_context(python_role("qg", "server", service, suite, secret))
+        addresses = [server.hello["address"]]
+        relays: dict[str, Role] = {}
+        for idx in range(n_relays, 0, -1):
+            relay = python_role("qg", "relay", "resting", f"127.{idx}.0.1", addresses[0], suite, secret)
+            relays[f"relay{idx}"] = stack.enter_context(relay)
+            addresses.insert(0, relay.hello["address"])
+        client = stack.enter_context(python_role("qg", "client", json.dumps(server.hello), suite, secret))
+        client.ask("route", via=addresses[:-1], n_streams=n_streams)
+        yield client, relays, server
+
+
 class Interval:
     """Wall clock and CPU clocks of roles from its making to `stop`."""
 
-    def __init__(self, **roles: Role) -> None:
+    def __init__(self, **roles: Clocked) -> None:
         self._roles = roles
         self._started = {name: role.cpu_s() for name, role in roles.items()}
         self._started_s = time.perf_counter()
@@ -100,9 +133,9 @@ class Transfer:
     def __init__(self, sender: Role, receiver: Role) -> None:
         self._sender, self._receiver, self._sent_len = sender, receiver, 0
 
-    def run(self, length: int) -> None:
+    def run(self, length: int, **options: int) -> None:
         self._sent_len += length
-        self._sender.post("send", length=length)
+        self._sender.post("send", length=length, **options)
         self._receiver.ask("received", total=self._sent_len)
         self._sender.answer()
 
@@ -113,16 +146,24 @@ def candidates_of(measure: Callable[..., Figures], *names: str) -> dict[str, Cal
 
 
 def compare(benchmark: Any, candidates: dict[str, Callable[[], Figures]], n_rounds: int = N_ROUNDS) -> None:
-    """Measure all candidates in each round, every other time in turned order; leave all figures in the record."""
-    rounds: dict[str, list[Figures]] = {name: [] for name in candidates}
+    """Measure all candidates in each round, every other time in turned order; leave all figures in the record.
+
+    A candidate that is not installed is left out, and the record says how to install it.
+    """
+    rounds: dict[str, list[Figures]] = {}
+    missing: dict[str, str] = {}
     order = list(candidates)
 
     def alternated_round() -> None:
         for name in order:
-            rounds[name].append(candidates[name]())
+            try:
+                rounds.setdefault(name, []).append(candidates[name]())
+            except NotInstalled as error:
+                missing[name] = str(error)
         order.reverse()
 
     benchmark.pedantic(alternated_round, rounds=n_rounds)
     benchmark.extra_info["figures"] = {
-        name: {key: [figures[key] for figures in done] for key in done[0]} for name, done in rounds.items()
+        name: {key: [figures[key] for figures in done] for key in done[0]} for name, done in rounds.items() if done
     }
+    benchmark.extra_info["missing"] = missing

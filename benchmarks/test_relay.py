@@ -18,24 +18,23 @@ from benchmarks.harness import (
     WARM_UP_LEN,
     Figures,
     Interval,
-    Role,
     Transfer,
     compare,
     python_role,
 )
-from benchmarks.peers.forwarder import forwarder_build
+from benchmarks.peers import forwarder
 from qg.identity import NetworkSecret
 
 
 def forwarder_measure() -> Figures:
     with (
         python_role("plain_tcp", "server", "sink") as receiver,
-        Role(str(forwarder_build()), str(receiver.hello["port"])) as relay,
-        python_role("plain_tcp", "client", json.dumps(relay.hello)) as sender,
+        forwarder.tunnel(receiver.hello["port"], 1) as (hello, relays),
+        python_role("plain_tcp", "client", json.dumps(hello)) as sender,
     ):
         transfer = Transfer(sender, receiver)
         transfer.run(WARM_UP_LEN)
-        interval = Interval(sender=sender, relay=relay, receiver=receiver)
+        interval = Interval(sender=sender, **relays, receiver=receiver)
         transfer.run(BULK_LEN)
         interval.stop()
         return interval.per_gb(BULK_LEN)

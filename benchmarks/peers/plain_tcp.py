@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: MIT
-"""Blocking TCP sockets and nothing else: what the kernel alone costs, and what drives the forwarder."""
+"""Blocking TCP sockets and nothing else: what the kernel alone costs, and what drives tunnels, also over SOCKS5."""
 
 import asyncio
 import json
@@ -7,6 +7,7 @@ import os
 import sys
 import threading
 import time
+from collections.abc import Callable
 from socket import IPPROTO_TCP, TCP_NODELAY, create_connection, create_server, socket
 
 from benchmarks.role import CHUNK_LEN, MESSAGE_LEN
@@ -16,55 +17,88 @@ HOST = "127.0.0.1"
 READ_LEN = 1 << 20
 
 
-def connection_echo(connection: socket) -> None:
-    connection.setsockopt(IPPROTO_TCP, TCP_NODELAY, 1)
-    while message := connection.recv(MESSAGE_LEN):
-        connection.sendall(message)
-
-
 class Server:
-    """Serve one connection: throw away what a command waits for, or echo in a thread."""
+    """Serve every connection in a thread of its own: count what comes and throw it away, or echo."""
 
     def __init__(self, service: str) -> None:
-        self._listener = create_server((HOST, 0))
-        self._buf = bytearray(READ_LEN)
-        self._connection: socket | None = None
+        self._listener = create_server((HOST, 0), backlog=128)
         self._received_len = 0
-        if service == "echo":
-            threading.Thread(target=lambda: connection_echo(self._listener.accept()[0]), daemon=True).start()
+        self._changed = threading.Condition()
+        serve = {"sink": self._sink, "echo": self._echo}[service]
+        threading.Thread(target=self._accept, args=[serve], daemon=True).start()
 
     def port(self) -> int:
         port: int = self._listener.getsockname()[1]
         return port
 
+    def _accept(self, serve: Callable[[socket], None]) -> None:
+        while True:
+            threading.Thread(target=serve, args=[self._listener.accept()[0]], daemon=True).start()
+
+    def _sink(self, connection: socket) -> None:
+        buf = bytearray(READ_LEN)
+        while n_read := connection.recv_into(buf):
+            with self._changed:
+                self._received_len += n_read
+                self._changed.notify()
+
+    def _echo(self, connection: socket) -> None:
+        connection.setsockopt(IPPROTO_TCP, TCP_NODELAY, 1)
+        while message := connection.recv(MESSAGE_LEN):
+            connection.sendall(message)
+
     async def received(self, total: int) -> None:
-        self._connection = self._connection or self._listener.accept()[0]
-        while self._received_len < total:
-            n_read = self._connection.recv_into(self._buf)
-            if not n_read:
-                raise ConnectionError("the other side closed the connection")
-            self._received_len += n_read
+        with self._changed:
+            self._changed.wait_for(lambda: self._received_len >= total)
 
 
 class Client:
-    def __init__(self, port: int) -> None:
-        self._connection = create_connection((HOST, port))
-        self._connection.setsockopt(IPPROTO_TCP, TCP_NODELAY, 1)
+    """Connect as often as told; over SOCKS with a name of its own each, which is a circuit of its own to tor."""
 
-    async def send(self, length: int) -> None:
-        chunk = os.urandom(CHUNK_LEN)
-        for _ in range(length // CHUNK_LEN):
-            self._connection.sendall(chunk)
+    def __init__(self, port: int, socks_port: int = 0, n_streams: int = 1) -> None:
+        self._connections = [create_connection((HOST, socks_port or port)) for _ in range(n_streams)]
+        for idx, connection in enumerate(self._connections):
+            connection.setsockopt(IPPROTO_TCP, TCP_NODELAY, 1)
+            if socks_port:
+                socks_connect(connection, port, f"{os.getpid()}-{idx}".encode())
+
+    async def send(self, length: int, chunk_len: int = CHUNK_LEN) -> None:
+        """Send so much in all, in writes of that length."""
+        n_chunks = length // len(self._connections) // chunk_len
+        threads = [threading.Thread(target=chunks_send, args=[c, n_chunks, chunk_len]) for c in self._connections]
+        for thread in threads:
+            thread.start()
+        for thread in threads:
+            thread.join()
 
     async def ping(self, n: int) -> dict[str, float]:
+        connection = self._connections[0]
         message = os.urandom(MESSAGE_LEN)
         samples_ns = []
         for _ in range(n):
             started_ns = time.perf_counter_ns()
-            self._connection.sendall(message)
-            self._connection.recv(MESSAGE_LEN)
+            connection.sendall(message)
+            connection.recv(MESSAGE_LEN)
             samples_ns.append(time.perf_counter_ns() - started_ns)
         return percentiles(samples_ns)
+
+
+def chunks_send(connection: socket, n_chunks: int, chunk_len: int) -> None:
+    chunk = os.urandom(chunk_len)
+    for _ in range(n_chunks):
+        connection.sendall(chunk)
+
+
+def socks_connect(connection: socket, port: int, user: bytes) -> None:
+    """Ask a SOCKS5 proxy for a port of this machine (RFC 1928, RFC 1929)."""
+    for request, reply in (
+        (b"\5\1\2", b"\5\2"),
+        (b"\1" + bytes([len(user)]) + user + b"\1x", b"\1\0"),
+        (b"\5\1\0\1\x7f\0\0\1" + port.to_bytes(2, "big"), b"\5\0\0\1"),
+    ):
+        connection.sendall(request)
+        if not (got := connection.recv(10)).startswith(reply):
+            raise ConnectionError(f"the proxy answered {got!r} to {request!r}")
 
 
 def main() -> None:

@@ -97,29 +97,30 @@ class Client:
     def __init__(self, node: qg.Node, address: str) -> None:
         self._node, self._address = node, address
         self._via: list[str] = []
+        self._n_streams = 1
         self._idle: list[qg.Peer] = []
         self._identities: list[qg.Identity] = []
         self._unused = iter(self._identities)
-        self._stream: qg.Stream | None = None
+        self._streams: list[qg.Stream] = []
 
-    async def _opened(self, service: qg.ExtenderId) -> qg.Stream:
-        if not self._stream:
+    async def route(self, via: list[str], n_streams: int = 1) -> None:
+        """Reach the server over these relays from now on, by circuits of their own for so many streams."""
+        self._via, self._n_streams = via, n_streams
+
+    async def _opened(self, service: qg.ExtenderId) -> list[qg.Stream]:
+        while len(self._streams) < self._n_streams:
             peer = await self._node.connect(self._address, via=self._via)
-            self._stream = await peer.open_stream(service)
-        return self._stream
+            self._streams.append(await peer.open_stream(service))
+        return self._streams
 
-    async def route(self, via: list[str]) -> None:
-        """Reach the server over these relays from now on."""
-        self._via = via
-
-    async def send(self, length: int) -> None:
-        stream = await self._opened(Sink.id)
-        chunk = os.urandom(CHUNK_LEN)
-        for _ in range(length // CHUNK_LEN):
-            await stream.write(chunk)
+    async def send(self, length: int, chunk_len: int = CHUNK_LEN) -> None:
+        """Send so much in all, in writes of that length."""
+        streams = await self._opened(Sink.id)
+        n_chunks = length // len(streams) // chunk_len
+        await asyncio.gather(*(chunks_send(stream, n_chunks, chunk_len) for stream in streams))
 
     async def ping(self, n: int) -> dict[str, float]:
-        stream = await self._opened(Echo.id)
+        (stream,) = await self._opened(Echo.id)
         message = os.urandom(MESSAGE_LEN)
         samples_ns = []
         for _ in range(n):
@@ -146,6 +147,12 @@ class Client:
 
     async def hold(self, n: int, n_in_flight: int) -> None:
         await times_at_once(n, n_in_flight, self._hold)
+
+
+async def chunks_send(stream: qg.Stream, n_chunks: int, chunk_len: int) -> None:
+    chunk = os.urandom(chunk_len)
+    for _ in range(n_chunks):
+        await stream.write(chunk)
 
 
 async def client_main(server_hello: str, suite: str, secret: str = "") -> None:

@@ -1,0 +1,84 @@
+# SPDX-License-Identifier: MIT
+"""qg as a tunnel through its public Python API: TCP to a stream at the entry, back to TCP at the exit."""
+
+import asyncio
+import sys
+from contextlib import suppress
+from socket import AF_INET, IPPROTO_TCP, SOCK_STREAM, TCP_NODELAY, create_server, socket
+
+import qg
+from benchmarks.peers.qg import HOST, node_make
+from qg.cli.child import role_serve
+
+READ_LEN = 256 * 1024
+
+
+class Exit(qg.Extender):
+    """Join each stream with a connection to one port of this machine."""
+
+    id = qg.ExtenderId("0d6fb5a5-6a34-4ce5-8a4f-3b1d7b0c7a04")
+
+    def __init__(self, port: int) -> None:
+        self._port = port
+
+    async def on_stream(self, stream: qg.Stream) -> None:
+        with socket(AF_INET, SOCK_STREAM) as connection:
+            connection.setblocking(False)
+            await asyncio.get_running_loop().sock_connect(connection, (HOST, self._port))
+            await join(connection, stream)
+
+
+async def join(connection: socket, stream: qg.Stream) -> None:
+    """Pass on bytes both ways until one of them ends."""
+    connection.setsockopt(IPPROTO_TCP, TCP_NODELAY, 1)
+    directions = {asyncio.create_task(inwards(connection, stream)), asyncio.create_task(outwards(connection, stream))}
+    _, left = await asyncio.wait(directions, return_when=asyncio.FIRST_COMPLETED)
+    for direction in left:
+        direction.cancel()
+    await asyncio.gather(*directions, return_exceptions=True)
+
+
+async def inwards(connection: socket, stream: qg.Stream) -> None:
+    loop, buf = asyncio.get_running_loop(), memoryview(bytearray(READ_LEN))
+    while n := await loop.sock_recv_into(connection, buf):
+        await stream.write(buf[:n])
+
+
+async def outwards(connection: socket, stream: qg.Stream) -> None:
+    loop = asyncio.get_running_loop()
+    async for chunk in stream:
+        await loop.sock_sendall(connection, chunk)
+
+
+async def exit_main(target: str, suite: str) -> None:
+    async with node_make(suite, "", listen=[f"tcp://{HOST}:0"], extenders=[Exit(int(target))]) as node:
+        await role_serve({}, {"address": str(node.address)})
+
+
+async def entry_main(address: str, suite: str) -> None:
+    loop = asyncio.get_running_loop()
+
+    async def serve(connection: socket) -> None:
+        with connection:
+            connection.setblocking(False)
+            with suppress(qg.RemoteError, OSError):
+                async with await peer.open_stream(Exit.id) as stream:
+                    await join(connection, stream)
+
+    async def accept() -> None:
+        while True:
+            serving.add(asyncio.create_task(serve((await loop.sock_accept(listener))[0])))
+
+    serving: set[asyncio.Task[None]] = set()
+    async with node_make(suite, "") as node:
+        peer = await node.connect(address)
+        with create_server((HOST, 0)) as listener:
+            listener.setblocking(False)
+            accepting = asyncio.create_task(accept())
+            await role_serve({}, {"port": listener.getsockname()[1]})
+            accepting.cancel()
+
+
+if __name__ == "__main__":
+    role, *arguments = sys.argv[1:]
+    asyncio.run({"entry": entry_main, "exit": exit_main}[role](*arguments))
