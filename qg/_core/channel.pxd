@@ -21,7 +21,8 @@ from .wire cimport address_t
 
 cdef enum:
     HOPS_MAX = 8                # relays and target of a circuit
-    LINK_OUT_MAX = 262144       # sealed bytes of a link that may wait for the kernel
+    LINK_OUT_MAX = 262144       # sealed bytes of a link that may wait for a kernel that takes all of them at once
+    LINK_OUT_MIN = 65536        # for one that does not: nothing can overtake what is sealed
     SKEWS_KEPT = 16             # what the last peers dialled said of our clock
     LINKS_PER_PEER = 8          # of one instance; a further one is closed (duplicate)
 
@@ -77,6 +78,7 @@ ctypedef struct channel_t:
     heap_node_t timer
     void *conn                  # of the transport; NULL for layers and when gone
     chain_t out                 # sealed bytes for the transport
+    uint32_t out_max            # that may wait for the kernel
     stream_t *stream            # layers: the carrier stream; NULL once gone
     channel_t *parent           # layers: whose stream that is
     channel_t *next             # all channels of the engine

@@ -45,7 +45,7 @@ cdef size_t link_room(session_t *session) noexcept nogil:
                                 and not shaper_may(&channel.engine.shaper, &channel.lane)):
         return 0
     used = channel.out.len + channel.engine.transport.pending(channel.engine.transport.ctx, channel.conn)
-    return LINK_ROOM if used < LINK_OUT_MAX else 0
+    return LINK_ROOM if used < channel.out_max else 0
 
 
 cdef uint8_t *link_reserve(session_t *session, size_t len) noexcept nogil:
@@ -100,7 +100,9 @@ cdef void channel_flush(channel_t *channel, uint64_t now_ns) noexcept nogil:
         engine.n_bytes_out += channel.out.len
         engine.transport.write(engine.transport.ctx, channel.conn, &channel.out)
         if engine.transport.pending(engine.transport.ctx, channel.conn) > 0:
+            channel.out_max = LINK_OUT_MIN
             return
+        channel.out_max = min(2 * channel.out_max, <uint32_t>LINK_OUT_MAX)
 
 
 cdef void channels_serve(engine_t *engine, uint64_t now_ns) noexcept nogil:
@@ -156,6 +158,7 @@ cdef channel_t *channel_create(engine_t *engine, int kind, const carrier_t *carr
     channel.kind = <uint8_t>kind
     channel.id = engine.next_id
     channel.timer.owner = channel
+    channel.out_max = LINK_OUT_MAX
     channel_rates(channel)
     channel.idle_ns = NEVER
     if table_put(&engine.channels, channel.id, channel) < 0:

@@ -10,24 +10,25 @@ from libc.string cimport memcmp, memcpy, memset
 from posix.unistd cimport close
 
 from .loop cimport loop_now, loop_t
-from .memory cimport (
-    block_len, block_start, block_t, chain_clear, chain_drop, chain_t, mem_give, mem_take, pool_t)
+from .memory cimport block_len, block_start, block_t, chain_clear, chain_drop, chain_t, mem_give, mem_take, pool_t
 from .status cimport E_ADDRESS, E_CLOSED, E_STATE, OK
 from .sys cimport load_be16, store_be16
 from .uv cimport (
-    AF_INET, AF_INET6, IPPROTO_IPV6, IPV6_V6ONLY, SO_REUSEADDR, SO_REUSEPORT, SOL_SOCKET, UV_EAGAIN, UV_ECANCELED,
-    UV_EINVAL, UV_EMFILE, UV_ENFILE, UV_ENOBUFS, UV_ENOMEM, UV_EOF, UV_ESHUTDOWN, UV_READABLE, bind, getsockname,
-    listen, setsockopt, sockaddr, sockaddr_in, sockaddr_in6, sockaddr_storage, socket_accept, socket_discard,
-    socket_open, socklen_t, uv_buf_t, uv_close, uv_connect_t, uv_fileno, uv_handle_t, uv_poll_init, uv_poll_start,
-    uv_poll_stop, uv_poll_t, uv_read_start, uv_read_stop, uv_shutdown, uv_shutdown_t, uv_stream_t, uv_tcp_close_reset,
-    uv_tcp_connect, uv_tcp_init, uv_tcp_nodelay, uv_tcp_open, uv_timer_init, uv_timer_start, uv_timer_stop, uv_timer_t,
-    uv_translate_sys_error, uv_try_write, uv_write, uv_write_t)
+    AF_INET, AF_INET6, IPPROTO_IPV6, IPPROTO_TCP, IPV6_V6ONLY, SO_REUSEADDR, SO_REUSEPORT, SOL_SOCKET,
+    TCP_NOTSENT_LOWAT, UV_EAGAIN, UV_ECANCELED, UV_EINVAL, UV_EMFILE, UV_ENFILE, UV_ENOBUFS, UV_ENOMEM, UV_EOF,
+    UV_ESHUTDOWN, UV_READABLE, bind, getsockname, listen, setsockopt, sockaddr, sockaddr_in, sockaddr_in6,
+    sockaddr_storage, socket_accept, socket_discard, socket_open, socklen_t, uv_buf_t, uv_close, uv_connect_t,
+    uv_fileno, uv_handle_t, uv_poll_init, uv_poll_start, uv_poll_stop, uv_poll_t, uv_read_start, uv_read_stop,
+    uv_shutdown, uv_shutdown_t, uv_stream_t, uv_tcp_close_reset, uv_tcp_connect, uv_tcp_init, uv_tcp_nodelay,
+    uv_tcp_open, uv_timer_init, uv_timer_start, uv_timer_stop, uv_timer_t, uv_translate_sys_error, uv_try_write,
+    uv_write, uv_write_t)
 from .wire cimport ADDRESS_IP4, ADDRESS_IP6, address_t
 
 cdef enum:
     TICK_MS = 250
     ACCEPT_BATCH = 64           # accepted per turn and listener, so that a flood of dials does not starve the rest
     N_BUFS = 64                 # blocks per system call
+    UNSENT_MAX = 131072         # bytes that the kernel takes beyond what it may send now: nothing can overtake them
     LONG_READ_LEN = 65536       # working on this much takes long enough for the clock to be looked at again
 
 cdef uint8_t[12] MAPPED_PREFIX = [0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0xff, 0xff]
@@ -259,6 +260,7 @@ cdef int listener_accept(listener_t *listener) noexcept nogil:
         return rc
     tcp.n_accepted += 1
     conn.flags |= CONN_CONNECTED
+    unsent_limit(conn)
     uv_read_start(<uv_stream_t *>&conn.handle, on_uv_alloc, on_uv_read)
     user = tcp.events.on_accept(tcp.ctx, conn, &remote, loop_now(tcp.loop))
     if conn.flags & (CONN_LINGERING | CONN_CLOSING):
@@ -315,6 +317,12 @@ cdef int conn_create(tcp_t *tcp, conn_t **result, void *user) noexcept nogil:
     tcp.n_handles += 1
     result[0] = conn
     return 0
+
+
+cdef void unsent_limit(conn_t *conn) noexcept nogil:
+    cdef int fd, most = UNSENT_MAX
+    if uv_fileno(<uv_handle_t *>&conn.handle, &fd) == 0:
+        setsockopt(fd, IPPROTO_TCP, TCP_NOTSENT_LOWAT, &most, sizeof(most))
 
 
 cdef void conn_detach(conn_t *conn, int uv_error) noexcept nogil:
@@ -384,6 +392,7 @@ cdef void on_uv_connected(uv_connect_t *req, int status) noexcept nogil:
         conn_break(conn, status)
         return
     conn.flags |= CONN_CONNECTED
+    unsent_limit(conn)
     if not conn.flags & CONN_PAUSED:
         uv_read_start(<uv_stream_t *>&conn.handle, on_uv_alloc, on_uv_read)
     if conn.user is not NULL:

@@ -19,7 +19,7 @@ cdef extern from "<sys/socket.h>" nogil:
     int getsockname(int fd, sockaddr *address, socklen_t *len) noexcept
 
 cdef extern from "<netinet/in.h>" nogil:
-    int IPPROTO_IPV6, IPV6_V6ONLY
+    int IPPROTO_IPV6, IPV6_V6ONLY, IPPROTO_TCP
     struct in_addr:
         unsigned int s_addr
     struct in6_addr:
@@ -32,6 +32,9 @@ cdef extern from "<netinet/in.h>" nogil:
         unsigned short sin6_family
         unsigned short sin6_port        # network order
         in6_addr sin6_addr
+
+cdef extern from "<netinet/tcp.h>" nogil:
+    int TCP_NOTSENT_LOWAT
 
 cdef extern from "<netdb.h>" nogil:
     struct addrinfo:
