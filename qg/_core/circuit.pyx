@@ -250,6 +250,15 @@ cdef void path_start(engine_t *engine, path_t *path, uint64_t now_ns) noexcept n
         give_identity(path, path.channel)
 
 
+cdef void path_stop(engine_t *engine, path_t *path, int reason, uint64_t now_ns) noexcept nogil:
+    """It goes no further, for a reason of our own: the layers that were made for it go as well."""
+    cdef channel_t *channel = path.channel
+    path_fail(engine, path, reason, 0)
+    if channel.is_auto and channel.kind == CHANNEL_LAYER and channel.session.mux.n_pipes == 0:
+        session_close(&channel.session, REASON_CANCELLED, now_ns)
+        channel_arm(channel)
+
+
 cdef void path_layer(engine_t *engine, path_t *path, stream_t *stream, uint64_t now_ns) noexcept nogil:
     """Start the session with the hop being reached inside the stream: anonymous with a relay, full with the target."""
     cdef hop_t *hop = &path.hops[path.hop_idx]
@@ -259,7 +268,7 @@ cdef void path_layer(engine_t *engine, path_t *path, stream_t *stream, uint64_t 
     if layer is NULL:
         stream_drain(stream)
         stream_reset(stream, REASON_MEMORY, now_ns)
-        path_fail(engine, path, REASON_MEMORY, 0)
+        path_stop(engine, path, REASON_LIMIT, now_ns)
         return
     layer.is_auto = kind == HANDSHAKE_NK
     layer.remote = hop.address
@@ -305,7 +314,7 @@ cdef void path_next(engine_t *engine, path_t *path, uint64_t now_ns) noexcept no
         stream = mux_open(&channel.session.mux, STREAM_RELAY, PRIORITY_NORMAL, WINDOW_MIN, opening,
                           open_relay_put(opening, &target))
     if stream is NULL:
-        path_fail(engine, path, REASON_BUSY, 0)
+        path_stop(engine, path, REASON_BUSY, now_ns)
         return
     stream.rx_window_max = engine.config.window_max
     path_layer(engine, path, stream, now_ns)

@@ -76,6 +76,7 @@ ctypedef struct body_t:         # what the hooks reach
     guard_t guard
     pool_t pool                 # the engine's memory, and nothing else
     pool_t own                  # memory beside it
+    pool_t border               # blocks of what the application writes
     secret_pool_t secrets
     replay_t replay
     random_seed_t random
@@ -335,6 +336,7 @@ cdef class Machine:
         self.body.room = MEMORY_MAX
         pool_init(&self.body.pool, <uint64_t>options.get("memory_len", 1 << 30))
         pool_init(&self.body.own, MEMORY_MAX)
+        pool_init(&self.body.border, MEMORY_MAX)
         table_init(&self.body.ports, &self.body.own, PORTS_MAX, 1)
         random_seed(&self.body.random, <const uint8_t *>PyBytes_AS_STRING(seed), <size_t>PyBytes_GET_SIZE(seed))
         self.make_local(network, options, unix_offset_s + <int64_t>(now_ns // SECOND_NS))
@@ -413,6 +415,7 @@ cdef class Machine:
         if self.body is not NULL:
             pool_clear(&self.body.pool)
             pool_clear(&self.body.own)
+            pool_clear(&self.body.border)
             secret_pool_free(&self.body.secrets)
             wipe(&self.body.random, sizeof(random_seed_t))
         mem_give(&self.base, self.rates, sizeof(rates_t))
@@ -583,7 +586,7 @@ cdef class Machine:
     def write(self, uint64_t flow, data, uint64_t now_ns):
         """Queue bytes on a stream."""
         cdef chain_t chain = chain_t(NULL, NULL, 0, 0)
-        fill_bytes(&chain, &self.body.pool, data)
+        fill_bytes(&chain, &self.body.border, data)
         flow_write(&self.body.engine.outbox, flow, &chain, now_ns)
         engine_settle(&self.body.engine, now_ns)
 
@@ -701,9 +704,9 @@ cdef class Machine:
 
     @property
     def held(self):
-        """What the engine holds: blocks, bytes of blocks, bytes of other memory, secret slots beside its own keys."""
-        return (pool_outstanding(&self.body.pool), self.body.pool.taken.used, self.body.pool.plain_len,
-                self.body.secrets.n_taken - 1)
+        """What the engine holds: blocks, bytes of its own ones, bytes of other memory, secret slots beside its keys."""
+        return (pool_outstanding(&self.body.pool) + pool_outstanding(&self.body.border),
+                self.body.pool.taken.used, self.body.pool.plain_len, self.body.secrets.n_taken - 1)
 
     @property
     def relay_held_len(self):

@@ -2,7 +2,7 @@
 """What relays and networks do to circuits: who notices, how the stream ends, and that nothing is left."""
 
 import pytest
-from core.endpoint_help import PROTOCOL, REFUSED, TIMEOUT, UNREACHABLE
+from core.endpoint_help import LIMIT, PROTOCOL, REFUSED, TIMEOUT, UNREACHABLE
 from sim.graph import Graph
 from sim.world import MS_NS, SECOND_NS
 
@@ -187,6 +187,16 @@ def test_a_hop_that_dies_during_the_transfer_ends_the_stream(hop_idx, how):
     assert line.finish(transfer) < (1 if how == "kill" else 61)
     assert transfer.state == "failed"
     assert transfer.reason in (UNREACHABLE, TIMEOUT)
+    line.graph.close()
+
+
+def test_a_source_without_room_for_one_more_layer_gives_up_those_it_has():
+    line = Line("room")
+    line.graph.hosts[0] = line.source = line.graph.host(9, max_sessions=3)
+    transfer = line.transfer()
+    line.finish(transfer)
+    assert (transfer.state, transfer.reason, transfer.hop_idx) == ("failed", LIMIT, 2)
+    assert [host.machine.n_circuits for host in line.graph.hosts] == [0] * 5
     line.graph.close()
 
 

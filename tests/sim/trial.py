@@ -22,6 +22,26 @@ BLOCKS_LEN_MAX = 32 * MIB
 LATEST_END_S = 700  # of all streams of circuits whose source has gone: idle time, keys, deadlines
 # What happens at intervals of so many seconds, on average.
 FAULTS = {"flip": 0.5, "cut": 0.5, "tamper": 0.5, "swallow": 10, "kill": 4, "vanish": 10, "partition": 30}
+SKEW_MAX_S = 40  # two of them, and a source that rounds its time to 30 s, stay within the window of 120 s
+SHORTAGES = (
+    {"memory_len": 100_000},
+    {"memory_len": 400_000},
+    {"max_sessions": 4},
+    {"max_sessions": 20},
+    {"relay_memory_len": 40_000},
+    {"peer_pipe_sessions": 1},
+    {"max_streams": 1},
+)
+# What honest machines may find wrong with what they get through such a network.
+E_TAG, E_KIND, E_STATE, E_LENGTH, E_FULL, E_MEMORY = -3, -5, -9, -12, -32, -33
+STATUSES = {
+    E_TAG,  # altered, or out of its place
+    E_LENGTH,  # the same, where the length of a record was hit
+    E_KIND,  # a flight came twice, or out of its place
+    E_STATE,  # the same
+    E_FULL,
+    E_MEMORY,
+}
 TAMPERS = ("flip", "drop", "repeat", "swap")
 
 
@@ -42,14 +62,22 @@ class Trial(Graph):
         self.counts = collections.Counter()
         self.is_quiet = False  # nothing new goes wrong
         self.most = collections.Counter()
+        self.is_calm = not faults
         for idx in range(min(N_HOSTS, 20 + n_circuits // 5)):
-            self.hosts.append(self.host(idx, skew_s=self.random.randint(-40, 40)))
+            self.hosts.append(self.host_draw(idx))
         self.known = {host.ip: self.random.sample(self.hosts, DEGREE + 1) for host in self.hosts}
         for number in range(n_circuits):
             self.world.after(number * START_GAP_NS, self.walk)
         for what, interval_s in faults.items():
             self.later(interval_s, what)
         self.world.after(SECOND_NS, self.look)
+
+    def host_draw(self, idx):
+        """One host in five is short of something, unless it is a calm run."""
+        options = {}
+        if not self.is_calm and self.random.random() < 0.2:
+            options = self.random.choice(SHORTAGES)
+        return self.host(idx, skew_s=self.random.randint(-SKEW_MAX_S, SKEW_MAX_S), **options)
 
     def later(self, interval_s, what):
         self.world.after(int(self.random.expovariate(1 / interval_s) * SECOND_NS), self.happen, interval_s, what)
@@ -124,7 +152,7 @@ class Trial(Graph):
 
     def begin_host(self, host):
         _, low, high, _ = map(int, host.ip.split("."))
-        self.hosts.append(self.host(250 * high + low, skew_s=self.random.randint(-40, 40)))
+        self.hosts.append(self.host_draw(250 * high + low))
 
     def partition(self):
         """Two groups, for a time that links may survive or not."""
@@ -163,7 +191,15 @@ class Trial(Graph):
         self.close()
         for host in self.gone:
             assert host.machine.held == (0, 0, 0, 0), (host, host.machine.held)
+        assert set(self.statuses()) <= (set() if self.is_calm else STATUSES), self.statuses()
         return collections.Counter(each.state for each in self.application.transfers.values())
+
+    def statuses(self):
+        """What all machines have found wrong, and how often."""
+        counts = collections.Counter()
+        for host in self.hosts + self.gone:
+            counts.update(host.machine.status()["by_status"])
+        return counts
 
     def lingering(self):
         return [(host, host.machine.n_circuits, dict(host.flows)) for host in self.hosts
@@ -182,9 +218,10 @@ def trial_run(seed, n_circuits, faults=FAULTS):
         raise
     spent_s = time.process_time() - began_s
     virtual_s = (trial.world.now_ns - trial.start_ns) / SECOND_NS
-    print(f"seed {seed}: {n_circuits} circuits among {len(trial.hosts)} nodes, {dict(ends)}, "
-          f"{n_circuits / spent_s:.0f} circuits/s of CPU, {virtual_s:.0f} s in {spent_s:.1f} s; "
-          f"faults {dict(trial.counts)}; most {dict(trial.most)}; trace {trial.world.trace}")  # fmt: skip
+    print(f"seed {seed}: {n_circuits} circuits among {len(trial.hosts)} nodes, {dict(ends)}")
+    print(f"  {n_circuits / spent_s:.0f} circuits per second of CPU, {virtual_s:.0f} s in {spent_s:.1f} s")
+    print(f"  what went wrong: {dict(trial.counts)}; what machines found: {dict(trial.statuses())}")
+    print(f"  most at once: {dict(trial.most)}; trace {trial.world.trace}")
     return trial, ends
 
 
