@@ -177,7 +177,10 @@ class Node:
             border.runtime.refuse_circuits()
         wait_s = self._config.relay.drain_s if timeout is None else timeout
         await asyncio.wait([self._drained], timeout=wait_s)
-        n_left: int = 0 if self._drained.done() else border.runtime.status()["n_circuits"]
+        if self._drained.done():
+            return 0
+        border.runtime.links()  # once this has an answer the listeners are closed
+        n_left: int = border.runtime.status()["n_circuits"]
         return n_left
 
     async def close(self) -> None:
