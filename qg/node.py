@@ -27,13 +27,14 @@ from qg.access import runtime_options
 from qg.address import Address, Endpoint
 from qg.config import Config
 from qg.dial import connect_error, far_target, hop_tuple, hops_of, listen_error, start_error
-from qg.errors import ClosedError, InvalidValue, QGError, Reason, RemoteError, UsageError
+from qg.errors import ClosedError, ConfigError, InvalidValue, QGError, Reason, RemoteError, UsageError
 from qg.extender import Extender, Registry
 from qg.flow import Border, Link, wake
 from qg.identity import Identity, NetworkSecret
 from qg.keep import Keeper
 from qg.message import MessageSource
 from qg.peer import KIND_BYTES, Peer, links_flush
+from qg.reload import changes_check
 from qg.routes import Routes
 from qg.status import Watch, status_make
 from qg.stream import Priority, Stream
@@ -98,7 +99,9 @@ class Node:
         self._links: dict[int, Link] = {}  # by channel
         self._direct: dict[bytes, Peer] = {}  # by PeerID, those that are not relayed
         self._twice_s: dict[bytes, float] = {}  # when it was said that an identity runs twice
+        self._configured: asyncio.Future[None] | None = None  # while a configuration is being taken over
         self._keepers: list[Keeper] = []
+        self._kept: dict[Address, Keeper] = {}  # of them, those that the configuration names
         self._started_s = 0.0
         self._renewal: asyncio.TimerHandle | None = None
         self._watching: asyncio.TimerHandle | None = None
@@ -116,17 +119,11 @@ class Node:
         """
         if self._border is not None:
             raise UsageError("the node has been started before: make a new one to start again")
-        secret = self._network_secret
-        if secret is None and self._config.network_secret is not None:
-            secret = NetworkSecret.load(self._config.network_secret)
-        previous = self._config.network_secret_previous
-        options = runtime_options(self._config, secret) | {"services": self._registry.keys}
+        secret, previous, options = self._settings(self._config)
         self._routes = Routes(self._config, self._identity)
         loop = asyncio.get_running_loop()
         try:
-            runtime = Runtime(
-                self._identity._ring, secret, None if previous is None else NetworkSecret.load(previous), options
-            )
+            runtime = Runtime(self._identity._ring, secret, previous, options | {"services": self._registry.keys})
             runtime.start()
         except (OSError, MemoryError) as error:
             raise start_error(error) from None
@@ -140,7 +137,7 @@ class Node:
         )
         self._started_s = monotonic()
         self._renewal = loop.call_later(_RENEW_S, self._renew)
-        watch = Watch(max(1, int(limits.log_lines_per_s * _WATCH_S)), self._config.link.clock_window_s)
+        watch = Watch(_lines_max(self._config), self._config.link.clock_window_s)
         self._watching = loop.call_later(_WATCH_S, self._look, watch)
         self._finalizer = weakref.finalize(self, _runtime_end, runtime, repr(self), os.getpid())
         loop.add_reader(runtime.fileno(), self._on_readable)
@@ -150,9 +147,7 @@ class Node:
         except BaseException:
             await self.close()
             raise
-        for address in self._config.peers:
-            if address.link_key != self._identity.link_key:  # one list of all nodes may serve all of them
-                self._keep(address, partial(self._dial, hops_of(address, None), None)).start(None)
+        self._keep_configured()
         _log.info("node_started peer=%s listen=%s", self.id, ",".join(map(str, self._bound)) or "-")
         barred_s = runtime.status()["replay_floor_s"] - time()
         if barred_s > -self._config.link.clock_window_s:
@@ -160,6 +155,62 @@ class Node:
                 "replay_mark wait_s=%d: peers whose clock is behind that of the last one before are not answered yet",
                 max(barred_s, 0),
             )
+
+    def _settings(self, config: Config) -> tuple[NetworkSecret | None, NetworkSecret | None, dict[str, Any]]:
+        """Give what the core takes of a configuration, reading the files of secrets."""
+        secret = self._network_secret
+        if secret is None and config.network_secret is not None:
+            secret = NetworkSecret.load(config.network_secret)
+        previous = config.network_secret_previous
+        return secret, None if previous is None else NetworkSecret.load(previous), runtime_options(config, secret)
+
+    async def configure(self, config: Config, *, identity: Identity | None = None) -> list[str]:
+        """Take a changed configuration while the node runs, all of it or, where this raises, nothing.
+
+        Returns the names of the settings that changed. `identity` is this node's with renewed link keys; secrets are
+        read from their files again. What was promised to sessions that run stays so; a session with a peer that dialled
+        us and is no longer allowed ends, circuits of one that may no longer relay go on until they end.
+
+        Raises `ConfigError` with a line for each setting that needs a restart, `KeyFileError` for files of secrets,
+        `UsageError` for another identity or while another configuration is being taken over.
+        """
+        border = self._border_now()
+        if border.is_closing or self._configured is not None:
+            raise UsageError("the node takes no configuration now: it is being closed, or takes one already")
+        if identity is not None and identity.peer_id != self.id:
+            raise UsageError(f"the key file holds another identity, {identity.peer_id}: a node keeps its own")
+        changes = changes_check(self._config, config)
+        secret, previous, options = self._settings(config)
+        ring = (identity or self._identity)._ring
+        try:
+            border.runtime.configure(ring, secret, previous, options)
+        except ValueError as error:
+            raise ConfigError(str(error)) from None
+        self._config, self._identity = config, identity or self._identity
+        self._configured = border.loop.create_future()
+        await asyncio.shield(self._configured)
+        self._keep_configured()
+        self._disallowed_close(border)
+        _log.info("configured changes=%s", ",".join(changes) or "-")
+        return changes
+
+    def _disallowed_close(self, border: Border) -> None:
+        """Close the sessions of peers that dialled us and that `allow` lists no more."""
+        allow = self._config.allow
+        for link in self._links.values():
+            if not isinstance(allow, str) and not link.is_outgoing and link.peer.id not in allow:
+                border.runtime.close_peer(link.channel, Reason.REFUSED)
+
+    def _keep_configured(self) -> None:
+        """Keep the peers that the configuration names, and no longer those that it named before."""
+        # One list of all nodes may serve all of them.
+        wanted = [address for address in self._config.peers if address.link_key != self._identity.link_key]
+        for address in set(self._kept) - set(wanted):
+            self._kept.pop(address).stop()
+        for address in wanted:
+            if address not in self._kept and self._drained is None:
+                self._kept[address] = self._keep(address, partial(self._dial, hops_of(address, None), None))
+                self._kept[address].start(None)
 
     async def drain(self, timeout: float | None = None) -> int:
         """Take no more connections and circuits, and wait until the last circuit through this node has ended.
@@ -210,6 +261,7 @@ class Node:
         border.runtime.stop()
         await asyncio.wait([self._stopped], timeout=_STOP_S)  # `join` does not wait for goodbyes that hang
         wake(self._drained)
+        wake(self._configured)
         self._end(border)
         # The thread may wait for connections to take their last bytes.
         await asyncio.to_thread(border.runtime.join)
@@ -226,6 +278,7 @@ class Node:
 
     def _look(self, watch: Watch) -> None:
         border = self._border_now()
+        watch.lines_max = _lines_max(self._config)
         watch.look(border.runtime.status())
         self._watching = border.loop.call_later(_WATCH_S, self._look, watch)
 
@@ -433,6 +486,7 @@ class Node:
             core.EV_PONG: self._on_pong,
             core.EV_IDENTITY_TWICE: self._on_identity_twice,
             core.EV_DRAINED: self._on_drained,
+            core.EV_CONFIGURED: self._on_configured,
             core.EV_STOPPED: self._on_stopped,
         }
 
@@ -630,6 +684,10 @@ class Node:
         if link is not None:
             link.peer.on_pong(event[2])
 
+    def _on_configured(self, event: tuple[Any, ...]) -> None:
+        wake(self._configured)
+        self._configured = None
+
     def _on_drained(self, event: tuple[Any, ...]) -> None:
         wake(self._drained)
 
@@ -672,6 +730,11 @@ class _Connecting(_Request[Peer]):
         self.gone = gone  # comes back as the same object
         self.is_masked = is_masked  # under an identity of its own
         self.peer: Peer | None = None  # once it is up
+
+
+def _lines_max(config: Config) -> int:
+    """Give how many lines one look at the counters may log."""
+    return max(1, int(config.limits.log_lines_per_s * _WATCH_S))
 
 
 def _runtime_end(runtime: Runtime, name: str, pid: int) -> None:

@@ -146,7 +146,7 @@ class Watch:
     """
 
     def __init__(self, lines_max: int, clock_window_s: int) -> None:
-        self._lines_max = lines_max
+        self.lines_max = lines_max
         self._clock_window_s = clock_window_s
         self._counters: dict[str, int] = {}
         self._is_skewed = False
@@ -158,11 +158,11 @@ class Watch:
         grown = {name: n - self._counters.get(name, 0) for name, n in counters.items() if name not in _IN_ORDER}
         self._counters = counters
         lines = [(name, n) for name, n in grown.items() if n]
-        for name, n in lines[: self._lines_max]:
+        for name, n in lines[: self.lines_max]:
             level = logging.WARNING if name in _SHORTAGES else logging.INFO
             _log.log(level, "counted %s=%d: %s", name, n, COUNTERS.get(name, "see status.pxd"))
-        if len(lines) > self._lines_max:
-            _log.info("counted more=%d: reasons left out, see the status", len(lines) - self._lines_max)
+        if len(lines) > self.lines_max:
+            _log.info("counted more=%d: reasons left out, see the status", len(lines) - self.lines_max)
         self._warn(core)
 
     def _warn(self, core: dict[str, Any]) -> None:

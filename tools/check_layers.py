@@ -38,7 +38,7 @@ CORE = {
 PYTHON = {
     "P0": ("errors", "types"),
     "P1": ("identity", "address", "config"),
-    "P2": ("access", "check", "extender", "flow", "dial", "keep", "relays", "route", "guards", "routes"),
+    "P2": ("access", "check", "extender", "flow", "dial", "keep", "relays", "reload", "route", "guards", "routes"),
     "P3": ("node", "peer", "stream", "message", "control", "status"),
     "API": ("qg",),
     "P4": ("extenders.*", "discovery.*", "testing"),

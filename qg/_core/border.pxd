@@ -6,19 +6,17 @@ those of `qg.access.runtime_options`; what is absent has its default here. Wrong
 """
 from .channel cimport engine_config_t, hop_t
 from .flow cimport event_t
-from .guard cimport access_t, guard_t
+from .guard cimport access_t, policy_t
 from .handshake cimport local_t
 from .keyfile cimport NetworkSecret
 from .memory cimport block_t, chain_t, pool_t
 from .rate cimport rates_t
-from .relay cimport relay_t
 from .wire cimport address_t
 
 cdef int config_fill(engine_config_t *config, dict options) except -1  # all but services, worker and instance
-cdef int relay_fill(relay_t *relay, dict options) except -1    # its times
 cdef bint rates_wanted(dict options) except -1          # is a rate in bytes set?
 cdef int rates_fill(rates_t *rates, dict options) except -1    # before the engines start; the key is the caller's
-cdef int guard_fill(guard_t *guard, dict options) except -1    # limits, ports, networks; after guard_init
+cdef int policy_fill(policy_t *policy, dict options) except -1         # limits, ports, networks; after policy_init
 cdef access_t *access_take(pool_t *pool, dict options) except NULL     # gives: who may have a session
 cdef access_t *relay_access_take(pool_t *pool, dict options) except NULL       # gives: who may relay
 cdef int local_options(local_t *local, NetworkSecret network, NetworkSecret previous, dict options) except -1

@@ -13,14 +13,13 @@ from .flow cimport (
     EVENT_STREAM_DATA, EVENT_STREAM_OPEN, EVENT_STREAM_RESET, EVENT_STREAM_SENT, event_t)
 from .guard cimport (
     ACCESS_ANYONE, ACCESS_LISTED, ACCESS_NONE, PORTS_MAX, PREFIXES_MAX, access_t, guard_access_build, guard_limits_t,
-    guard_ports_set, guard_t, prefix_list_add, prefix_list_t)
+    policy_ports_set, policy_t, prefix_list_add, prefix_list_t)
 from .handshake cimport local_t
 from .keyfile cimport NetworkSecret
 from .memory cimport (
     block_class_for, block_give_remote, block_len, block_start, block_t, block_take, chain_clear, chain_push, chain_t,
     pool_t)
 from .rate cimport rate_t, rates_t
-from .relay cimport relay_t
 from .status cimport E_MEMORY, OK, SEND_QUEUE_MAX, SESSION_WINDOW_MAX, WINDOW_MAX
 from .sys cimport SECOND_NS
 from .wire cimport ADDRESS_IP4, ADDRESS_IP6, ADDRESS_NAME, address_t
@@ -40,7 +39,7 @@ cdef int prefixes_fill(prefix_list_t *prefixes, dict options, str name) except -
     return 0
 
 
-cdef int ports_fill(guard_t *guard, ports) except -1:
+cdef int ports_fill(policy_t *policy, ports) except -1:
     cdef uint16_t[PORTS_MAX] listed
     if ports is None:
         return 0
@@ -48,7 +47,7 @@ cdef int ports_fill(guard_t *guard, ports) except -1:
         raise ValueError(f"relay_ports: at most {PORTS_MAX} ports, not {len(ports)}")
     for i, port in enumerate(ports):
         listed[i] = port
-    guard_ports_set(guard, listed, len(ports))
+    policy_ports_set(policy, listed, len(ports))
     return 0
 
 
@@ -74,12 +73,12 @@ cdef int limits_fill(guard_limits_t *limits, dict options) except -1:
     return 0
 
 
-cdef int guard_fill(guard_t *guard, dict options) except -1:
-    prefixes_fill(&guard.listed, options, "relay_targets")
-    prefixes_fill(&guard.exempt, options, "exempt")
-    prefixes_fill(&guard.own, options, "own_networks")
-    ports_fill(guard, options.get("relay_ports"))
-    return limits_fill(&guard.limits, options)
+cdef int policy_fill(policy_t *policy, dict options) except -1:
+    prefixes_fill(&policy.listed, options, "relay_targets")
+    prefixes_fill(&policy.exempt, options, "exempt")
+    prefixes_fill(&policy.own, options, "own_networks")
+    ports_fill(policy, options.get("relay_ports"))
+    return limits_fill(&policy.limits, options)
 
 
 cdef access_t *access_take(pool_t *pool, dict options) except NULL:
@@ -142,6 +141,9 @@ cdef int config_fill(engine_config_t *config, dict options) except -1:
     config.max_sessions = options.get("max_sessions", 10000)
     config.max_message = options.get("max_message", 1048576)
     config.relay_memory_len = options.get("relay_memory_len", 64 << 20)
+    config.relay_idle_ns = ns_option(options, "relay_idle_s", 300)
+    config.relay_build_ns = ns_option(options, "relay_build_s", 15)
+    config.relay_life_ns = ns_option(options, "relay_life_s", 86400)
     config.padding = options.get("padding", 1)
     config.relays = 0 if options.get("relay_allow", "none") == "none" else 1
     config.accepts_xx = 1 if options.get("accepts_xx", False) else 0
@@ -169,13 +171,6 @@ cdef int rate_fill(rate_t *rate, dict options, str name) except -1:
     per_s, burst_len = options.get(name, (0, 0))
     rate.per_s = per_s
     rate.burst_len = max(burst_len or per_s, BURST_MIN)
-    return 0
-
-
-cdef int relay_fill(relay_t *relay, dict options) except -1:
-    relay.idle_ns = ns_option(options, "relay_idle_s", 300)
-    relay.build_ns = ns_option(options, "relay_build_s", 15)
-    relay.life_ns = ns_option(options, "relay_life_s", 86400)
     return 0
 
 

@@ -129,6 +129,9 @@ ctypedef struct engine_config_t:
     uint64_t sink_max_ns
     uint64_t max_message
     uint64_t relay_memory_len
+    uint64_t relay_idle_ns      # of circuits that pass through: without a byte, for one hop to come up, at the longest
+    uint64_t relay_build_ns
+    uint64_t relay_life_ns
     rates_t *rates              # shared with other workers; borrowed; NULL: none is set
     const uint8_t *services     # ids of what this node offers, 16 bytes each; borrowed
     uint32_t n_services

@@ -19,7 +19,7 @@ from .flow cimport (
 from .guard cimport (
     PENALTY_ENVELOPE, PENALTY_HANDSHAKE, PENALTY_LIMIT, PENALTY_REPLAY, PENALTY_VIOLATION, guard_accept, guard_allows,
     guard_half_open_begin, guard_handshake, guard_link_begin, guard_peer_begin, guard_penalise, guard_pipe_take,
-    guard_session_begin, guard_sink_begin, guard_spend, guard_stream_take, guard_t)
+    guard_session_begin, guard_sink_begin, guard_spend, guard_stream_take, guard_t, limits_of)
 from .handshake cimport HANDSHAKE_NK, HANDSHAKE_XK, STAGE_ADMIT_M1, handshake_t, party_init
 from .heap cimport heap_clear, heap_drop, heap_first, heap_init, heap_node_t, heap_set
 from .memory cimport pool_t
@@ -65,6 +65,7 @@ cdef int engine_init(engine_t *engine, pool_t *pool, guard_t *guard, const engin
     table_init(&engine.peers, pool, TABLE_MAX, mix)
     table_init(&engine.channels, pool, TABLE_MAX, mix)
     relay_init(&engine.relay, pool, config.relay_memory_len, &guard.n_splices)
+    relay_configure(engine, config)
     if config.rates is not NULL:
         relay_rates(&engine.relay, config.rates)
         shaper_init(&engine.shaper, &config.rates.links, &config.rates.links_ns)
@@ -418,7 +419,7 @@ cdef channel_t *engine_accepted(engine_t *engine, void *conn, const address_t *r
     rc = guard_accept(engine.guard, remote, now_ns)
     if rc == E_FULL:
         evict_half_open(engine, now_ns)
-    elif rc < 0 and atomic_peek(&engine.guard.n_sinks) >= engine.guard.limits.sinks:
+    elif rc < 0 and atomic_peek(&engine.guard.n_sinks) >= limits_of(engine.guard).sinks:
         return NULL                             # no room for more silence, and older strangers shall keep theirs
     channel = channel_accept(engine, conn, remote, now_ns)
     if channel is not NULL and ((rc < 0 and rc != E_FULL) or begin_half_open(channel, now_ns) < 0):
@@ -585,6 +586,26 @@ cdef void engine_ping(engine_t *engine, uint64_t channel_id, uint64_t now_ns) no
     cdef channel_t *channel = <channel_t *>table_get(&engine.channels, channel_id)
     if channel is not NULL:
         session_ping(&channel.session, now_ns)
+
+
+cdef void engine_configure(engine_t *engine, const engine_config_t *config) noexcept nogil:
+    cdef engine_config_t *now = &engine.config
+    now.times = config.times
+    now.sink_min_ns = config.sink_min_ns
+    now.sink_max_ns = config.sink_max_ns
+    now.control_frames = config.control_frames
+    now.max_streams = config.max_streams
+    now.max_pipes = config.max_pipes
+    now.padding = config.padding
+    now.relays = config.relays
+    now.accepts_xx = config.accepts_xx
+    relay_configure(engine, config)
+
+
+cdef void relay_configure(engine_t *engine, const engine_config_t *config) noexcept nogil:
+    engine.relay.idle_ns = config.relay_idle_ns
+    engine.relay.build_ns = config.relay_build_ns
+    engine.relay.life_ns = config.relay_life_ns
 
 
 cdef void engine_drain(engine_t *engine) noexcept nogil:

@@ -29,6 +29,7 @@ cdef enum event_type_t:
     EVENT_STOPPED = 13
     EVENT_IDENTITY_TWICE = 14   # two processes have links with this node under peer_id
     EVENT_DRAINED = 15          # engine_drain was called and no circuit passes through any more
+    EVENT_CONFIGURED = 16       # new settings are in force
 
 ctypedef struct event_t:
     uint16_t type

@@ -12,6 +12,7 @@ from libc.stdint cimport uint8_t, uint16_t, uint32_t, uint64_t
 
 from .memory cimport pool_t
 from .replay cimport replay_t
+from .sys cimport atomic_load_ptr
 from .table cimport table_t
 from .wire cimport address_t
 
@@ -95,6 +96,14 @@ ctypedef struct prefix_list_t:
     uint32_t len
     prefix_t items[PREFIXES_MAX]
 
+ctypedef struct policy_t:       # what the configuration says, but who is allowed; not changed while a guard has it
+    guard_limits_t limits
+    prefix_list_t exempt
+    prefix_list_t own           # networks of this node, which a relay does not dial
+    prefix_list_t listed        # networks that a relay dials although it otherwise would not
+    uint16_t ports[PORTS_MAX]   # that a relay dials
+    uint32_t n_ports
+
 cdef enum access_policy_t:
     ACCESS_NONE = 0
     ACCESS_ANYONE = 1           # whoever is authenticated; in a closed network: its members
@@ -123,17 +132,13 @@ ctypedef struct ledger_t:       # fixed memory: forgets its oldest entries, neve
     uint32_t n_sets             # power of two
 
 ctypedef struct guard_t:
-    guard_limits_t limits       # may be changed between calls
+    policy_t *policy            # snapshot, atomic; borrowed, &first to begin with
+    policy_t first              # set before start
     uint64_t lock               # of the pool, ledgers, tables, `node` and cpu_free_ns
     pool_t *pool                # borrowed; used by the guard alone, under its lock
     replay_t *replay            # borrowed
     access_t *access            # snapshot or NULL (nobody), atomic; borrowed: who may have a session
     access_t *relay             # the same: who may relay through this node
-    prefix_list_t exempt        # set before start, like all below
-    prefix_list_t own           # networks of this node, which a relay does not dial
-    prefix_list_t listed        # networks that a relay dials although it otherwise would not
-    uint16_t ports[PORTS_MAX]   # that a relay dials
-    uint32_t n_ports
     uint8_t key[16]             # of all hashes
     ledger_t addresses          # addresses and networks
     ledger_t neighbours         # by PeerID
@@ -167,11 +172,19 @@ cdef access_t *guard_access_swap(access_t **place, access_t *access) noexcept no
     # place: &guard.access or &guard.relay; any thread. Gives the former snapshot, to be freed once the worker has left
     # the turn in which it may have read it
 
+cdef inline const policy_t *guard_policy(guard_t *guard) noexcept nogil:
+    # as it is now; borrowed for this call
+    return <const policy_t *>atomic_load_ptr(<void **>&guard.policy)
+cdef inline const guard_limits_t *limits_of(guard_t *guard) noexcept nogil:
+    return &guard_policy(guard).limits
+cdef policy_t *guard_policy_swap(guard_t *guard, policy_t *policy) noexcept nogil
+    # any thread. Gives the former snapshot, to be freed as an access_t is, unless it is &guard.first
+cdef void policy_init(policy_t *policy) noexcept nogil          # default limits, no networks, port 7447
 cdef void guard_limits_default(guard_limits_t *limits) noexcept nogil   # protocol.md 9
 cdef int guard_init(guard_t *guard, pool_t *pool, replay_t *replay, const uint8_t *key16) noexcept nogil
     # default limits, nobody allowed, no prefixes, port 7447; takes no memory yet
 cdef void guard_clear(guard_t *guard) noexcept nogil        # gives its memory back; snapshots are the caller's
-cdef int guard_ports_set(guard_t *guard, const uint16_t *ports, size_t n_ports) noexcept nogil      # OK, E_FULL
+cdef int policy_ports_set(policy_t *policy, const uint16_t *ports, size_t n_ports) noexcept nogil   # OK, E_FULL
 
 cdef int guard_accept(guard_t *guard, const address_t *remote, uint64_t now_ns) noexcept nogil
     # OK; E_RATE: too many connections, or no score; E_FULL: within the rates, but no half-open slot for this address

@@ -138,9 +138,9 @@ if lists_fill() != OK:
 
 
 cdef bint is_exempt(const guard_t *guard, const uint8_t *ip16) noexcept nogil:
-    if guard.limits.is_loopback_exempt and prefix_list_holds(&LOOPBACK, ip16):
+    if limits_of(guard).is_loopback_exempt and prefix_list_holds(&LOOPBACK, ip16):
         return True
-    return prefix_list_holds(&guard.exempt, ip16)
+    return prefix_list_holds(&guard_policy(guard).exempt, ip16)
 
 
 # --- ledgers: fixed tables that forget the oldest ---
@@ -385,14 +385,20 @@ cdef void guard_limits_default(guard_limits_t *limits) noexcept nogil:
     limits.is_loopback_exempt = 1
 
 
+cdef void policy_init(policy_t *policy) noexcept nogil:
+    memset(policy, 0, sizeof(policy_t))
+    guard_limits_default(&policy.limits)
+    policy.ports[0] = PORT_DEFAULT
+    policy.n_ports = 1
+
+
 cdef int guard_init(guard_t *guard, pool_t *pool, replay_t *replay, const uint8_t *key16) noexcept nogil:
     memset(guard, 0, sizeof(guard_t))
-    guard_limits_default(&guard.limits)
+    policy_init(&guard.first)
+    guard.policy = &guard.first
     guard.pool = pool
     guard.replay = replay
     memcpy(&guard.key[0], key16, 16)
-    guard.ports[0] = PORT_DEFAULT
-    guard.n_ports = 1
     guard.addresses.n_sets = ADDRESS_SETS
     guard.neighbours.n_sets = NEIGHBOUR_SETS
     table_init(&guard.networks, pool, NETWORKS_MAX, keyed_hash(key16, <const char *>b"networks", 8))
@@ -407,12 +413,16 @@ cdef void guard_clear(guard_t *guard) noexcept nogil:
     table_clear(&guard.peers)
 
 
-cdef int guard_ports_set(guard_t *guard, const uint16_t *ports, size_t n_ports) noexcept nogil:
+cdef int policy_ports_set(policy_t *policy, const uint16_t *ports, size_t n_ports) noexcept nogil:
     if n_ports > PORTS_MAX:
         return E_FULL
-    memcpy(&guard.ports[0], ports, n_ports * sizeof(uint16_t))
-    guard.n_ports = <uint32_t>n_ports
+    memcpy(&policy.ports[0], ports, n_ports * sizeof(uint16_t))
+    policy.n_ports = <uint32_t>n_ports
     return OK
+
+
+cdef policy_t *guard_policy_swap(guard_t *guard, policy_t *policy) noexcept nogil:
+    return <policy_t *>atomic_exchange_ptr(<void **>&guard.policy, policy)
 
 
 cdef int guard_accept(guard_t *guard, const address_t *remote, uint64_t now_ns) noexcept nogil:
@@ -424,7 +434,7 @@ cdef int guard_accept(guard_t *guard, const address_t *remote, uint64_t now_ns) 
 
 
 cdef int ip_accept(guard_t *guard, const uint8_t *ip, uint64_t now_ns) noexcept nogil:
-    cdef guard_limits_t *limits = &guard.limits
+    cdef const guard_limits_t *limits = limits_of(guard)
     cdef ledger_entry_t *entry
     cdef uint64_t n_slots = limits.half_open
     if not is_exempt(guard, ip):
@@ -443,7 +453,7 @@ cdef int ip_accept(guard_t *guard, const uint8_t *ip, uint64_t now_ns) noexcept 
 
 
 cdef int handshake_rates(guard_t *guard, const uint8_t *ip16, uint64_t now_ns) noexcept nogil:
-    cdef guard_limits_t *limits = &guard.limits
+    cdef const guard_limits_t *limits = limits_of(guard)
     cdef ledger_entry_t *entry
     if ip_score(guard, ip16, now_ns) == 0:
         return answer(guard, GUARD_REFUSED, E_RATE)
@@ -460,7 +470,7 @@ cdef int handshake_rates(guard_t *guard, const uint8_t *ip16, uint64_t now_ns) n
 
 cdef int rates_take(guard_t *guard, const uint8_t *ip16, uint64_t now_ns) noexcept nogil:
     """ip16: NULL on a pipe."""
-    cdef guard_limits_t *limits = &guard.limits
+    cdef const guard_limits_t *limits = limits_of(guard)
     cdef int rc
     if ip16 is not NULL and not is_exempt(guard, ip16):
         rc = handshake_rates(guard, ip16, now_ns)
@@ -493,8 +503,9 @@ cdef int guard_handshake(guard_t *guard, const address_t *remote, const uint8_t 
 
 
 cdef void guard_spend(guard_t *guard, uint64_t cpu_ns, uint64_t now_ns) noexcept nogil:
+    cdef uint64_t cpu_ms = max(limits_of(guard).handshake_cpu_ms, <uint32_t>1)
     lock_take(&guard.lock)
-    guard.cpu_free_ns = max(guard.cpu_free_ns, now_ns) + cpu_ns * CPU_WINDOW_MS // max(guard.limits.handshake_cpu_ms, 1)
+    guard.cpu_free_ns = max(guard.cpu_free_ns, now_ns) + cpu_ns * CPU_WINDOW_MS // cpu_ms
     lock_give(&guard.lock)
 
 
@@ -507,7 +518,7 @@ cdef bint count_take(uint64_t *count, uint64_t max) noexcept nogil:
 
 
 cdef int guard_half_open_begin(guard_t *guard) noexcept nogil:
-    if count_take(&guard.n_half_open, guard.limits.half_open):
+    if count_take(&guard.n_half_open, limits_of(guard).half_open):
         return OK
     return answer(guard, GUARD_HALF_OPEN_FULL, E_FULL)
 
@@ -517,7 +528,7 @@ cdef void guard_half_open_end(guard_t *guard) noexcept nogil:
 
 
 cdef int guard_sink_begin(guard_t *guard) noexcept nogil:
-    if count_take(&guard.n_sinks, guard.limits.sinks):
+    if count_take(&guard.n_sinks, limits_of(guard).sinks):
         return OK
     return answer(guard, GUARD_SINKS_FULL, E_FULL)
 
@@ -543,7 +554,7 @@ cdef int peer_begin(guard_t *guard, uint64_t id, uint32_t n_max, uint64_t *slot)
 
 
 cdef int guard_peer_begin(guard_t *guard, const uint8_t *peer_id32, uint64_t *slot) noexcept nogil:
-    return peer_begin(guard, ledger_id(guard, peer_id32, PEER_ID_LEN), guard.limits.peer_pipe_sessions, slot)
+    return peer_begin(guard, ledger_id(guard, peer_id32, PEER_ID_LEN), limits_of(guard).peer_pipe_sessions, slot)
 
 
 cdef int guard_link_begin(guard_t *guard, const uint8_t *peer_id32, uint32_t n_max, uint64_t *slot) noexcept nogil:
@@ -559,12 +570,13 @@ cdef void guard_peer_end(guard_t *guard, uint64_t slot) noexcept nogil:
 cdef int network_begin(guard_t *guard, const uint8_t *ip16, uint64_t now_ns) noexcept nogil:
     cdef uint64_t id = network_id(guard, ip16)
     cdef uintptr_t n_sessions = <uintptr_t>table_get(&guard.networks, id)
+    cdef bint exempt = is_exempt(guard, ip16)
     cdef ledger_entry_t *entry
     cdef int rc
-    if n_sessions >= guard.limits.network_sessions:
+    if not exempt and n_sessions >= limits_of(guard).network_sessions:
         return E_FULL
-    rc = count_put(&guard.networks, id, n_sessions + 1)
-    if rc < 0:
+    rc = count_put(&guard.networks, id, n_sessions + 1)     # all: who is exempt may change while a session runs
+    if rc < 0 or exempt:
         return rc
     entry = ledger_take(&guard.addresses, guard.pool, address_id(guard, ip16), now_ns)
     if entry is not NULL:
@@ -577,9 +589,9 @@ cdef int guard_session_begin(guard_t *guard, const address_t *remote, uint64_t n
     cdef int rc = OK
     if remote is not NULL and address_ip(ip, remote) < 0:
         return E_ADDRESS
-    if not count_take(&guard.n_sessions, guard.limits.sessions):
+    if not count_take(&guard.n_sessions, limits_of(guard).sessions):
         return answer(guard, GUARD_SESSIONS_FULL, E_FULL)
-    if remote is not NULL and not is_exempt(guard, ip):
+    if remote is not NULL:
         lock_take(&guard.lock)
         rc = leave(guard, network_begin(guard, ip, now_ns))
     if rc < 0:
@@ -592,7 +604,7 @@ cdef void guard_session_end(guard_t *guard, const address_t *remote) noexcept no
     cdef uint8_t[16] ip
     cdef uint64_t id
     atomic_add(&guard.n_sessions, -1)
-    if remote is NULL or address_ip(ip, remote) < 0 or is_exempt(guard, ip):
+    if remote is NULL or address_ip(ip, remote) < 0:
         return
     id = network_id(guard, ip)
     lock_take(&guard.lock)
@@ -614,23 +626,23 @@ cdef bint guard_allows_relay(guard_t *guard, const uint8_t *peer_id32) noexcept 
     return answer(guard, GUARD_RELAY_DENIED, False)
 
 
-cdef bint is_target(const guard_t *guard, const address_t *target) noexcept nogil:
+cdef bint is_target(const policy_t *policy, const address_t *target) noexcept nogil:
     cdef uint8_t[16] ip
     cdef uint32_t i
     if address_ip(ip, target) < 0:
         return False
-    for i in range(guard.n_ports):
-        if guard.ports[i] == target.port:
+    for i in range(policy.n_ports):
+        if policy.ports[i] == target.port:
             break
     else:
         return False
-    if prefix_list_holds(&guard.listed, ip):
+    if prefix_list_holds(&policy.listed, ip):
         return True
-    return not prefix_list_holds(&guard.own, ip) and not prefix_list_holds(&NEVER_DIALLED, ip)
+    return not prefix_list_holds(&policy.own, ip) and not prefix_list_holds(&NEVER_DIALLED, ip)
 
 
 cdef bint guard_allows_target(guard_t *guard, const address_t *target) noexcept nogil:
-    if is_target(guard, target):
+    if is_target(guard_policy(guard), target):
         return True
     return answer(guard, GUARD_TARGET_DENIED, False)
 
@@ -642,21 +654,21 @@ cdef int guard_target_take(guard_t *guard, const uint8_t *peer_id32, uint64_t no
     lock_take(&guard.lock)
     entry = ledger_take(&guard.neighbours, guard.pool, id, now_ns)
     if entry is not NULL:
-        rc = bucket_take(&entry.targets, guard.limits.targets_per_s, guard.limits.targets_burst, now_ns)
+        rc = bucket_take(&entry.targets, limits_of(guard).targets_per_s, limits_of(guard).targets_burst, now_ns)
     lock_give(&guard.lock)
     return answer(guard, GUARD_TARGET_RATE, rc) if rc == E_RATE else rc
 
 
 cdef int guard_stream_take(guard_t *guard, bucket_t *session, uint64_t now_ns) noexcept nogil:
-    if bucket_take(session, guard.limits.streams_per_s, guard.limits.streams_per_s, now_ns) < 0:
+    if bucket_take(session, limits_of(guard).streams_per_s, limits_of(guard).streams_per_s, now_ns) < 0:
         return answer(guard, GUARD_STREAM_RATE, E_RATE)
     return OK
 
 
 cdef int guard_pipe_take(guard_t *guard, bucket_t *link, uint64_t now_ns) noexcept nogil:
-    if atomic_peek(&guard.n_far_ends) + atomic_peek(&guard.n_splices) >= guard.limits.pipes:
+    if atomic_peek(&guard.n_far_ends) + atomic_peek(&guard.n_splices) >= limits_of(guard).pipes:
         return answer(guard, GUARD_PIPES_FULL, E_FULL)
-    if bucket_take(link, guard.limits.pipes_per_s, guard.limits.pipes_burst, now_ns) < 0:
+    if bucket_take(link, limits_of(guard).pipes_per_s, limits_of(guard).pipes_burst, now_ns) < 0:
         return answer(guard, GUARD_PIPE_RATE, E_RATE)
     return OK
 
@@ -734,7 +746,7 @@ cdef class Guard:
         values = self.limits
         if not limits.keys() <= values.keys():
             raise ValueError(f"limits are {', '.join(sorted(values))}")
-        self.guard.limits = values | limits
+        self.guard.first.limits = values | limits
 
     def __dealloc__(self):
         guard_clear(&self.guard)
@@ -746,7 +758,7 @@ cdef class Guard:
     @property
     def limits(self):
         """The limits by name."""
-        return dict(self.guard.limits)
+        return dict(self.guard.first.limits)
 
     @property
     def counts(self):
@@ -850,15 +862,15 @@ cdef class Guard:
 
     def exempt(self, bytes ip not None, uint32_t prefix_len):
         """Take a network out of the rates and scores per address."""
-        return prefix_list_add(&self.guard.exempt, ip, len(ip), prefix_len)
+        return prefix_list_add(&self.guard.first.exempt, ip, len(ip), prefix_len)
 
     def own(self, bytes ip not None, uint32_t prefix_len):
         """Name a network of this node."""
-        return prefix_list_add(&self.guard.own, ip, len(ip), prefix_len)
+        return prefix_list_add(&self.guard.first.own, ip, len(ip), prefix_len)
 
     def list_target(self, bytes ip not None, uint32_t prefix_len):
         """Let a network be dialled for others whatever it is."""
-        return prefix_list_add(&self.guard.listed, ip, len(ip), prefix_len)
+        return prefix_list_add(&self.guard.first.listed, ip, len(ip), prefix_len)
 
     def set_ports(self, ports):
         """Say which ports may be dialled for others."""
@@ -867,7 +879,7 @@ cdef class Guard:
             raise ValueError("too many ports")
         for i, port in enumerate(ports):
             values[i] = port
-        return guard_ports_set(&self.guard, values, len(ports))
+        return policy_ports_set(&self.guard.first, values, len(ports))
 
     def allows_target(self, bytes ip not None, uint16_t port):
         """Tell whether a target may be dialled for others."""

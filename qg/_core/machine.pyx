@@ -6,8 +6,8 @@ from libc.stdint cimport int64_t, uint8_t, uint32_t, uint64_t
 from libc.string cimport memcpy
 
 from .border cimport (
-    access_take, config_fill, event_tuple, fill_bytes, fill_hops, fill_ip, guard_fill, local_options, rates_fill,
-    rates_wanted, relay_access_take, relay_fill)
+    access_take, config_fill, event_tuple, fill_bytes, fill_hops, fill_ip, local_options, policy_fill, rates_fill,
+    rates_wanted, relay_access_take)
 from .cert cimport cert_cache_init, cert_cache_t, cert_entry_t
 from .channel cimport channel_t, engine_config_t, engine_t, path_t, transport_t
 from .circuit cimport path_cancel, path_create, path_start
@@ -376,7 +376,7 @@ cdef class Machine:
         self.relay_access = relay_access_take(&self.base, options)
         guard_access_swap(&guard.access, self.access)
         guard_access_swap(&guard.relay, self.relay_access)
-        return guard_fill(guard, options)
+        return policy_fill(&guard.first, options)
 
     cdef int make_engine(self, dict options) except -1:
         cdef engine_t *engine = &self.body.engine
@@ -393,7 +393,6 @@ cdef class Machine:
         random_seeded(&self.body.random, config.instance, 8)
         if engine_init(engine, &self.body.pool, &self.body.guard, &config, self.draw()) < 0:
             raise MemoryError
-        relay_fill(&engine.relay, options)
         cert_cache_init(&self.body.certs, self.cert_entries, N_CERTS)
         engine.ctx.party.secrets = &self.body.secrets
         engine.ctx.party.local = self.local

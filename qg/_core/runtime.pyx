@@ -12,18 +12,19 @@ from libc.stdlib cimport calloc, free, malloc
 from libc.string cimport memcpy, memset
 
 from .border cimport (
-    access_take, config_fill, event_tuple, fill_bytes, fill_hops, fill_ip, guard_fill, local_options, rates_fill,
-    rates_wanted, relay_access_take, relay_fill)
+    access_take, config_fill, event_tuple, fill_bytes, fill_hops, fill_ip, local_options, policy_fill, rates_fill,
+    rates_wanted, relay_access_take)
 from .cert cimport cert_cache_init, cert_entry_t
 from .channel cimport HOPS_MAX, SKEWS_KEPT, engine_config_t, engine_t, hop_t
 from .crypto cimport crypto_init, crypto_random, random_pooled
 from .engine cimport engine_init
 from .flow cimport (
-    EVENT_CONNECT_FAILED, EVENT_DRAINED, EVENT_IDENTITY_TWICE, EVENT_LISTENING, EVENT_PEER_DOWN, EVENT_PEER_UP,
-    EVENT_PONG, EVENT_STOPPED, EVENT_STREAM_ACCEPTED, EVENT_STREAM_DATA, EVENT_STREAM_DONE, EVENT_STREAM_FIN,
-    EVENT_STREAM_OPEN, EVENT_STREAM_RESET, EVENT_STREAM_SENT, event_t)
+    EVENT_CONFIGURED, EVENT_CONNECT_FAILED, EVENT_DRAINED, EVENT_IDENTITY_TWICE, EVENT_LISTENING, EVENT_PEER_DOWN,
+    EVENT_PEER_UP, EVENT_PONG, EVENT_STOPPED, EVENT_STREAM_ACCEPTED, EVENT_STREAM_DATA, EVENT_STREAM_DONE,
+    EVENT_STREAM_FIN, EVENT_STREAM_OPEN, EVENT_STREAM_RESET, EVENT_STREAM_SENT, event_t)
 from .guard cimport (
-    N_GUARD_COUNTS, PREFIXES_MAX, access_t, guard_access_free, guard_access_swap, guard_clear, guard_init)
+    N_GUARD_COUNTS, PREFIXES_MAX, access_t, guard_access_free, guard_access_swap, guard_clear, guard_init,
+    guard_policy_swap, policy_init, policy_t)
 from .handshake cimport local_t
 from .keyfile cimport KeyRing, NetworkSecret, ring_t
 from .loop cimport gate_wait, loop_cpu_ns, loop_thread_join, loop_wake
@@ -44,10 +45,11 @@ from .status cimport METADATA_MAX
 from .sys cimport SECOND_NS, atomic_exchange_ptr
 from .wire cimport HELLO_SERVICES_MAX
 from .worker cimport (
-    CERT_ENTRIES, COMMAND_ACCEPT, COMMAND_CANCEL, COMMAND_CLOSE_PEER, COMMAND_CONNECT, COMMAND_DRAIN, COMMAND_FINISH,
-    COMMAND_KILL, COMMAND_LINKS, COMMAND_LISTEN, COMMAND_OPEN, COMMAND_PING, COMMAND_RENEW, COMMAND_RESET, COMMAND_STOP,
-    COMMAND_USED, COMMAND_WRITE, RING_LEN, WORKERS_MAX, WORKER_SHIFT, command_free, command_t, link_rows_t, local_renew,
-    mark_write, node_t, worker_free, worker_of, worker_post, worker_start, worker_stop, worker_t)
+    CERT_ENTRIES, COMMAND_ACCEPT, COMMAND_CANCEL, COMMAND_CLOSE_PEER, COMMAND_CONFIGURE, COMMAND_CONNECT, COMMAND_DRAIN,
+    COMMAND_FINISH, COMMAND_KILL, COMMAND_LINKS, COMMAND_LISTEN, COMMAND_OPEN, COMMAND_PING, COMMAND_RENEW,
+    COMMAND_RESET, COMMAND_STOP, COMMAND_USED, COMMAND_WRITE, RING_LEN, WORKERS_MAX, WORKER_SHIFT, command_free,
+    command_t, link_rows_t, local_renew, mark_write, node_t, worker_free, worker_of, worker_post, worker_start,
+    worker_stop, worker_t)
 
 cdef enum:
     REPLAY_SLOTS = 1 << 18
@@ -73,6 +75,20 @@ EV_LISTENING = EVENT_LISTENING
 EV_STOPPED = EVENT_STOPPED
 EV_IDENTITY_TWICE = EVENT_IDENTITY_TWICE
 EV_DRAINED = EVENT_DRAINED
+EV_CONFIGURED = EVENT_CONFIGURED
+
+
+ctypedef struct settings_t:     # what the guard reads, swapped as a whole
+    policy_t *policy            # from malloc, owned
+    access_t *access            # owned
+    access_t *relay
+
+
+cdef void settings_free(settings_t *settings) noexcept:
+    guard_access_free(settings.access)
+    guard_access_free(settings.relay)
+    free(settings.policy)
+    memset(settings, 0, sizeof(settings_t))
 
 
 cdef class Runtime:
@@ -85,8 +101,8 @@ cdef class Runtime:
     cdef secret_pool_t secrets      # slots in which Python hands keys over
     cdef uint64_t *replay_slots
     cdef rates_t *rates             # shared by the workers; NULL: none is set
-    cdef access_t *access
-    cdef access_t *relay_access
+    cdef settings_t settings        # that the guard has
+    cdef settings_t retired         # that it had, until EVENT_CONFIGURED
     cdef pool_t plain               # of the snapshots
     cdef int read_fd
     cdef int mark_fd                # of the replay filter's high-water mark; -1: none is kept
@@ -101,6 +117,7 @@ cdef class Runtime:
     cdef uint32_t turn              # the worker whose ring is read first
     cdef uint32_t n_stopped         # workers whose EVENT_STOPPED was read
     cdef uint32_t n_drained         # and EVENT_DRAINED
+    cdef uint32_t n_configured      # and EVENT_CONFIGURED of the settings under way
 
     def __cinit__(self, KeyRing ring not None, NetworkSecret network, NetworkSecret previous, dict options not None):
         cdef uint8_t[16] key
@@ -133,12 +150,11 @@ cdef class Runtime:
         crypto_random(NULL, key, 16)
         pool_init(&self.node.guard_pool, <uint64_t>1 << 40)
         guard_init(&self.node.guard, &self.node.guard_pool, &self.node.replay, key)
-        self.access = access_take(&self.plain, options)
-        self.relay_access = relay_access_take(&self.plain, options)
+        self._settings_make(&self.settings, options)
         self._make_rates(options)
-        guard_access_swap(&self.node.guard.access, self.access)
-        guard_access_swap(&self.node.guard.relay, self.relay_access)
-        guard_fill(&self.node.guard, options)
+        guard_access_swap(&self.node.guard.access, self.settings.access)
+        guard_access_swap(&self.node.guard.relay, self.settings.relay)
+        guard_policy_swap(&self.node.guard, self.settings.policy)
         self.node.memory.max = <uint64_t>options.get("memory_len", 1 << 30)
 
     def _make_workers(self, KeyRing ring, NetworkSecret network, NetworkSecret previous, dict options):
@@ -196,7 +212,6 @@ cdef class Runtime:
         relay_share(&engine.relay, &self.node.relayed, self.node.n_workers)
         engine.next_id |= <uint64_t>worker.idx << WORKER_SHIFT
         engine.outbox.next_id |= <uint64_t>worker.idx << WORKER_SHIFT
-        relay_fill(&engine.relay, options)
         engine.ctx.party.secrets = &worker.secrets
         engine.ctx.party.local = worker.local
         engine.ctx.party.certs = &worker.certs
@@ -321,8 +336,8 @@ cdef class Runtime:
             raise
         self._post(command)
 
-    cdef ring_t *_ring_copy(self, KeyRing ring) except NULL:
-        """The keys of another identity, in a guarded slot that the worker gives back wiped."""
+    cdef void *_slot(self) except NULL:
+        """A guarded slot that a worker gives back wiped."""
         cdef void *slot = inbox_take(&self.node.spent)
         cdef void *following
         while slot is not NULL:
@@ -332,6 +347,10 @@ cdef class Runtime:
         slot = secret_take(&self.secrets)
         if slot is NULL:
             raise MemoryError("no guarded memory is left for throw-away identities")
+        return slot
+
+    cdef ring_t *_ring_copy(self, KeyRing ring) except NULL:
+        cdef void *slot = self._slot()
         memcpy(slot, ring.ring, sizeof(ring_t))
         return <ring_t *>slot
 
@@ -471,10 +490,62 @@ cdef class Runtime:
         if type == EVENT_STOPPED:
             self.n_stopped += 1
             return self.n_stopped == self.node.n_workers
+        if type == EVENT_CONFIGURED:
+            self.n_configured += 1
+            if self.n_configured < self.node.n_workers:
+                return False
+            self.n_configured = 0
+            settings_free(&self.retired)        # every worker has left the turn in which it may have read them
+            return True
         if type == EVENT_DRAINED:
             self.n_drained += 1
             return self.n_drained == self.node.n_workers
         return True
+
+    def configure(self, KeyRing ring not None, NetworkSecret network, NetworkSecret previous, dict options not None):
+        """Take new settings, all of them or, where this raises, none; EV_CONFIGURED follows when they are in force.
+
+        Of `options`, those that memory is made for keep their first values. Not again before EV_CONFIGURED.
+        """
+        cdef settings_t fresh
+        cdef command_t *commands[WORKERS_MAX]
+        cdef uint32_t i, n = 0
+        if self.retired.policy is not NULL:
+            raise RuntimeError("settings are being taken over: wait for EV_CONFIGURED")
+        memset(&fresh, 0, sizeof(fresh))
+        try:
+            self._settings_make(&fresh, options)
+            for i in range(self.node.n_workers):
+                commands[i] = self._command(COMMAND_CONFIGURE, <uint64_t>i << WORKER_SHIFT, 0)
+                n += 1
+                commands[i].config = <engine_config_t *>calloc(1, sizeof(engine_config_t))
+                commands[i].local = <local_t *>self._slot()
+                if commands[i].config is NULL:
+                    raise MemoryError
+                config_fill(commands[i].config, options)
+                local_options(commands[i].local, network, previous, options)
+                local_renew(commands[i].local, ring.ring)
+        except BaseException:
+            for i in range(n):
+                command_free(&self.node, commands[i])
+            settings_free(&fresh)
+            raise
+        self.retired.access = guard_access_swap(&self.node.guard.access, fresh.access)
+        self.retired.relay = guard_access_swap(&self.node.guard.relay, fresh.relay)
+        self.retired.policy = guard_policy_swap(&self.node.guard, fresh.policy)
+        self.settings = fresh
+        for i in range(n):
+            self._post(commands[i])
+
+    cdef int _settings_make(self, settings_t *settings, dict options) except -1:
+        settings.policy = <policy_t *>malloc(sizeof(policy_t))
+        if settings.policy is NULL:
+            raise MemoryError
+        policy_init(settings.policy)
+        policy_fill(settings.policy, options)
+        settings.access = access_take(&self.plain, options)
+        settings.relay = relay_access_take(&self.plain, options)
+        return 0
 
     def refuse_circuits(self):
         """Take no more connections and circuits; EV_DRAINED follows when no circuit passes through any more."""
@@ -524,8 +595,8 @@ cdef class Runtime:
                 self.join()
             except Exception:
                 return                              # the interpreter goes down: the process frees the rest
-        guard_access_free(self.access)
-        guard_access_free(self.relay_access)
+        settings_free(&self.settings)
+        settings_free(&self.retired)
         pool_clear(&self.plain)
         pool_clear(&self.border)
         secret_pool_free(&self.secrets)

@@ -11,7 +11,7 @@ Ids of channels, and of streams, carry the number of their worker from bit WORKE
 from libc.stdint cimport uint8_t, uint32_t, uint64_t
 
 from .cert cimport cert_cache_t, cert_entry_t
-from .channel cimport channel_t, engine_t, hop_t
+from .channel cimport channel_t, engine_config_t, engine_t, hop_t
 from .crypto cimport random_pool_t
 from .flow cimport event_t
 from .keyfile cimport ring_t
@@ -48,8 +48,9 @@ cdef enum command_type_t:
     COMMAND_STOP = 12
     COMMAND_KILL = 13           # the owner is gone: no goodbye
     COMMAND_RENEW = 14          # new certificates, perhaps a new link key
-    COMMAND_DRAIN = 16          # no new connections and circuits
     COMMAND_LINKS = 15          # how the sessions stand: into `links`, then opens the gate
+    COMMAND_DRAIN = 16          # no new connections and circuits
+    COMMAND_CONFIGURE = 17      # new settings; EVENT_CONFIGURED follows
 
 ctypedef struct command_t:
     command_t *next
@@ -62,6 +63,8 @@ ctypedef struct command_t:
     hop_t *hops                 # CONNECT: owned
     ring_t *ring                # CONNECT: keys of a throw-away identity, RENEW: of the node, in a slot of the border;
                                 # NULL
+    engine_config_t *config     # CONFIGURE: owned
+    local_t *local              # CONFIGURE: the node as its peers meet it from now on, in a slot of the border; NULL
     address_t address           # LISTEN
     uint8_t data[1]             # OPEN
 

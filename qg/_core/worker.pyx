@@ -11,12 +11,12 @@ from .channel cimport channel_t, path_t
 from .circuit cimport path_cancel, path_create, path_free, path_start
 from .crypto cimport wipe
 from .engine cimport (
-    engine_accepted, engine_clear, engine_close_peer, engine_connected, engine_deadline, engine_dial_failed,
-    engine_drain, engine_ended, engine_halt, engine_lost, engine_open, engine_ping, engine_received, engine_settle,
-    engine_stop, engine_tick, engine_writable)
+    engine_accepted, engine_clear, engine_close_peer, engine_configure, engine_connected, engine_deadline,
+    engine_dial_failed, engine_drain, engine_ended, engine_halt, engine_lost, engine_open, engine_ping, engine_received,
+    engine_settle, engine_stop, engine_tick, engine_writable)
 from .flow cimport (
-    EVENT_LISTENING, event_t, flow_accept, flow_finish, flow_reset, flow_used, flow_write, outbox_emit, outbox_is_empty,
-    outbox_put)
+    EVENT_CONFIGURED, EVENT_LISTENING, event_t, flow_accept, flow_finish, flow_reset, flow_used, flow_write,
+    outbox_emit, outbox_is_empty, outbox_put)
 from .handshake cimport local_fill, local_t
 from .keyfile cimport ring_t
 from .loop cimport (
@@ -302,6 +302,15 @@ cdef void do_drain(worker_t *worker) noexcept nogil:
     engine_drain(&worker.engine)
 
 
+cdef void do_configure(worker_t *worker, command_t *command) noexcept nogil:
+    cdef event_t event
+    memset(&event, 0, sizeof(event))
+    engine_configure(&worker.engine, command.config)
+    memcpy(worker.local, command.local, sizeof(local_t))
+    event.type = EVENT_CONFIGURED
+    outbox_put(&worker.engine.outbox, &event)
+
+
 cdef void do_command(worker_t *worker, command_t *command, uint64_t now_ns) noexcept nogil:
     cdef engine_t *engine = &worker.engine
     cdef uint32_t type = command.type
@@ -332,6 +341,8 @@ cdef void do_command(worker_t *worker, command_t *command, uint64_t now_ns) noex
         local_renew(worker.local, command.ring)
     elif type == COMMAND_LINKS:
         do_links(worker, command)
+    elif type == COMMAND_CONFIGURE:
+        do_configure(worker, command)
     elif type == COMMAND_DRAIN:
         do_drain(worker)
     elif type == COMMAND_STOP:
@@ -352,6 +363,9 @@ cdef void command_free(node_t *node, command_t *command) noexcept nogil:
     chain_clear(&command.chain)
     if command.ring is not NULL:
         slot_return(node, command.ring)
+    if command.local is not NULL:
+        slot_return(node, command.local)
+    free(command.config)
     free(command.hops)
     free(command)
 
