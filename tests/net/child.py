@@ -13,6 +13,7 @@ import resource
 import signal
 import sys
 
+from api.services import Echo
 from net.support import LISTEN, Drain, Services, core, write_forever
 
 import qg
@@ -34,13 +35,24 @@ class Child:
             environment["LD_PRELOAD"] = f"{environment.get('LD_PRELOAD', '')} {os.fspath(self._preload)}".strip()
         pipe = asyncio.subprocess.PIPE
         self._process = await asyncio.create_subprocess_exec(
-            *(sys.executable, __file__, json.dumps(self._tables)), stdin=pipe, stdout=pipe, stderr=pipe, env=environment
+            *self._program(), stdin=pipe, stdout=pipe, stderr=pipe, env=environment
         )
         self._errors = asyncio.create_task(self._process.stderr.read())
+        try:
+            await self._started()
+        except BaseException:
+            await self.__aexit__()
+            raise
         hello = await self._line()
         self.address = qg.Address.parse(hello["address"])
         self.id = qg.PeerId(hello["id"])
         return self
+
+    def _program(self):
+        return [sys.executable, __file__, json.dumps(self._tables)]
+
+    async def _started(self):
+        """Do what the process waits for; nothing."""
 
     async def __aexit__(self, *exc):
         if self._process.returncode is None:
@@ -96,6 +108,25 @@ async def do_flood(node, to, via):
     return {}
 
 
+async def do_flooded(node):
+    """Wait for the end of that, and say what it was."""
+    try:
+        await node.flood
+    except qg.QGError as error:
+        return {"error": type(error).__name__, "reason": getattr(error, "reason", None), "text": str(error)}
+
+
+async def do_echo(node, to, via, n_bytes):
+    """Let an `Echo` give so many bytes back; are they the same?"""
+    data = os.urandom(n_bytes)
+    peer = await node.connect(to, via=via)
+    async with await peer.open_stream(Echo.id) as stream:
+        writing = asyncio.create_task(stream.write(data))
+        echoed = await stream.readexactly(n_bytes)
+        await writing
+    return {"is_same": echoed == data}
+
+
 def do_starve(node, n_spare):
     """Leave room for only so many descriptors more."""
     used = max(int(name) for name in os.listdir("/dev/fd"))
@@ -105,7 +136,8 @@ def do_starve(node, n_spare):
 
 async def run(tables):
     services = Services()
-    node = qg.Node(qg.Identity.generate(), listen=LISTEN, extenders=services, config=qg.Config.from_dict(tables))
+    listen = tables.pop("listen", LISTEN)
+    node = qg.Node(qg.Identity.generate(), listen=listen, extenders=services, config=qg.Config.from_dict(tables))
     node.services = services
     reader = asyncio.StreamReader()
     await asyncio.get_running_loop().connect_read_pipe(lambda: asyncio.StreamReaderProtocol(reader), sys.stdin)
