@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from qg.config import Config as Config
     from qg.config import LimitsConfig as LimitsConfig
     from qg.config import LinkConfig as LinkConfig
+    from qg.config import RatesConfig as RatesConfig
     from qg.config import RelayConfig as RelayConfig
     from qg.errors import AddressError as AddressError
     from qg.errors import Busy as Busy
@@ -53,12 +54,13 @@ if TYPE_CHECKING:
     from qg.types import LinkKey as LinkKey
     from qg.types import PeerId as PeerId
     from qg.types import PeerInfo as PeerInfo
+    from qg.types import RelayTerms as RelayTerms
     from qg.types import Status as Status
 
 # Module -> the public names it defines.
 _NAMES = {
     "address": "Address Endpoint HostPort Prefix",
-    "config": "Config LimitsConfig LinkConfig RelayConfig",
+    "config": "Config LimitsConfig LinkConfig RatesConfig RelayConfig",
     "errors": (
         "AddressError Busy ClosedError ConfigError HandshakeFailed InvalidValue KeyFileError KeyFileExists"
         " KeyFileMissing ListenError LocalError NoRoute PeerClosed PeerTimeout QGError Reason Refused RemoteError"
@@ -69,7 +71,7 @@ _NAMES = {
     "node": "Node",
     "peer": "Peer",
     "stream": "IncompleteRead Priority Stream",
-    "types": "ExtenderId LinkInfo LinkKey PeerId PeerInfo Status",
+    "types": "ExtenderId LinkInfo LinkKey PeerId PeerInfo RelayTerms Status",
 }
 _HOMES = {name: module for module, names in _NAMES.items() for name in names.split()}
 

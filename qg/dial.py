@@ -16,10 +16,13 @@ from qg.errors import (
     Reason,
     UsageError,
     error_from_reason,
+    refusal_from_reason,
 )
 
 __all__ = ["connect_error", "far_target", "hop_tuple", "hops_of", "listen_error", "start_error"]
 
+# Why a relay itself may refuse; that the next hop cannot be reached is not its doing.
+_RELAY_REASONS = frozenset({Reason.REFUSED, Reason.BUSY, Reason.LIMIT, Reason.MEMORY, Reason.HOPS})
 _RELAYS_MAX = 7  # docs/protocol.md, section 6.5
 _E_IDENTITY = -20  # status codes of the core
 _E_CLOCK = -13
@@ -81,8 +84,18 @@ def hop_tuple(hop: Address) -> tuple[bytes | None, bytes | None, str, int]:
     )
 
 
-def connect_error(hops: Sequence[Address], hop_idx: int, reason: Reason, status: int) -> QGError:
-    """Make the error for a `connect` that ended at one of its hops."""
+def connect_error(
+    hops: Sequence[Address],
+    hop_idx: int,
+    reason: Reason,
+    status: int,
+    by_relay: bool = False,
+    terms: tuple[int, int] | None = None,
+) -> QGError:
+    """Make the error for a `connect` that ended at one of its hops.
+
+    `by_relay`: the last relay reached would not carry the circuit on; `terms` are those that it had announced.
+    """
     where, what = _hop_text(hops, hop_idx), f"connecting to {_short(hops[-1])}"
     is_direct = len(hops) == 1
     if status == _E_IDENTITY and hops[hop_idx].peer_id is None:
@@ -101,9 +114,18 @@ def connect_error(hops: Sequence[Address], hop_idx: int, reason: Reason, status:
         )
     if reason is Reason.PROTOCOL:
         return HandshakeFailed(f"{what} failed: {where} did not prove to be the one that was dialled", reason)
+    if by_relay and reason in _RELAY_REASONS:
+        return refusal_from_reason(reason, what, _hop_text(hops, max(hop_idx - 1, 0)), _terms_text(terms))
     if hop_idx:  # which of the two refused cannot be seen from here
         where += f", or on the way there from {_hop_text(hops, hop_idx - 1)}"
     return error_from_reason(reason, what, where)
+
+
+def _terms_text(terms: tuple[int, int] | None) -> str:
+    if terms is None:
+        return " (it announced that it carries no circuits)"
+    rate_kib_s, burst_kib = terms
+    return f" (it announced {rate_kib_s} KiB/s, {burst_kib} KiB at once)" if rate_kib_s else ""
 
 
 def _hop_text(hops: Sequence[Address], hop_idx: int) -> str:

@@ -199,6 +199,13 @@ _BY_REASON: dict[Reason, tuple[type[RemoteError], str, str]] = {
 }
 
 
+def refusal_from_reason(reason: int, what: str, where: str, terms: str) -> RemoteError:
+    """Make the exception for a relay that does not carry a circuit on; `terms` is what it had announced, or empty."""
+    known = Reason(reason)
+    kind, happened, advice = _BY_REASON[known]
+    return kind(f"{what} failed: refused by {where}: {happened}{terms}; {advice}", known)
+
+
 def error_from_reason(reason: int, what: str, where: str) -> RemoteError:
     """Make the exception for a reason of the wire.
 

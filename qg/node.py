@@ -38,7 +38,7 @@ from qg.reload import changes_check
 from qg.routes import Routes
 from qg.status import Watch, status_make
 from qg.stream import Priority, Stream
-from qg.types import ExtenderId, LinkKey, PeerId, Status
+from qg.types import ExtenderId, LinkKey, PeerId, RelayTerms, Status
 
 __all__ = ["Node"]
 
@@ -527,7 +527,7 @@ class Node:
 
     def _on_peer_up(self, event: tuple[Any, ...]) -> None:
         _, channel, number, is_relayed, is_outgoing, peer_id, link_key, host, port, *more = event
-        suite, is_preferred, services = more
+        suite, is_preferred, services, terms = more
         border = self._border_now()
         link = self._links.get(channel)
         request = self._requests.get(number)
@@ -545,6 +545,7 @@ class Node:
                 peer.revive(*place)
             link = self._links[channel] = Link(border, channel, peer, is_outgoing=is_outgoing, is_asked=number != 0)
             self._link_up(link, is_preferred=is_preferred)
+        link.peer.relay_terms = None if terms is None else RelayTerms(*terms)
         if services:
             link.peer.extenders = tuple(ExtenderId(services[at : at + 16]) for at in range(0, len(services), 16))
         if number:
@@ -621,10 +622,10 @@ class Node:
         )
 
     def _on_connect_failed(self, event: tuple[Any, ...]) -> None:
-        _, number, reason, hop_idx, status = event
+        _, number, reason, hop_idx, status, by_relay, terms = event
         request = self._requests.get(number)
         if isinstance(request, _Connecting):
-            error = connect_error(request.hops, hop_idx, Reason(reason), status)
+            error = connect_error(request.hops, hop_idx, Reason(reason), status, by_relay, terms)
             if isinstance(error, RemoteError):
                 error.hop_idx = hop_idx
             request.fail(error)

@@ -11,7 +11,7 @@ from qg.errors import ClosedError, InvalidValue, PeerClosed, QGError, Reason, er
 from qg.flow import Border, Link, wake
 from qg.message import Inbox, MessageWriter
 from qg.stream import Priority, Stream
-from qg.types import ExtenderId, LinkKey, PeerId
+from qg.types import ExtenderId, LinkKey, PeerId, RelayTerms
 
 if TYPE_CHECKING:
     from qg.keep import Keeper
@@ -71,6 +71,7 @@ class Peer:
         "n_serving",
         "node",
         "port",
+        "relay_terms",
         "rtt_ns",
         "suite",
     )
@@ -85,6 +86,7 @@ class Peer:
         self.port = port
         self.suite = suite  # AEAD suite of the newest session
         self.extenders: tuple[ExtenderId, ...] = ()  # what the peer says it offers
+        self.relay_terms: RelayTerms | None = None  # what it said of relaying; None: it carries no circuits
         self.is_relayed = False
         self.keeper: Keeper | None = None  # dials it again when it is gone
         self.n_claims = 0  # calls of `connect` that gave this object

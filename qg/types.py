@@ -18,6 +18,7 @@ __all__ = [
     "PeerId",
     "PeerInfo",
     "Reason",
+    "RelayTerms",
     "Status",
     "base32_decode",
     "base32_encode",
@@ -198,6 +199,13 @@ class KeptInfo(NamedTuple):
     n_tries: int  # without a stable session since
     next_try_s: float | None  # seconds from now; None: connected, or being dialled
     error: str  # of the last try; empty after a success
+
+
+class RelayTerms(NamedTuple):
+    """Say how much a relay passes on for one neighbour, as it has announced: nothing that it could be held to."""
+
+    rate_kib_s: int  # payload, both directions together; 0: it named no limit
+    burst_kib: int  # at once, after a pause
 
 
 class PeerInfo(NamedTuple):

@@ -148,6 +148,7 @@ cdef int config_fill(engine_config_t *config, dict options) except -1:
     config.relays = 0 if options.get("relay_allow", "none") == "none" else 1
     config.accepts_xx = 1 if options.get("accepts_xx", False) else 0
     config.n_workers = 1
+    terms_fill(config, options)
     return 0
 
 
@@ -163,6 +164,16 @@ cdef int rates_fill(rates_t *rates, dict options) except -1:
     rate_fill(&rates.neighbour, options, "neighbour_rate")
     rate_fill(&rates.relay, options, "relay_rate")
     rate_fill(&rates.relay_neighbour, options, "relay_neighbour_rate")
+    return 0
+
+
+cdef int terms_fill(engine_config_t *config, dict options) except -1:
+    """A neighbour is told the lower of the rates that hold for him."""
+    rates = [options[name] for name in ("relay_rate", "relay_neighbour_rate") if options.get(name, (0, 0))[0]]
+    if rates:
+        per_s, burst_len = min(rates)
+        config.terms_rate_kib = per_s >> 10
+        config.terms_burst_kib = max(burst_len or per_s, BURST_MIN) >> 10
     return 0
 
 
@@ -297,6 +308,10 @@ cdef object join_blocks(block_t *block):
     return joined
 
 
+cdef tuple terms_tuple(const event_t *event):
+    return (event.rate_kib, event.burst_kib) if event.has_terms else None
+
+
 cdef tuple event_tuple(event_t *event):
     cdef int type = event.type
     if type == EVENT_STREAM_DATA:
@@ -311,13 +326,13 @@ cdef tuple event_tuple(event_t *event):
         host, port = endpoint(&event.address)
         return (type, event.id, event.a, bool(event.b & 1), bool(event.b & 2), (<char *>event.peer_id)[:32],
                 (<char *>event.link_key)[:32], host, port, event.b >> 8, bool(event.b & 4),
-                join_blocks(event.blocks) if event.blocks is not NULL else b"")
+                join_blocks(event.blocks) if event.blocks is not NULL else b"", terms_tuple(event))
     if type == EVENT_IDENTITY_TWICE:
         return type, event.id, (<char *>event.peer_id)[:32]
     if type == EVENT_PEER_DOWN:
         return type, event.id, event.reason, bool(event.is_remote), event.status
     if type == EVENT_CONNECT_FAILED:
-        return type, event.id, event.reason, event.a, event.status
+        return type, event.id, event.reason, event.a, event.status, bool(event.b), terms_tuple(event)
     if type == EVENT_LISTENING:
         host, port = endpoint(&event.address)
         return type, event.id, event.status, host, port

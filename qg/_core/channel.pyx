@@ -5,7 +5,7 @@ from libc.string cimport memcmp, memcpy
 
 from .crypto cimport keyed_hash, random_between
 from .flow cimport flow_abandon
-from .guard cimport guard_half_open_end, guard_peer_end, guard_session_end, guard_sink_end, guard_t
+from .guard cimport guard_half_open_end, guard_is_spent, guard_peer_end, guard_session_end, guard_sink_end, guard_t
 from .handshake cimport HANDSHAKE_XK, HANDSHAKE_XX
 from .heap cimport heap_drop, heap_set
 from .layer cimport layer_carrier, layer_pull
@@ -173,6 +173,10 @@ cdef channel_t *channel_create(engine_t *engine, int kind, const carrier_t *carr
     channel.session.hello.max_service_streams = engine.config.max_streams
     channel.session.hello.max_message = engine.config.max_message
     memcpy(channel.session.hello.instance, engine.config.instance, 8)
+    channel.session.hello.has_terms = (engine.config.relays and not engine.is_draining
+                                       and not guard_is_spent(engine.guard))
+    channel.session.hello.rate_kib = engine.config.terms_rate_kib
+    channel.session.hello.burst_kib = engine.config.terms_burst_kib
     channel.session.hello.services = engine.config.services
     channel.session.hello.n_services = engine.config.n_services
     channel.session.rate_limit = engine.config.control_frames

@@ -7,11 +7,12 @@ from .channel cimport (
     CHANNEL_LAYER, CHANNEL_LINK, HOPS_MAX, channel_arm, channel_claim, channel_dial, channel_layer, channel_t, draw,
     engine_t, find_dialling, find_link, has_id, hop_t, is_own_key, path_t, services_take, stream_drain)
 from .flow cimport EVENT_CONNECT_FAILED, EVENT_PEER_UP, event_t, outbox_put
-from .guard cimport bucket_take, guard_allows_relay, guard_allows_target, guard_pipe_take, guard_target_take
+from .guard cimport (
+    bucket_take, guard_allows_relay, guard_allows_target, guard_is_spent, guard_pipe_take, guard_target_take)
 from .handshake cimport HANDSHAKE_NK, HANDSHAKE_XK
 from .heap cimport heap_set
 from .memory cimport mem_give, mem_take
-from .mux cimport mux_can_open, mux_open, stream_reset, stream_t
+from .mux cimport FLAG_ACCEPTED, mux_can_open, mux_open, stream_reset, stream_t
 from .relay cimport SPLICE_WAITS, relay_join, relay_open, relay_refuse, splice_t
 from .secret cimport secret_give
 from .session cimport LAYER_SOURCE, SESSION_OPEN, session_close, session_connect, session_drop
@@ -20,8 +21,8 @@ from .status cimport (
     REASON_REFUSED, REASON_SHUTDOWN, REASON_UNREACHABLE, WINDOW_MIN)
 from .sys cimport atomic_add, atomic_peek
 from .wire cimport (
-    ADDRESS_NAME, PRIORITY_NORMAL, STREAM_PIPE, STREAM_RELAY, address_t, frame_t, open_relay_parse, open_relay_put,
-    open_relay_t)
+    ADDRESS_NAME, PRIORITY_NORMAL, STREAM_PIPE, STREAM_RELAY, address_t, frame_t, hello_t, open_relay_parse,
+    open_relay_put, open_relay_t)
 
 cdef enum:
     ONWARD_PER_S = 400          # pipes per link: many sources may want one next node, which closes a link that sends
@@ -42,6 +43,7 @@ cdef void report_peer(channel_t *channel, uint64_t request) noexcept nogil:
     event.address = channel.remote
     event.address.name = NULL
     event.blocks = services_take(channel)
+    note_terms(&event, channel)
     channel.is_reported = 1
     outbox_put(&channel.engine.outbox, &event)
 
@@ -100,6 +102,8 @@ cdef int circuit_extend(channel_t *layer, stream_t *stream, const frame_t *frame
         reason = REASON_LIMIT
     elif not engine.config.relays or not guard_allows_relay(engine.guard, layer.parent.session.peer_id):
         reason = REASON_REFUSED
+    elif guard_is_spent(engine.guard):
+        reason = REASON_LIMIT
     elif splice.hops_left == 0:
         reason = REASON_HOPS
     else:
@@ -191,9 +195,25 @@ cdef void path_free(engine_t *engine, path_t *path) noexcept nogil:
     mem_give(engine.pool, path, sizeof(path_t) + (path.n_hops - 1) * sizeof(hop_t))
 
 
+cdef inline void note_terms(event_t *event, const channel_t *channel) noexcept nogil:
+    """What the peer said of relaying."""
+    cdef const hello_t *hello = &channel.session.peer_hello
+    event.has_terms = hello.has_terms
+    event.rate_kib = hello.rate_kib
+    event.burst_kib = hello.burst_kib
+
+
+cdef void note_refuser(event_t *event, const channel_t *channel) noexcept nogil:
+    """A stream that is reset before it was accepted was refused by whoever it was opened at, not by the hop behind."""
+    if channel is not NULL and channel.stream is not NULL and channel.parent is not NULL:
+        event.b = channel.session.is_remote and not (channel.stream.flags & FLAG_ACCEPTED)
+        note_terms(event, channel.parent)
+
+
 cdef void path_fail(engine_t *engine, path_t *path, int reason, int status) noexcept nogil:
     cdef event_t event
     memset(&event, 0, sizeof(event))
+    note_refuser(&event, path.channel)
     event.type = EVENT_CONNECT_FAILED
     event.id = path.request
     event.a = path.hop_idx
@@ -206,8 +226,9 @@ cdef void path_fail(engine_t *engine, path_t *path, int reason, int status) noex
 cdef void give_identity(path_t *path, channel_t *channel) noexcept nogil:
     """The target's session shows the path's throw-away identity where there is one."""
     if path.identity is not NULL:
-        memset(channel.session.hello.instance, 0, 8)    # that and the services would tell whose identity this is
+        memset(channel.session.hello.instance, 0, 8)    # this and what follows would tell whose identity this is
         channel.session.hello.n_services = 0
+        channel.session.hello.has_terms = 0
     channel.identity = path.identity
     channel.session.local = path.identity
     path.identity = NULL
@@ -348,13 +369,15 @@ cdef void paths_failed(channel_t *channel, int reason, uint64_t now_ns) noexcept
     cdef engine_t *engine = channel.engine
     cdef path_t *path = engine.paths
     cdef path_t *following
+    cdef channel_t *link
     while path is not NULL:
         following = path.next
         if path.channel == channel:
-            path.channel = NULL
+            link = NULL
             if channel.kind == CHANNEL_LINK and may_share(path):
-                path.channel = find_link(engine, path.hops[0].link_key)
-            if path.channel is not NULL:
+                link = find_link(engine, path.hops[0].link_key)
+            if link is not NULL:
+                path.channel = link
                 path_next(engine, path, now_ns)     # the peer's own dial has come through meanwhile
             else:
                 path_fail(engine, path, reason, channel.session.status)

@@ -39,9 +39,14 @@ ctypedef struct event_t:
     uint64_t id                 # flow or channel; request where there is no channel
     uint64_t a                  # PEER_UP: request; STREAM_OPEN: channel; SENT: bytes; PONG: ns; CONNECT_FAILED: hop
     uint64_t b                  # PEER_UP: bit 0 relayed, bit 1 dialled, bit 2 takes new streams, suite << 8;
+                                # CONNECT_FAILED: 1: it was the relay before this hop that refused (a circuit's first
+                                # hop: that hop itself), else 0;
                                 # STREAM_OPEN: kind | priority << 8
     block_t *blocks             # DATA, OPEN: chain that goes with the event; PEER_UP: one with the ids of services, or
                                 # NULL
+    uint32_t rate_kib           # PEER_UP, CONNECT_FAILED: terms that the peer, or the relay, has announced
+    uint32_t burst_kib
+    uint8_t has_terms
     uint8_t peer_id[32]
     uint8_t link_key[32]
     address_t address           # no names

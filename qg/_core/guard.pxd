@@ -12,7 +12,7 @@ from libc.stdint cimport uint8_t, uint16_t, uint32_t, uint64_t
 
 from .memory cimport pool_t
 from .replay cimport replay_t
-from .sys cimport atomic_load_ptr
+from .sys cimport atomic_load_ptr, atomic_peek
 from .table cimport table_t
 from .wire cimport address_t
 
@@ -154,6 +154,7 @@ ctypedef struct guard_t:
     uint64_t n_far_ends         # sessions in pipes that peers opened
     uint64_t n_auto_links       # links dialled for circuits only
     uint64_t n_splices          # counted by the relays: circuits that pass through
+    uint64_t is_spent           # written by the border: no new circuits pass until the month ends
     uint64_t counts[N_GUARD_COUNTS]     # by outcome
     uint64_t penalties[N_PENALTIES]     # by penalty
 
@@ -208,6 +209,8 @@ cdef int guard_score(guard_t *guard, const address_t *remote, uint64_t now_ns) n
 
 cdef bint guard_allows(guard_t *guard, const uint8_t *peer_id32) noexcept nogil         # a session, after M3
 cdef bint guard_allows_relay(guard_t *guard, const uint8_t *peer_id32) noexcept nogil   # the authenticated neighbour
+cdef inline bint guard_is_spent(const guard_t *guard) noexcept nogil:
+    return atomic_peek(&guard.is_spent) != 0
 cdef bint guard_allows_target(guard_t *guard, const address_t *target) noexcept nogil   # address and port
 cdef int guard_target_take(guard_t *guard, const uint8_t *peer_id32, uint64_t now_ns) noexcept nogil
     # before a new target is dialled for this neighbour: OK, E_RATE, E_MEMORY

@@ -17,13 +17,13 @@ pytestmark = [pytest.mark.anyio, pytest.mark.net]
 LISTEN = ["tcp://127.0.0.1:0"]
 
 
-def relay_config(*ports, allow=()):
+def relay_config(*ports, allow=(), **limits):
     targets = (qg.Prefix.parse("127.0.0.0/8"),)
-    return qg.Config(relay=qg.RelayConfig(allow=tuple(allow), targets=targets, ports=ports))
+    return qg.Config(relay=qg.RelayConfig(allow=tuple(allow), targets=targets, ports=ports, **limits))
 
 
 @asynccontextmanager
-async def three_nodes(extenders=()):
+async def three_nodes(extenders=(), **limits):
     """Give a source, a relay that serves it, and a target."""
     identity = qg.Identity.generate()
     async with (
@@ -32,7 +32,7 @@ async def three_nodes(extenders=()):
         qg.Node(
             qg.Identity.generate(),
             listen=LISTEN,
-            config=relay_config(target.address.port, allow=[identity.peer_id]),
+            config=relay_config(target.address.port, allow=[identity.peer_id], **limits),
         ) as relay,
         qg.Node(identity) as source,
     ):
@@ -203,3 +203,28 @@ async def test_a_path_that_cannot_be_gone_is_refused_at_once(via, words):
         with pytest.raises(qg.AddressError, match=words):
             await node.connect(f"qg://{bare}127.0.0.1:7447", via=via)
         assert node.remains()["requests"] == 0
+
+
+async def test_a_refusal_names_the_relay_its_reason_and_what_it_had_announced():
+    limits = {"rate_kib_s": 4096, "neighbour_rate_kib_s": 512, "neighbour_burst_kib": 128}
+    async with three_nodes(**limits) as (source, relay, target):
+        far = await source.connect(target.address, via=[relay.address])
+        (near,) = [peer for peer in source.peers if not peer.is_relayed]
+        assert near.relay_terms == qg.RelayTerms(rate_kib_s=512, burst_kib=128)
+        assert far.relay_terms is None
+        elsewhere = target.address._replace(port=target.address.port ^ 1)
+        with pytest.raises(qg.Refused) as caught:
+            await source.connect(elsewhere, via=[relay.address])
+        words = str(caught.value)
+        assert f"refused by relay 1 of 1 ({str(relay.address.link_key)[:12]}" in words
+        assert "by policy (it announced 512 KiB/s, 128 KiB at once)" in words
+
+
+async def test_the_relay_that_refuses_is_told_from_those_before_it():
+    async with (
+        three_nodes() as (source, relay, target),
+        qg.Node(qg.Identity.generate(), listen=LISTEN) as last,
+    ):
+        with pytest.raises(qg.RemoteError) as caught:
+            await source.connect(last.address, via=[relay.address, target.address])
+        assert "relay 2 of 2" in str(caught.value)

@@ -306,6 +306,17 @@ async def test_reset_carries_its_reason_in_both_directions(dialler):
         await echo_check(t)
 
 
+@pytest.mark.parametrize("terms", [(0, 0), (1, 1), (0xFFFFFFFF, 0xFFFFFFFF)])
+async def test_a_relay_may_lie_about_its_limits_and_changes_nothing_but_what_is_said_of_it(terms):
+    async with talk("node", hello=HelloValues(max_pipes=8, relay_terms=terms)) as t:
+        assert t.far.relay_terms == terms
+        stream = t.peer.stream_open(frames.KIND_BYTES, bytes(Echo.id))
+        t.peer.stream_write(stream, bytes(MIB))
+        t.peer.stream_finish(stream)
+        assert await t.model.read_all(t.peer, stream) == bytes(MIB)
+        assert t.link.peer.remote_hello.relay_terms is None  # the node relays for nobody
+
+
 async def test_a_service_that_the_node_lacks_is_unsupported():
     async with talk("model") as t:
         for kind in frames.SERVICE_KINDS:

@@ -248,7 +248,7 @@ class Application:
     def _down(self, host, channel, reason):
         host.channels.pop(channel, None)
 
-    def _failed(self, request, reason, hop_idx, status):
+    def _failed(self, request, reason, hop_idx, status, *rest):
         transfer = self.transfers[request]
         transfer.hop_idx, transfer.status = hop_idx, status
         transfer.settle("failed", reason)
