@@ -10,7 +10,7 @@ import asyncio
 import errno
 import os
 import socket
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Coroutine, Mapping
 from contextlib import suppress
 from pathlib import Path
 from typing import Any, Literal, final
@@ -58,7 +58,7 @@ def status_object(status: Status) -> dict[str, Any]:
 
 @final
 class ControlServer:
-    """Answer requests on a control socket, each by the function of its name.
+    """Answer requests on a control socket, each by the function of its name, which may be asynchronous.
 
     The socket is taken when the server is made, which raises `LocalError` if another node answers there; a socket
     that nobody listens on any more is replaced. Requests are answered inside `async with`.
@@ -128,6 +128,7 @@ class _Connection(asyncio.Protocol):
         self._answers = answers
         self._open = open_
         self._received = bytearray()
+        self._waiting: asyncio.Task[None] | None = None
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         assert isinstance(transport, asyncio.WriteTransport)
@@ -143,20 +144,35 @@ class _Connection(asyncio.Protocol):
         self._received += data
         *lines, self._received = self._received.split(b"\n")
         for line in lines:
-            self._transport.write(msgspec.json.encode(self._answer(line), enc_hook=str) + b"\n")
+            self._begin(line)
         if len(self._received) > _LINE_MAX:
             self._transport.close()
 
-    def _answer(self, line: bytearray) -> _Answer:
+    def _begin(self, line: bytearray) -> None:
+        """Answer a request, at once unless that takes waiting."""
         try:
             request = msgspec.json.decode(line, type=_Request)
             if request.do not in self._answers:
-                return _Answer(error=f"{request.do!r} is not one of: {', '.join(self._answers)}")
-            return _Answer(ok=self._answers[request.do]())
+                raise LocalError(f"{request.do!r} is not one of: {', '.join(self._answers)}")
+            answer = self._answers[request.do]()
         except msgspec.DecodeError as error:
-            return _Answer(error=f"not a request: {error}")
+            self._send(_Answer(error=f"not a request: {error}"))
         except QGError as error:
-            return _Answer(error=str(error))
+            self._send(_Answer(error=str(error)))
+        else:
+            if isinstance(answer, Coroutine):
+                self._waiting = asyncio.create_task(self._finish(answer))
+            else:
+                self._send(_Answer(ok=answer))
+
+    async def _finish(self, answer: Coroutine[Any, Any, object]) -> None:
+        try:
+            self._send(_Answer(ok=await answer))
+        except QGError as error:
+            self._send(_Answer(error=str(error)))
+
+    def _send(self, answer: _Answer) -> None:
+        self._transport.write(msgspec.json.encode(answer, enc_hook=str) + b"\n")
 
 
 def control_ask(path: str | os.PathLike[str], do: str) -> Any:

@@ -2,7 +2,8 @@
 """A node as a service: runs until a signal or its control socket ends it, in the steps that operators expect.
 
 SIGTERM and `qg stop` let circuits end first (`Node.drain`); SIGINT and `qg stop --now` close at once, in good order.
-Each further signal goes one step on: a drain is cut short, and a node that is closing already is killed.
+Each further signal goes one step on: a drain is cut short, and a node that is closing already is killed. SIGHUP and
+`qg reload` take what the files say now, or reject it whole.
 """
 
 import asyncio
@@ -10,12 +11,14 @@ import logging
 import os
 import signal
 from collections.abc import AsyncIterator, Callable, Iterator
-from contextlib import asynccontextmanager, closing, contextmanager
+from contextlib import asynccontextmanager, closing, contextmanager, suppress
 from typing import final
 
 from qg.config import Config
 from qg.control import ControlServer, status_object
+from qg.errors import QGError
 from qg.identity import Identity
+from qg.logs import logs_start
 from qg.metrics import MetricsServer, metrics_text
 from qg.node import Node
 from qg.notify import Notifier
@@ -29,28 +32,44 @@ _CLOSE_S = 30.0  # what closing may take after the drain, at the very most
 
 @final
 class Daemon:
-    """Run one node from its start to its end; `announce` is called once it listens."""
+    """Run one node from its start to its end; `announce` is called once it listens.
+
+    `read` gives the configuration anew, and the identity if its key file has changed; it runs in a thread of its own.
+    """
 
     def __init__(
-        self, identity: Identity, config: Config, notifier: Notifier, announce: Callable[[Node], None]
+        self,
+        identity: Identity,
+        config: Config,
+        notifier: Notifier,
+        announce: Callable[[Node], None],
+        read: Callable[[], tuple[Config, Identity | None]],
     ) -> None:
         self._config = config
         self._notifier = notifier
         self._announce = announce
+        self._read = read
+        self._reloading = asyncio.Lock()
+        self._tasks: set[asyncio.Task[None]] = set()  # reloads that a signal began
         self._node = Node(identity, config=config)
         self._asked = asyncio.Event()  # to stop
         self._hurried = asyncio.Event()  # without waiting for circuits
 
     async def run(self, control_path: str | os.PathLike[str]) -> None:
         """Start the node and return when it has closed; raises what `Node.start` and `ControlServer` do."""
-        answers = {"status": self._status, "stop": self._stop, "stop_now": self._stop_now}
+        answers: dict[str, Callable[[], object]] = {
+            "status": self._status,
+            "reload": self._reload,
+            "stop": self._stop,
+            "stop_now": self._stop_now,
+        }
         # The socket is taken before the node starts and given back after it has closed: it tells who is running.
         async with ControlServer(control_path, answers):
             with closing(self._notifier), self._signals():
                 async with self._node, self._watched(), self._metrics():
                     self._announce(self._node)
                     _log.info("running control_socket=%s", control_path)
-                    self._notifier.ready(f"running as {self._node.id}")
+                    self._notifier.ready(self._running_text())
                     await self._asked.wait()
                     await self._drain()
                     _log.info("closing")
@@ -103,6 +122,32 @@ class Daemon:
         self._hurried.set()
         return {"wait_s": 0}
 
+    # Reloading
+
+    def _running_text(self) -> str:
+        return f"running as {self._node.id}"
+
+    async def _reload(self) -> object:
+        """Take what the files say now, or say line by line why not and go on as before."""
+        async with self._reloading:
+            self._notifier.reloading()
+            try:
+                config, identity = await asyncio.to_thread(self._read)
+                changes = await self._node.configure(config, identity=identity)
+            except QGError as error:
+                for line in str(error).splitlines():
+                    _log.error("reload_rejected: %s", line)
+                raise
+            finally:
+                self._notifier.ready(self._running_text())
+            self._config = config
+            logs_start(config.log_level, config.log_format)
+            return {"changes": changes}
+
+    async def _reload_logged(self) -> None:
+        with suppress(QGError):
+            await self._reload()
+
     # Signals
 
     @contextmanager
@@ -110,11 +155,17 @@ class Daemon:
         loop = asyncio.get_running_loop()
         loop.add_signal_handler(signal.SIGTERM, self._on_signal, signal.SIGTERM)
         loop.add_signal_handler(signal.SIGINT, self._on_signal, signal.SIGINT)
+        loop.add_signal_handler(signal.SIGHUP, self._on_hangup)
         try:
             yield
         finally:
-            for number in (signal.SIGTERM, signal.SIGINT):
+            for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP):
                 loop.remove_signal_handler(number)
+
+    def _on_hangup(self) -> None:
+        task = asyncio.create_task(self._reload_logged(), name="qg.Daemon.reload")
+        self._tasks.add(task)
+        task.add_done_callback(self._tasks.discard)
 
     def _on_signal(self, number: signal.Signals) -> None:
         if self._hurried.is_set():

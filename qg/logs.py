@@ -25,10 +25,10 @@ _SPEC = re.compile(r"%[-+#0 ]*[\d.]*[a-zA-Z]")
 
 
 def logs_start(level: str, style: Literal["text", "json"]) -> None:
-    """Log to stderr from `level` on; for programs, since the library never configures logging."""
+    """Log to stderr from `level` on, in place of what was set before; for programs: the library sets up no logging."""
     handler = logging.StreamHandler(sys.stderr)
     handler.setFormatter(JsonFormatter() if style == "json" else logging.Formatter(_TEXT_FORMAT))
-    logging.basicConfig(level=level.upper(), handlers=[handler])
+    logging.basicConfig(level=level.upper(), handlers=[handler], force=True)
 
 
 class JsonFormatter(logging.Formatter):

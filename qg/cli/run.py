@@ -3,8 +3,9 @@
 
 import asyncio
 import logging
+import os
 from pathlib import Path
-from typing import Any
+from typing import Any, final
 
 import click
 import msgspec
@@ -20,6 +21,7 @@ from qg.cli.common import (
     guards_default,
     identity_open,
     identity_option,
+    is_sealed,
     network_option,
     network_previous_option,
     passphrase_option,
@@ -27,6 +29,7 @@ from qg.cli.common import (
 )
 from qg.control import control_path_default
 from qg.daemon import Daemon
+from qg.errors import KeyFileError, LocalError
 from qg.logs import logs_start
 from qg.notify import Notifier
 
@@ -92,25 +95,73 @@ def command(
       allow = "members"
       ports = [7447]
     """
-    config = qg.Config.load(config_file) if config_file else qg.Config()
-    config = _options_apply(config, **options)
+    source = _Source(config_file, identity, passphrase_file, options)
+    config = source.config()
     logs_start(config.log_level, config.log_format)
     notifier = Notifier.from_environment() if is_notifying else Notifier()
     descriptors_raise()
-    key_file = identity or config.identity
-    if key_file is None:
+    if config.identity is None:
         _log.warning("no_key_file: a throw-away identity, new at every start; make one with `qg keygen`")
-    config = msgspec.structs.replace(
-        config,
-        replay_mark=config.replay_mark or replay_mark_default(key_file),
-        guards=config.guards or guards_default(key_file),
-    )
     control_path = Path(control or config.control_socket or control_path_default())
-    asyncio.run(_serve(identity_open(key_file, passphrase_file), config, notifier, control_path))
+    asyncio.run(_serve(source, config, notifier, control_path))
 
 
-async def _serve(identity: "qg.Identity", config: "qg.Config", notifier: Notifier, control_path: Path) -> None:
-    await Daemon(identity, config, notifier, _announce).run(control_path)
+@final
+class _Source:
+    """What the command line and the files say: read at the start, and again at each reload."""
+
+    def __init__(
+        self, config_file: str | None, key_file: str | None, passphrase_file: str | None, options: dict[str, Any]
+    ) -> None:
+        self._config_file = config_file
+        self._key_file = key_file
+        self._passphrase_file = passphrase_file
+        self._options = options
+        self._key_stamp: tuple[int, int] | None = None  # of the key file at the start
+
+    def config(self) -> "qg.Config":
+        config = qg.Config.load(self._config_file) if self._config_file else qg.Config()
+        config = _options_apply(config, **self._options)
+        key_file = self._key_file or config.identity
+        return msgspec.structs.replace(
+            config,
+            identity=key_file,
+            replay_mark=config.replay_mark or replay_mark_default(key_file),
+            guards=config.guards or guards_default(key_file),
+        )
+
+    def identity(self, config: "qg.Config") -> "qg.Identity":
+        self._key_stamp = self._key_stamp or _stamp(config.identity)
+        return identity_open(config.identity, self._passphrase_file)
+
+    def again(self) -> "tuple[qg.Config, qg.Identity | None]":
+        """Read all of it once more; the identity is None unless its key file has changed."""
+        try:
+            config = self.config()
+        except click.ClickException as error:
+            raise LocalError(error.format_message()) from None
+        stamp = _stamp(config.identity)
+        if config.identity is None or stamp == self._key_stamp:
+            return config, None
+        if self._passphrase_file is None and is_sealed(config.identity):
+            raise KeyFileError(
+                f"{config.identity} has changed and has a passphrase: restart the node, or start it with"
+                " --passphrase-file"
+            )
+        return config, self.identity(config)
+
+
+def _stamp(path: str | None) -> tuple[int, int] | None:
+    """Tell a file from the one that was there before: files of keys are replaced, not changed."""
+    try:
+        found = os.stat(path) if path is not None else None
+    except OSError:  # whoever opens it says what is wrong
+        found = None
+    return None if found is None else (found.st_ino, found.st_mtime_ns)
+
+
+async def _serve(source: _Source, config: "qg.Config", notifier: Notifier, control_path: Path) -> None:
+    await Daemon(source.identity(config), config, notifier, _announce, source.again).run(control_path)
 
 
 def _options_apply(

@@ -54,6 +54,22 @@ def test_an_answer_comes_back_as_plain_values(tmp_path: Path) -> None:
     }
 
 
+def test_an_answer_that_takes_waiting_comes_back_and_so_does_its_refusal(tmp_path: Path) -> None:
+    path = tmp_path / "qg.sock"
+
+    async def slow() -> object:
+        await asyncio.sleep(0)
+        return {"done": 1}
+
+    async def refuse() -> object:
+        await asyncio.sleep(0)
+        raise LocalError("not now")
+
+    assert served(path, {"reload": slow}, lambda: control_ask(path, "reload")) == {"done": 1}
+    with pytest.raises(LocalError, match="not now"):
+        served(path, {"reload": refuse}, lambda: control_ask(path, "reload"))
+
+
 def test_a_refusal_comes_back_as_an_error(tmp_path: Path) -> None:
     path = tmp_path / "qg.sock"
 

@@ -9,6 +9,7 @@ import signal
 import socket
 import subprocess
 import sys
+import time
 import urllib.error
 import urllib.request
 from collections.abc import Callable, Iterator
@@ -66,6 +67,15 @@ def test_the_manager_is_told_of_start_and_stop_and_hears_the_watchdog(
     assert "30 s" in told_until(manager, "STOPPING")["STATUS"]
     assert int(told_until(manager, "EXTEND_TIMEOUT_USEC")["EXTEND_TIMEOUT_USEC"]) > 30_000_000
     assert node.end()[0] == 0
+
+
+def test_the_manager_is_told_of_a_reload(qg_start: Start, manager: socket.socket) -> None:
+    node = qg_start("run", "--notify", *LOOPBACK)
+    told_until(manager, "READY")
+    before_us = time.monotonic_ns() // 1000
+    node.process.send_signal(signal.SIGHUP)
+    assert int(told_until(manager, "RELOADING")["MONOTONIC_USEC"]) >= before_us
+    told_until(manager, "READY")
 
 
 def test_a_watchdog_for_another_process_is_not_ours(tmp_path: Path) -> None:
