@@ -204,6 +204,7 @@ async def test_nodes_of_a_path_lie_in_networks_of_their_own():
         ("qg://198.51.100.7:7447", "with a link key"),
         (f"qg://{qg.Identity.generate().link_key}@relay.example:7447", "an IP address"),
     ],
+    ids=["no key", "a name"],  # the same in every process
 )
 def test_relays_of_the_configuration_have_a_link_key_and_an_ip_address(relay, words):
     with pytest.raises(qg.ConfigError, match=words):
