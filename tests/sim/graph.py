@@ -56,8 +56,8 @@ class Graph:
 
     def close(self):
         """Stop all hosts; nothing may be left of any circuit, and no byte may have been wrong."""
-        wrong = {each: each.wrong for each in self.application.transfers.values() if each.wrong}
-        assert not wrong, wrong
+        wrong = [(each, each.wrong) for each in self.application.transfers.values() if each.wrong]
+        assert not wrong, (len(wrong), wrong[0])
         for host in self.hosts:
             host.tell("stop")
         assert self.world.run(lambda: all(map(is_over, self.hosts)), 60), [h for h in self.hosts if not is_over(h)]

@@ -235,6 +235,9 @@ class Application:
         transfer = self.transfers.get(request)
         if transfer is None or transfer.source is not host:
             return
+        if transfer.state != "building":
+            transfer.wrong.append(f"it came up when it was {transfer.state}")
+            return
         transfer.channel = channel
         transfer.state = "running"
         transfer.up_ns = self.world.now_ns
@@ -250,6 +253,9 @@ class Application:
 
     def _failed(self, request, reason, hop_idx, status, *rest):
         transfer = self.transfers[request]
+        if transfer.state != "building":
+            transfer.wrong.append(f"it failed when it was {transfer.state}")
+            return
         transfer.hop_idx, transfer.status = hop_idx, status
         transfer.settle("failed", reason)
 

@@ -11,6 +11,7 @@ import secrets
 import sys
 import time
 
+from core.endpoint_help import CANCELLED
 from sim.graph import MIB, RELAYS_MAX, Graph
 from sim.world import MS_NS, SECOND_NS, World
 
@@ -21,7 +22,19 @@ RELAY_MEMORY_LEN = 2 * MIB
 BLOCKS_LEN_MAX = 32 * MIB
 LATEST_END_S = 700  # of all streams of circuits whose source has gone: idle time, keys, deadlines
 # What happens at intervals of so many seconds, on average.
-FAULTS = {"flip": 0.5, "cut": 0.5, "tamper": 0.5, "swallow": 10, "kill": 4, "vanish": 10, "partition": 30}
+FAULTS = {
+    "flip": 0.5,
+    "cut": 0.5,
+    "tamper": 0.5,
+    "cancel": 1,
+    "reset": 1,
+    "hang_up": 1,
+    "kill": 4,
+    "leave": 5,
+    "swallow": 10,
+    "vanish": 10,
+    "partition": 30,
+}
 SKEW_MAX_S = 40  # two of them, and a source that rounds its time to 30 s, stay within the window of 120 s
 SHORTAGES = (
     {"memory_len": 100_000},
@@ -33,12 +46,13 @@ SHORTAGES = (
     {"max_streams": 1},
 )
 # What honest machines may find wrong with what they get through such a network.
-E_TAG, E_KIND, E_STATE, E_LENGTH, E_FULL, E_MEMORY = -3, -5, -9, -12, -32, -33
+E_TAG, E_KIND, E_STATE, E_LENGTH, E_CLOCK, E_FULL, E_MEMORY = -3, -5, -9, -12, -13, -32, -33
 STATUSES = {
     E_TAG,  # altered, or out of its place
     E_LENGTH,  # the same, where the length of a record was hit
     E_KIND,  # a flight came twice, or out of its place
     E_STATE,  # the same
+    E_CLOCK,  # a flight was held up by a partition
     E_FULL,
     E_MEMORY,
 }
@@ -74,9 +88,9 @@ class Trial(Graph):
 
     def host_draw(self, idx):
         """One host in five is short of something, unless it is a calm run."""
-        options = {}
+        options = {"rekey_s": self.random.choice((2, 600)), "epoch_s": self.random.choice((1, 120))}
         if not self.is_calm and self.random.random() < 0.2:
-            options = self.random.choice(SHORTAGES)
+            options |= self.random.choice(SHORTAGES)
         return self.host(idx, skew_s=self.random.randint(-SKEW_MAX_S, SKEW_MAX_S), **options)
 
     def later(self, interval_s, what):
@@ -133,6 +147,45 @@ class Trial(Graph):
         host.machine.tamper("swallow", 0, self.random.random() < 0.5)
         self.world.after(10 * SECOND_NS, host.honest)
 
+    def transfer_draw(self, state):
+        """A transfer in this state; None when there is none."""
+        found = [each for each in self.application.transfers.values() if each.state == state]
+        return self.random.choice(found) if found else None
+
+    def cancel(self):
+        """A source wants a circuit no more that it is building."""
+        transfer = self.transfer_draw("building")
+        if transfer is not None:
+            transfer.settle("cancelled")
+            transfer.source.tell("cancel", transfer.number)
+
+    def reset(self):
+        """The application at one end resets the stream."""
+        transfer = self.transfer_draw("running")
+        flow = transfer and transfer.flows[self.random.randrange(2)]
+        if flow and flow.host.flows.pop(flow.id, None) is not None:
+            flow.host.tell("reset", flow.id, CANCELLED)
+            if flow.side == 0:
+                transfer.settle("cancelled")
+                transfer.leave()
+                transfer.source.settle()
+
+    def hang_up(self):
+        """A source closes the session with the target."""
+        transfer = self.transfer_draw("running")
+        if transfer is not None:
+            transfer.source.tell("close_peer", transfer.channel, 0)
+
+    def leave(self):
+        """A host says goodbye; another one comes in its place."""
+        host = self.random.choice([host for host in self.hosts if host.is_up])
+        host.tell("stop")
+        self.world.after(3 * SECOND_NS, self.left, host)
+
+    def left(self, host):
+        if host.is_up:
+            self.replace(host, host.kill)
+
     def kill(self):
         self.end_host("kill")
 
@@ -142,7 +195,10 @@ class Trial(Graph):
     def end_host(self, how):
         """End a host; a new one with its identity comes some time later."""
         host = self.random.choice([host for host in self.hosts if host.is_up])
-        getattr(host, how)()
+        self.replace(host, getattr(host, how))
+
+    def replace(self, host, end):
+        end()
         self.hosts.remove(host)
         self.gone.append(host)
         for transfer in self.application.transfers.values():
