@@ -15,3 +15,4 @@ def figures_show(request: pytest.FixtureRequest, benchmark: Any, capsys: pytest.
     if figures := benchmark.extra_info.get("figures"):
         with capsys.disabled():
             print("", *rows_text(FIGURES_HEADER, figure_rows({request.node.name: figures})), sep="\n")
+            print(*benchmark.extra_info["missing"].values(), sep="\n")

@@ -12,6 +12,7 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
 from functools import partial
+from importlib import import_module
 from pathlib import Path
 from typing import Any
 
@@ -19,7 +20,6 @@ from benchmarks.program import ROOT, Clocked, NotInstalled, process_cpu_s
 from qg.cli.measure import Process
 from qg.identity import NetworkSecret
 
-HOST = "127.0.0.1"
 N_ROUNDS = 5
 WARM_UP_LEN = 64 << 20
 BULK_LEN = 1 << 30
@@ -28,9 +28,13 @@ PLAIN, UVLOOP, ASYNCIO, FORWARDER = "plain TCP", "uvloop TLS", "asyncio TLS", "l
 AEGIS, CHACHA, SPINNING = "qg AEGIS-256", "qg ChaCha20-Poly1305", "qg AEGIS-256, spinning Python thread"
 SSH, STUNNEL, TOR, CHAIN = "ssh -L", "stunnel", "tor", "4 libuv forwarders"
 OPENSSL, ZMQ, LIBP2P, RNS = "C OpenSSL TLS", "pyzmq CURVE", "py-libp2p", "Reticulum"
-N_CIRCUITS = 8  # that share the relays, where there are several
-QG_MANY, TOR_MANY = f"qg, {N_CIRCUITS} circuits", f"tor, {N_CIRCUITS} circuits"
+QG_8, TOR_8 = "qg, 8 circuits", "tor, 8 circuits"
 BATCH, EACH = "qg, batches", "qg, await each"
+# What a peer is given to carry where that is not BULK_LEN, and how many round trips: the slow have to end.
+LENGTHS = {LIBP2P: 32 << 20, RNS: 4 << 20}
+N_PINGS = {LIBP2P: 1_000, RNS: 500}
+HOPS = {1: "1 relay"} | {n_relays: f"{n_relays} relays" for n_relays in range(2, 7)}
+IDLE_FEW, IDLE_MANY = "qg, 10 idle circuits", "qg, 10,000 idle circuits"
 TAKEN = {"qg, lists": "lists", "qg, callback each": "callbacks", "qg, await each": "each"}
 BARE, IMPORT, HELP = "python -c pass", "import qg", "qg --help"
 # Candidates that speak the roles' commands: the module under `peers`, and options for both roles.
@@ -82,9 +86,16 @@ def python_role(module: str, *arguments: str) -> Role:
     return Role(sys.executable, "-m", f"benchmarks.peers.{module}", *arguments)
 
 
+def peer_version(module: str) -> str:
+    """Say which one runs; raises `NotInstalled` where it cannot."""
+    text: str = import_module(f"benchmarks.peers.{module}").version()
+    return text
+
+
 @contextmanager
 def pair(module: str, service: str, *options: str) -> Iterator[tuple[Role, Role]]:
     """A server that offers `service` and a client that knows what the server said."""
+    peer_version(module)
     with ExitStack() as stack:
         server = stack.enter_context(python_role(module, "server", service, *options))
         yield server, stack.enter_context(python_role(module, "client", json.dumps(server.hello), *options))
@@ -92,7 +103,7 @@ def pair(module: str, service: str, *options: str) -> Iterator[tuple[Role, Role]
 
 @contextmanager
 def circuit(
-    suite: str, service: str, n_relays: int, n_streams: int = 1
+    suite: str, service: str, n_relays: int, n_streams: int = 1, load: str = "resting"
 ) -> Iterator[tuple[Role, dict[str, Role], Role]]:
     """qg's client, relays by name, and server: a process each; the client opens each stream on a circuit of its own."""
     secret = NetworkSecret.generate().export()
@@ -101,7 +112,7 @@ def circuit(
         addresses = [server.hello["address"]]
         relays: dict[str, Role] = {}
         for idx in range(n_relays, 0, -1):
-            relay = python_role("qg", "relay", "resting", f"127.{idx}.0.1", addresses[0], suite, secret)
+            relay = python_role("qg", "relay", load, f"127.{idx}.0.1", addresses[0], suite, secret)
             relays[f"relay{idx}"] = stack.enter_context(relay)
             addresses.insert(0, relay.hello["address"])
         client = stack.enter_context(python_role("qg", "client", json.dumps(server.hello), suite, secret))
@@ -140,9 +151,9 @@ class Transfer:
         self._sender.answer()
 
 
-def candidates_of(measure: Callable[..., Figures], *names: str) -> dict[str, Callable[[], Figures]]:
+def candidates_of(measure: Callable[..., Figures], *names: str, **options: Any) -> dict[str, Callable[[], Figures]]:
     """The named candidates, ready to be measured."""
-    return {name: partial(measure, *PEERS[name]) for name in names}
+    return {name: partial(measure, *PEERS[name], **options) for name in names}
 
 
 def compare(benchmark: Any, candidates: dict[str, Callable[[], Figures]], n_rounds: int = N_ROUNDS) -> None:

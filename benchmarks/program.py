@@ -110,6 +110,14 @@ def descendants(pid: int) -> list[int]:
     return [pid, *(found for each in children for child in each for found in descendants(int(child)))]
 
 
+def is_running(pid: int) -> bool:
+    """Tell whether there is such a process that has not ended."""
+    try:
+        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] != "Z"
+    except FileNotFoundError:
+        return False
+
+
 class Program:
     """A process and its children from the making of this object to the end of the `with` block."""
 
@@ -120,8 +128,12 @@ class Program:
                 command, stdin=subprocess.DEVNULL, stdout=file, stderr=file, env=environment(), **options
             )
 
+    @property
+    def pid(self) -> int:
+        return self._process.pid
+
     def cpu_s(self) -> float:
-        return sum(process_cpu_s(pid) for pid in descendants(self._process.pid))
+        return sum(process_cpu_s(pid) for pid in descendants(self.pid))
 
     def ready(self, is_ready: Callable[[], bool]) -> None:
         """Wait until it is ready; raises with its log when it ends before, or takes too long."""
@@ -140,7 +152,7 @@ class Program:
 
     def __exit__(self, *_: object) -> None:
         end_s = time.monotonic() + _END_S
-        while (children := descendants(self._process.pid)[1:]) and time.monotonic() < end_s:
+        while (children := [*filter(is_running, descendants(self.pid)[1:])]) and time.monotonic() < end_s:
             with suppress(ProcessLookupError):  # from the last on, so that each is reaped by its parent
                 os.kill(children[-1], signal.SIGTERM)
             time.sleep(0.05)

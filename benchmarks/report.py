@@ -4,74 +4,39 @@
 Only what stands between the two marks there is replaced; the words around it are people's.
 """
 
-import importlib.util
 import json
 import os
 import platform
-import ssl
 import statistics
 import subprocess
 import sys
-from dataclasses import dataclass
-from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 
-from benchmarks.harness import AEGIS, ASYNCIO, BARE, CHACHA, FORWARDER, HELP, IMPORT, ROOT, SPINNING, UVLOOP
+from benchmarks.harness import HOPS, ROOT, peer_version
+from benchmarks.plot import line_fit, scatter_svg
+from benchmarks.program import NotInstalled
+from benchmarks.targets import TARGETS, Figures, Target
 
 PAGE = ROOT / "docs" / "performance.md"
+PLOT = ROOT / "docs" / "performance-hops.svg"
 RECORD = ROOT / "build" / "benchmarks" / "run.json"
 BEGIN, END = "<!-- figures: begin -->", "<!-- figures: end -->"
 
 FIGURES_HEADER = ["work", "candidate", "figure", "median", "range"]
-
-Figures = dict[str, dict[str, dict[str, list[float]]]]  # work, candidate, key: one figure per round
-
-
-@dataclass(frozen=True)
-class Target:
-    """A line of the table: a figure is at most `limit` as a multiple of that of `against`, or above it, or alone."""
-
-    work: str
-    test: str
-    candidate: str
-    key: str
-    limit: float
-    unit: str = "×"
-    against: str | None = None
-    is_difference: bool = False
-
-    def reached(self, figures: Figures) -> tuple[float, float | None, float] | None:
-        """The figure, what it is held against, and what is compared with the limit; None if it was not measured."""
-        candidates = figures.get(self.test, {})
-        if self.candidate not in candidates:
-            return None
-        figure = statistics.median(candidates[self.candidate][self.key])
-        if self.against is None:
-            return figure, None, figure
-        other = statistics.median(candidates[self.against][self.key])
-        return figure, other, figure - other if self.is_difference else figure / other
-
-
-TARGETS = [
-    Target("one link, bulk, AEGIS-256, CPU s/GB", "test_link", AEGIS, "cpu_s_per_gb", 0.6, against=UVLOOP),
-    Target("same", "test_link", AEGIS, "cpu_s_per_gb", 0.35, against=ASYNCIO),
-    Target("same, ChaCha20-Poly1305", "test_link", CHACHA, "cpu_s_per_gb", 1.0, against=UVLOOP),
-    Target("relay process alone, CPU s/GB", "test_relay", AEGIS, "relay_cpu_s_per_gb", 2.2, against=FORWARDER),
-    Target("same, its loop thread, Python spinning", "test_relay", SPINNING, "loop_cpu_s_per_gb", 1.1, against=AEGIS),
-    Target("round trip p50, 64 B, µs", "test_ping", AEGIS, "p50_us", 1.8, against=UVLOOP),
-    Target("connect + handshake + close, CPU ms", "test_handshake", AEGIS, "cpu_ms_per_handshake", 0.6, against=UVLOOP),
-    Target("idle session, server side, bytes", "test_memory", AEGIS, "bytes_per_idle_session", 8192, "B"),
-    Target("idle node, resident MB", "test_memory", AEGIS, "idle_resident_mb", 45, "MB"),
-    Target("`import qg`, CPU ms", "test_import", IMPORT, "cpu_ms", 80, "ms above", BARE, is_difference=True),
-    Target("`qg --help`, CPU ms", "test_import", HELP, "cpu_ms", 120, "ms above", BARE, is_difference=True),
+TARGETS_HEADER = ["work", "qg", "against", "is", "limit", ""]
+PEER_MODULES = [
+    "qg", "forwarder", "asyncio_tls", "uvloop_tls", "openssl_tls", "ssh", "stunnel", "tor", "zmq_curve", "libp2p_noise",
+    "reticulum",
 ]  # fmt: skip
 
 
-def benchmarks_run() -> Figures:
+def benchmarks_run() -> tuple[Figures, int]:
+    """Give the figures of all that did not fail, and the exit code."""
     RECORD.parent.mkdir(parents=True, exist_ok=True)
     command = [sys.executable, "-m", "pytest", "benchmarks", "-q", "--benchmark-quiet", f"--benchmark-json={RECORD}"]
-    subprocess.run(command, cwd=ROOT, check=True)
-    return {work["name"]: work["extra_info"]["figures"] for work in json.loads(RECORD.read_text())["benchmarks"]}
+    code = subprocess.run(command, cwd=ROOT).returncode
+    works = json.loads(RECORD.read_text())["benchmarks"]
+    return {work["name"]: work["extra_info"]["figures"] for work in works}, code
 
 
 def stolen_s() -> tuple[float, float]:
@@ -86,19 +51,20 @@ def processor_name() -> str:
     return names[0] if names else platform.machine()
 
 
-def distribution_version(name: str) -> str:
+def peer_text(module: str) -> str:
+    """Say which one it is, or how to install it."""
     try:
-        return f"{name} {version(name)}"
-    except PackageNotFoundError:
-        return f"{name} of this tree" if importlib.util.find_spec(name) else f"no {name}"
+        return peer_version(module)
+    except NotInstalled as error:
+        return f"**not measured**: {error}"
 
 
 def machine_facts() -> list[str]:
     memory_gb = os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE") / 1e9
     return [
         f"{os.cpu_count()} × {processor_name()}, {memory_gb:.0f} GB, {platform.system()} {platform.release()}",
-        f"Python {platform.python_version()}, {ssl.OPENSSL_VERSION}",
-        f"{distribution_version('uvloop')}, {distribution_version('qg')}",
+        f"Python {platform.python_version()}",
+        *map(peer_text, PEER_MODULES),
         f"load when it began: {os.getloadavg()[0]:.2f}",
     ]
 
@@ -112,14 +78,30 @@ def rows_text(header: list[str], rows: list[list[str]]) -> list[str]:
 
 
 def target_row(target: Target, figures: Figures) -> list[str]:
-    reached = target.reached(figures)
-    limit = f"{short(target.limit)} {target.unit}"
-    if reached is None:
+    limit = f"{target.sense} {short(target.limit)} {target.unit}"
+    found = target.compared(figures)
+    if found is None:
         return [target.work, "–", target.against or "–", "–", limit, "not measured"]
-    figure, other, compared = reached
+    figure, other, compared = found
     against = f"{target.against}: {short(other)}" if target.against else "–"
-    verdict = "reached" if compared <= target.limit else "**missed**"
+    verdict = "reached" if target.is_reached(compared) else "**missed**"
     return [target.work, short(figure), against, f"{short(compared)} {target.unit}", limit, verdict]
+
+
+def hops_lines(figures: Figures) -> list[str]:
+    """Draw what a GB costs over one relay and more, and say what one more adds."""
+    measured = figures.get("test_hops", {})
+    xs = [n_relays for n_relays, name in HOPS.items() if name in measured]
+    if len(xs) < 2:
+        return []
+    rounds = [measured[HOPS[n_relays]]["cpu_s_per_gb"] for n_relays in xs]
+    title = "What a GB costs in all processes"
+    PLOT.write_text(scatter_svg(title, "relays of the circuit", "CPU s/GB", xs, rounds))
+    slope, height = line_fit(xs, [statistics.median(ys) for ys in rounds])
+    words = (
+        f"One more relay adds {slope:.2f} CPU s/GB, its own and the layer that the client seals more; the line begins"
+    )
+    return ["", f"![CPU seconds per GB over one to six relays]({PLOT.name})", "", f"{words} at {height:.2f}."]
 
 
 def figure_rows(figures: Figures) -> list[list[str]]:
@@ -133,7 +115,8 @@ def figure_rows(figures: Figures) -> list[list[str]]:
 
 def text_make(figures: Figures, facts: list[str]) -> str:
     lines = [f"* {fact}" for fact in facts] + [""]
-    lines += rows_text(["work", "qg", "against", "is", "at most", ""], [target_row(row, figures) for row in TARGETS])
+    lines += rows_text(TARGETS_HEADER, [target_row(row, figures) for row in TARGETS])
+    lines += hops_lines(figures)
     lines += ["", "All figures, median and range of the rounds:", ""]
     lines += rows_text(FIGURES_HEADER, figure_rows(figures))
     return "\n".join(lines)
@@ -147,15 +130,16 @@ def page_write(text: str) -> None:
     PAGE.write_text(f"{before}{BEGIN}\n{text}\n{END}{after}")
 
 
-def main() -> None:
+def main() -> int:
     facts, (stolen_before_s, all_before_s) = machine_facts(), stolen_s()
-    figures = benchmarks_run()
+    figures, code = benchmarks_run()
     stolen_after_s, all_after_s = stolen_s()
     share = (stolen_after_s - stolen_before_s) / (all_after_s - all_before_s)
     text = text_make(figures, [*facts, f"taken by the hypervisor during the run: {share:.1%}"])
     page_write(text)
     print(text)
+    return code
 
 
 if __name__ == "__main__":
-    main()
+    sys.exit(main())

@@ -28,7 +28,7 @@ def handoff_measure(taken: str) -> Figures:
         interval.stop()
         python_s = receiver.thread_cpu_s(tid) - python_s
         return {
-            "messages_per_python_cpu_s": N_MESSAGES / python_s,
+            "per_python_cpu_s": N_MESSAGES / python_s,
             "messages_per_s": N_MESSAGES / interval.wall_s,
             "python_cpu_ns_per_message": python_s / N_MESSAGES * 1e9,
         }

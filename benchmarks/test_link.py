@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: MIT
-"""Bulk over one link: one sender process, one receiver process, 64 KiB writes."""
+"""Bulk over one link: one sender process, one receiver process, writes of 64 KiB or what the peer does best."""
 
 from typing import Any
 
@@ -8,9 +8,14 @@ from benchmarks.harness import (
     ASYNCIO,
     BULK_LEN,
     CHACHA,
+    LENGTHS,
+    LIBP2P,
+    OPENSSL,
     PLAIN,
+    RNS,
     UVLOOP,
     WARM_UP_LEN,
+    ZMQ,
     Figures,
     Interval,
     Transfer,
@@ -20,15 +25,18 @@ from benchmarks.harness import (
 )
 
 
-def link_measure(module: str, *options: str) -> Figures:
+def link_measure(module: str, *options: str, length: int = BULK_LEN) -> Figures:
     with pair(module, "sink", *options) as (receiver, sender):
         transfer = Transfer(sender, receiver)
-        transfer.run(WARM_UP_LEN)
+        transfer.run(min(WARM_UP_LEN, length // 2))
         interval = Interval(sender=sender, receiver=receiver)
-        transfer.run(BULK_LEN)
+        transfer.run(length)
         interval.stop()
-        return interval.per_gb(BULK_LEN)
+        return interval.per_gb(length)
 
 
 def test_link(benchmark: Any) -> None:
-    compare(benchmark, candidates_of(link_measure, PLAIN, UVLOOP, ASYNCIO, AEGIS, CHACHA))
+    candidates = candidates_of(link_measure, PLAIN, OPENSSL, UVLOOP, ASYNCIO, ZMQ, AEGIS, CHACHA)
+    for name in (LIBP2P, RNS):
+        candidates |= candidates_of(link_measure, name, length=LENGTHS[name])
+    compare(benchmark, candidates)

@@ -29,6 +29,10 @@ LIMIT_LEN = 1 << 20  # of those tried from 64 KiB to 1 MiB, the one with which b
 CIPHER = "TLS_AES_256_GCM_SHA384"
 
 
+def version() -> str:
+    return ssl.OPENSSL_VERSION
+
+
 def certificate_make() -> tuple[bytes, bytes]:
     """A self-signed certificate and its key, both PEM."""
     key = ec.generate_private_key(ec.SECP256R1())

@@ -4,6 +4,7 @@
 import asyncio
 import json
 import os
+import platform
 import sys
 import threading
 import time
@@ -15,6 +16,10 @@ from qg.cli.child import percentiles, role_serve
 
 HOST = "127.0.0.1"
 READ_LEN = 1 << 20
+
+
+def version() -> str:
+    return f"{platform.system()} {platform.release()}"
 
 
 class Server:

@@ -20,6 +20,11 @@ from qg.cli.child import Commands, percentiles, role_serve
 from qg.cli.roles import config_make, relay_config
 
 HOST = "127.0.0.1"
+BUSY_S = 0.1
+
+
+def version() -> str:
+    return f"qg {qg.__version__} of this tree"
 
 
 class Sink(qg.Extender):
@@ -143,7 +148,13 @@ class Client:
         await times_at_once(n, n_in_flight, self._handshake)
 
     async def _hold(self) -> None:
-        self._idle.append(await self._node.connect(self._address, identity=qg.Identity.generate()))
+        identity = qg.Identity.generate()
+        while True:
+            try:
+                self._idle.append(await self._node.connect(self._address, via=self._via, identity=identity))
+                return
+            except qg.Busy:  # a relay opens no more than some hundred circuits a second over one link
+                await asyncio.sleep(BUSY_S)
 
     async def hold(self, n: int, n_in_flight: int) -> None:
         await times_at_once(n, n_in_flight, self._hold)

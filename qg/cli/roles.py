@@ -36,7 +36,7 @@ _SUITES_REMOVED: dict[str, Any] = {
     "chacha20-poly1305": ("aegis-256", "aes-256-gcm"),
     "null": (),
 }
-_N_SESSIONS = 20_000
+_N_SESSIONS = 50_000
 # Everybody here has one address, and more comes from it at once than an honest network sends.
 _LIMITS = qg.LimitsConfig(
     accepts_per_s=100_000,

@@ -1,0 +1,112 @@
+# SPDX-License-Identifier: MIT
+"""The machinery of the benchmarks: comparing, what is missing, the table, the plot, and processes that end."""
+
+import socket
+import sys
+from pathlib import Path
+from xml.etree import ElementTree
+
+import pytest
+
+ROOT = Path(__file__).resolve().parent.parent
+sys.path.insert(0, str(ROOT))
+
+from benchmarks import plot, report  # noqa: E402
+from benchmarks.harness import compare  # noqa: E402
+from benchmarks.program import NotInstalled, Program, descendants, is_running, port_is_open, process_cpu_s  # noqa: E402
+from benchmarks.targets import TARGETS, Target  # noqa: E402
+
+
+class Rounds:
+    """What `compare` uses of pytest-benchmark."""
+
+    def __init__(self):
+        self.extra_info = {}
+
+    def pedantic(self, work, rounds):
+        for _ in range(rounds):
+            work()
+
+
+def test_candidates_alternate_and_one_that_is_missing_is_named():
+    order = []
+
+    def measured(name):
+        order.append(name)
+        return {"figure": len(order)}
+
+    def missing():
+        raise NotInstalled("c is not installed: install c")
+
+    benchmark = Rounds()
+    compare(benchmark, {"a": lambda: measured("a"), "b": lambda: measured("b"), "c": missing}, n_rounds=3)
+    assert order == ["a", "b", "b", "a", "a", "b"]
+    assert benchmark.extra_info["figures"] == {"a": {"figure": [1, 4, 5]}, "b": {"figure": [2, 3, 6]}}
+    assert benchmark.extra_info["missing"] == {"c": "c is not installed: install c"}
+
+
+def figures(**medians):
+    return {"test_x": {name: {"key": [value]} for name, value in medians.items()}}
+
+
+@pytest.mark.parametrize(
+    ("sense", "limit", "words"),
+    [
+        ("at most", 2, "reached"),
+        ("at most", 1.9, "**missed**"),
+        ("at least", 2, "reached"),
+        ("at least", 2.1, "**missed**"),
+    ],
+)
+def test_a_line_of_the_table_is_reached_or_missed(sense, limit, words):
+    target = Target("work", "test_x", "qg", "key", limit, against="peer", sense=sense)
+    row = report.target_row(target, figures(qg=6, peer=3))
+    assert row == ["work", "6", "peer: 3", "2 ×", f"{sense} {limit:g} ×", words]
+
+
+def test_a_line_whose_peer_is_missing_says_so():
+    target = Target("work", "test_x", "qg", "key", 1, against="peer")
+    assert report.target_row(target, figures(qg=6))[-1] == "not measured"
+    assert report.target_row(target, {})[-1] == "not measured"
+
+
+def test_every_line_of_the_table_names_a_benchmark_that_exists():
+    tests = "".join(path.read_text() for path in (ROOT / "benchmarks").glob("test_*.py"))
+    assert [target.test for target in TARGETS if f"def {target.test}(" not in tests] == []
+
+
+def test_the_line_through_points_of_a_line_is_that_line():
+    assert plot.line_fit([1, 2, 3, 4], [5, 8, 11, 14]) == pytest.approx((3, 2))
+
+
+def test_the_plot_is_xml_with_a_dot_for_each_point():
+    root = ElementTree.fromstring(plot.scatter_svg("t", "x", "y", [1, 2, 3], [[1, 2], [2, 3], [3, 4]]))
+    assert len(root.findall("{http://www.w3.org/2000/svg}circle")) == 3
+
+
+@pytest.mark.skipif(not Path("/proc/net/tcp").exists(), reason="reads /proc")
+def test_a_program_ends_with_its_children(tmp_path):
+    work = "import os, time\nos.fork()\ntime.sleep(600)"
+    with Program([sys.executable, "-c", work], tmp_path / "log") as program:
+        program.ready(lambda: len(descendants(program.pid)) == 2)
+        pids = descendants(program.pid)
+        assert program.cpu_s() >= process_cpu_s(program.pid) > 0
+        assert all(map(is_running, pids))
+    assert not any(map(is_running, pids))
+
+
+@pytest.mark.skipif(not Path("/proc/net/tcp").exists(), reason="reads /proc")
+def test_a_program_that_ends_too_early_is_an_error_with_its_last_words(tmp_path):
+    with (
+        Program([sys.executable, "-c", "raise SystemExit('no such thing')"], tmp_path / "log") as program,
+        pytest.raises(ChildProcessError, match="no such thing"),
+    ):
+        program.ready(lambda: False)
+
+
+@pytest.mark.skipif(not Path("/proc/net/tcp").exists(), reason="reads /proc")
+def test_a_port_is_open_while_somebody_listens():
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        port = listener.getsockname()[1]
+        assert port_is_open(port)
+    assert not port_is_open(port)
