@@ -106,8 +106,11 @@ def process_cpu_s(pid: int) -> float:
 
 def descendants(pid: int) -> list[int]:
     """Give a process and all that come from it."""
-    children = [path.read_text().split() for path in Path(f"/proc/{pid}/task").glob("*/children")]
-    return [pid, *(found for each in children for child in each for found in descendants(int(child)))]
+    children: list[str] = []
+    for path in Path(f"/proc/{pid}/task").glob("*/children"):
+        with suppress(OSError):  # the thread has ended
+            children += path.read_text().split()
+    return [pid, *(found for child in children for found in descendants(int(child)))]
 
 
 def is_running(pid: int) -> bool:
