@@ -76,7 +76,7 @@ class Daemon:
 
     @asynccontextmanager
     async def _watched(self) -> AsyncIterator[None]:
-        watching = asyncio.create_task(self._notifier.watch(), name="qg.Daemon.watch")
+        watching = asyncio.create_task(self._notifier.watch(self._node.is_working), name="qg.Daemon.watch")
         try:
             yield
         finally:

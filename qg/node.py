@@ -345,6 +345,10 @@ class Node:
         kept = tuple(keeper.info() for keeper in self._keepers if not keeper.is_stopped)
         return status._replace(is_draining=self._drained is not None, kept=kept)
 
+    def is_working(self) -> bool:
+        """Tell whether all native threads take their turns; waits for them, a second each at most."""
+        return self._border_now().runtime.is_turning()
+
     def remains(self) -> dict[str, int]:
         """Count what a closed node should have given back; for tests."""
         if self._border is None:

@@ -2,9 +2,10 @@
 """What a service manager is told: sd_notify(3) over the datagram socket that it names in the environment."""
 
 import asyncio
+import logging
 import os
 import socket
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from contextlib import suppress
 from time import monotonic_ns
 from typing import final
@@ -12,6 +13,8 @@ from typing import final
 from qg.errors import LocalError, UsageError
 
 __all__ = ["Notifier"]
+
+_log = logging.getLogger("qg.daemon")
 
 
 @final
@@ -70,10 +73,13 @@ class Notifier:
             with suppress(OSError):  # a manager that is gone or slow is no reason to end
                 self._socket.send("\n".join(lines).encode(), socket.MSG_DONTWAIT | socket.MSG_NOSIGNAL)
 
-    async def watch(self) -> None:
-        """Say `alive` as often as the manager wants, until cancelled."""
+    async def watch(self, is_alive: Callable[[], bool]) -> None:
+        """Say `alive` as often as the manager wants, unless it is not true, until cancelled."""
         while self.watchdog_s is not None:
-            self.alive()
+            if is_alive():
+                self.alive()
+            else:
+                _log.error("stuck: a native thread takes no turns; the service manager is not told that all is well")
             await asyncio.sleep(self.watchdog_s)
 
     def close(self) -> None:

@@ -114,6 +114,7 @@ cdef class Runtime:
     cdef dict options
     cdef bytes services             # read by the workers as long as they run
     cdef uint64_t n_asked           # COMMAND_LINKS posted
+    cdef uint32_t n_silent          # workers that did not answer the last of them
     cdef uint32_t turn              # the worker whose ring is read first
     cdef uint32_t n_stopped         # workers whose EVENT_STOPPED was read
     cdef uint32_t n_drained         # and EVENT_DRAINED
@@ -620,6 +621,7 @@ cdef class Runtime:
         cdef worker_t *worker
         cdef uint32_t i, k
         self.n_asked += 1
+        self.n_silent = 0
         for i in range(self.node.n_workers):
             if not self.node.workers[i].engine.is_stopped:
                 worker_post(&self.node.workers[i], self._command(COMMAND_LINKS, self.n_asked, 0))
@@ -631,11 +633,17 @@ cdef class Runtime:
                 gate_wait(&worker.gate, self.n_asked, SECOND_NS)
             links = <link_rows_t *>atomic_exchange_ptr(&worker.links, NULL)
             if links is NULL:
+                self.n_silent += 1
                 continue
             for k in range(links.n):
                 rows[links.rows[k].channel] = (links.rows[k].in_len, links.rows[k].out_len, links.rows[k].generation)
             free(links)
         return rows
+
+    def is_turning(self):
+        """Tell whether every worker that runs takes its turns; waits for them, a second each at most."""
+        self.links()
+        return self.n_silent == 0
 
     def status(self):
         """Return counters and sizes as they are at this moment, of all workers together: a dict of ints and dicts."""

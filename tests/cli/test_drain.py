@@ -94,6 +94,22 @@ def test_what_runs_at_the_deadline_is_cut(qg_start: Start, qg_run: Run, folder: 
     asyncio.run(main())
 
 
+def test_a_relay_that_dies_while_it_drains_ends_its_circuits_with_an_error(
+    qg_start: Start, qg_run: Run, folder: Path
+) -> None:
+    async def main() -> None:
+        async with circuit(qg_start, qg_run, folder, drain_s=86_400) as (relay, stream, connect):
+            relay.process.send_signal(signal.SIGTERM)
+            log_wait(relay, "draining")
+            relay.process.kill()
+            with pytest.raises(qg.RemoteError):
+                await stream.read(1)
+            with pytest.raises(qg.RemoteError):
+                await connect()
+
+    asyncio.run(main())
+
+
 @pytest.mark.parametrize("second", [signal.SIGTERM, signal.SIGINT])
 def test_a_second_signal_cuts_the_drain_short(
     qg_start: Start, qg_run: Run, folder: Path, second: signal.Signals

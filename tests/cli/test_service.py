@@ -1,6 +1,7 @@
 # SPDX-License-Identifier: MIT
 """`qg run` under a service manager: it tells how it goes, logs what machines read, and shows its figures."""
 
+import asyncio
 import contextlib
 import json
 import os
@@ -67,6 +68,23 @@ def test_the_manager_is_told_of_start_and_stop_and_hears_the_watchdog(
     assert "30 s" in told_until(manager, "STOPPING")["STATUS"]
     assert int(told_until(manager, "EXTEND_TIMEOUT_USEC")["EXTEND_TIMEOUT_USEC"]) > 30_000_000
     assert node.end()[0] == 0
+
+
+def test_the_watchdog_hears_nothing_while_a_thread_is_stuck(tmp_path: Path) -> None:
+    turns = [True, False, False, True]
+
+    async def main() -> None:
+        with contextlib.closing(Notifier(str(tmp_path / "notify"), 0.0)) as notifier:
+            await notifier.watch(turns.pop)
+
+    with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as heard:
+        heard.bind(str(tmp_path / "notify"))
+        with pytest.raises(IndexError):  # the turns have run out
+            asyncio.run(main())
+        heard.setblocking(False)
+        assert [told(heard) for _ in range(2)] == [{"WATCHDOG": "1"}] * 2
+        with pytest.raises(BlockingIOError):
+            told(heard)
 
 
 def test_the_manager_is_told_of_a_reload(qg_start: Start, manager: socket.socket) -> None:

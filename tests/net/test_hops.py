@@ -6,11 +6,13 @@ import re
 
 import pytest
 from api.services import Echo
+from api.test_keep import Visits
 from net.chain import host, world
 from net.support import Services, core
 
 import qg
 import qg.relays
+from qg.keep import Backoff
 from qg.relays import network_of
 
 pytestmark = [pytest.mark.anyio, pytest.mark.net]
@@ -209,3 +211,26 @@ async def test_nodes_of_a_path_lie_in_networks_of_their_own():
 def test_relays_of_the_configuration_have_a_link_key_and_an_ip_address(relay, words):
     with pytest.raises(qg.ConfigError, match=words):
         qg.Config.from_dict({"relays": [relay]})
+
+
+async def test_a_kept_circuit_is_rebuilt_over_another_relay_when_its_own_has_gone(monkeypatch):
+    monkeypatch.setattr("qg.keep.BACKOFF", Backoff(0.001, 0.05, 60.0))
+    visits = Visits()
+    async with crowd(3) as made:
+        source = await made.node(
+            identity=made.identity, extenders=[visits], config=qg.Config.from_dict({"relays": made.known})
+        )
+        peer = await source.connect(made.target.address, hops=1, keep=True)
+        (place,) = carrying(made)
+        (relay,) = (relay for relay in made.relays if relay.address.host == place)
+        assert await relay.drain(0) == 1
+        await relay.close()
+        while await visits.went.get() is not peer:
+            pass
+        while await visits.came.get() is not peer or not peer.is_connected:
+            pass
+        async with await peer.open_stream(Echo.id) as stream:
+            await stream.write(b"again")
+            assert await stream.readexactly(5) == b"again"
+        made.relays.remove(relay)
+        assert carrying(made)
