@@ -30,7 +30,7 @@ def files_check(config: Config, identity_open: Callable[[str], Any]) -> list[str
                 read(path)
             except KeyFileError as error:
                 problems.append(f"{key}: {error}")
-    for key in ("replay_mark", "guards", "control_socket"):
+    for key in ("replay_mark", "guards", "relay_account", "control_socket"):
         path = getattr(config, key)
         if path is not None and (reason := _place_fault(path)):
             problems.append(f"{key} = {path!r}: {reason}")

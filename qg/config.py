@@ -64,6 +64,9 @@ class RelayConfig(Struct, frozen=True, kw_only=True):
     # The same for what each neighbour asks for, however many links and circuits it has.
     neighbour_rate_kib_s: _KibRate = 0
     neighbour_burst_kib: _KibRate = 0
+    # Traffic of relaying in a calendar month (UTC), what comes in and what goes out again, as hosters count; 0: no end.
+    # At 95 % the log says so; once it is used up no new circuits are taken, and those that are there go on.
+    monthly_gib: _KibRate = 0
     # A circuit without a byte for this long is closed: NAT boxes forget sooner (6.7).
     idle_s: _Seconds = 300
     # Time for one hop of a circuit to come up; a user will not wait longer (6.7).
@@ -183,6 +186,9 @@ class Config(Struct, frozen=True, kw_only=True):
     # File that keeps which two relays such circuits begin with: who draws new ones at every start meets a hostile one
     # sooner or later (6.2). None: `qg run` keeps one beside the key file, nodes of other programs choose anew.
     guards: str | None = None
+    # File that keeps the bytes relayed in each month. None: `qg run` keeps one beside the key file, nodes of other
+    # programs count from their start.
+    relay_account: str | None = None
     # A guard that has not answered for so long is replaced once another relay has. Longer than maintenance and outages
     # mostly last: who can cut us off from our guards shall not soon have us try others until we come to his.
     guard_patience_s: Annotated[int, Meta(ge=60, le=31_536_000)] = 43_200
@@ -249,7 +255,15 @@ class Config(Struct, frozen=True, kw_only=True):
 _Table = TypeVar("_Table", bound=Struct)
 
 # Settings that name files.
-_PATHS = ("identity", "network_secret", "network_secret_previous", "replay_mark", "guards", "control_socket")
+_PATHS = (
+    "identity",
+    "network_secret",
+    "network_secret_previous",
+    "replay_mark",
+    "guards",
+    "relay_account",
+    "control_socket",
+)
 
 # How the types that are written as text are read.
 _TEXT_TYPES: dict[Any, Any] = {

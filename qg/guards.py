@@ -7,15 +7,14 @@ answered for a stated time and another relay has.
 """
 
 import json
-import os
 from collections.abc import Callable, Iterable
-from contextlib import suppress
 from random import Random, SystemRandom
 from typing import Any, NamedTuple, final
 
 from qg.address import Address
 from qg.errors import InvalidValue, LocalError
 from qg.relays import KnownRelay
+from qg.storage import file_replace
 
 __all__ = ["N_GUARDS", "Guards"]
 
@@ -131,7 +130,7 @@ class Guards:
         guards = [guard._asdict() | {"relay": str(guard.relay.address)} for guard in self._guards]
         text = json.dumps({"version": _VERSION, "guards": guards}, indent=1) + "\n"
         try:
-            _file_replace(self._path, text.encode())
+            file_replace(self._path, text.encode())
         except OSError as error:
             raise LocalError(
                 f"{self._path}: the guards cannot be kept: {error.strerror}; name another file by `guards`"
@@ -167,23 +166,3 @@ def _guard_read(fields: dict[str, Any]) -> _Guard:
         float(fields["failed_s"]),
         int(fields["n_failed"]),
     )
-
-
-def _file_replace(path: str, data: bytes) -> None:
-    """Put a file of mode 0600 in the place of another: a crash leaves the old or the new one, whole."""
-    temporary = f"{path}.{os.urandom(4).hex()}.new"
-    try:
-        with open(temporary, "xb", opener=lambda name, flags: os.open(name, flags | os.O_NOFOLLOW, 0o600)) as file:
-            file.write(data)
-            file.flush()
-            os.fsync(file.fileno())
-        os.replace(temporary, path)
-    except BaseException:
-        with suppress(OSError):
-            os.unlink(temporary)
-        raise
-    folder = os.open(os.path.dirname(path) or ".", os.O_RDONLY | os.O_DIRECTORY)
-    try:
-        os.fsync(folder)
-    finally:
-        os.close(folder)

@@ -44,6 +44,8 @@ def _figures(status: Status) -> Iterator[_Sample]:
     yield "qg_circuits", "gauge", "circuits that pass through now", status.n_splices
     yield "qg_circuit_links", "gauge", "links dialled for circuits only", status.n_circuit_links
     yield "qg_relayed_bytes_total", "counter", "payload passed on for others, both directions", status.relayed_bytes
+    yield "qg_relayed_month_bytes", "gauge", "relayed in this month, in and out", status.relayed_month_bytes
+    yield "qg_relayed_month_limit_bytes", "gauge", "end that is set to it, 0 for none", status.relayed_month_limit
     yield "qg_received_bytes_total", "counter", "bytes read from all connections", status.bytes_in
     yield "qg_sent_bytes_total", "counter", "bytes written to all connections", status.bytes_out
     yield "qg_pool_memory_bytes", "gauge", "memory taken from the pools", status.memory_bytes

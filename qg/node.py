@@ -24,6 +24,7 @@ from typing import Any, Generic, Self, TypeVar, final
 from qg._core import runtime as core
 from qg._core.runtime import Runtime
 from qg.access import runtime_options
+from qg.account import Account
 from qg.address import Address, Endpoint
 from qg.config import Config
 from qg.dial import connect_error, far_target, hop_tuple, hops_of, listen_error, start_error
@@ -103,6 +104,7 @@ class Node:
         self._keepers: list[Keeper] = []
         self._kept: dict[Address, Keeper] = {}  # of them, those that the configuration names
         self._started_s = 0.0
+        self._account: Account | None = None  # from start on
         self._renewal: asyncio.TimerHandle | None = None
         self._watching: asyncio.TimerHandle | None = None
         self._finalizer: weakref.finalize[..., Node] | None = None
@@ -115,11 +117,13 @@ class Node:
 
         Raises `ListenError` when an endpoint cannot be listened on, `KeyFileError` for the network secrets' files,
         `ConfigError` for settings that do not go together, `LocalError` when the machine refuses a thread or memory,
-        another node keeps its `replay_mark` in the same file, or the file of `guards` is damaged.
+        another node keeps its `replay_mark` in the same file, or the file of `guards` or `relay_account` is
+        damaged.
         """
         if self._border is not None:
             raise UsageError("the node has been started before: make a new one to start again")
         secret, previous, options = self._settings(self._config)
+        self._account = Account(self._config.relay_account, self._config.relay.monthly_gib << 30)
         self._routes = Routes(self._config, self._identity)
         loop = asyncio.get_running_loop()
         try:
@@ -137,6 +141,7 @@ class Node:
         )
         self._started_s = monotonic()
         self._renewal = loop.call_later(_RENEW_S, self._renew)
+        self._account_look(self._border, 0)
         watch = Watch(_lines_max(self._config), self._config.link.clock_window_s)
         self._watching = loop.call_later(_WATCH_S, self._look, watch)
         self._finalizer = weakref.finalize(self, _runtime_end, runtime, repr(self), os.getpid())
@@ -262,6 +267,9 @@ class Node:
         await asyncio.wait([self._stopped], timeout=_STOP_S)  # `join` does not wait for goodbyes that hang
         wake(self._drained)
         wake(self._configured)
+        self._account_look(border, border.runtime.status()["relayed_len"])
+        if self._account is not None:
+            self._account.save()
         self._end(border)
         # The thread may wait for connections to take their last bytes.
         await asyncio.to_thread(border.runtime.join)
@@ -279,8 +287,15 @@ class Node:
     def _look(self, watch: Watch) -> None:
         border = self._border_now()
         watch.lines_max = _lines_max(self._config)
-        watch.look(border.runtime.status())
+        core_status = border.runtime.status()
+        watch.look(core_status)
+        self._account_look(border, core_status["relayed_len"])
         self._watching = border.loop.call_later(_WATCH_S, self._look, watch)
+
+    def _account_look(self, border: Border, n_relayed: int) -> None:
+        if self._account is not None:
+            self._account.look(n_relayed, time())
+            border.runtime.relay_spend(self._account.is_spent)
 
     def _end(self, border: Border) -> None:
         """Take no more events and commands; what is still open is told."""
@@ -343,6 +358,9 @@ class Node:
         """
         status = status_make(self._border_now(), self._identity, self._bound, self.peers, self._started_s)
         kept = tuple(keeper.info() for keeper in self._keepers if not keeper.is_stopped)
+        if self._account is not None:
+            self._account_look(self._border_now(), status.relayed_bytes)
+            status = status._replace(relayed_month_bytes=self._account.used, relayed_month_limit=self._account.limit)
         return status._replace(is_draining=self._drained is not None, kept=kept)
 
     def is_working(self) -> bool:

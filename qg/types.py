@@ -239,3 +239,5 @@ class Status(NamedTuple):
     kept: tuple[KeptInfo, ...] = ()  # peers that are dialled again when they are gone
     bytes_in: int = 0  # on all connections since the start
     bytes_out: int = 0
+    relayed_month_bytes: int = 0  # in this calendar month (UTC), in and out
+    relayed_month_limit: int = 0  # of these, from which no new circuits are taken; 0: none

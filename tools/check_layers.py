@@ -36,9 +36,12 @@ CORE = {
 
 # Level -> modules of qg/, above the core. A package counts as one module; "qg" is qg/__init__.py, the public names.
 PYTHON = {
-    "P0": ("errors", "types"),
+    "P0": ("errors", "types", "storage"),
     "P1": ("identity", "address", "config"),
-    "P2": ("access", "check", "extender", "flow", "dial", "keep", "relays", "reload", "route", "guards", "routes"),
+    "P2": (
+        *("access", "account", "check", "extender", "flow", "dial", "keep", "relays", "reload", "route"),
+        *("guards", "routes"),
+    ),
     "P3": ("node", "peer", "stream", "message", "control", "status"),
     "API": ("qg",),
     "P4": ("extenders.*", "discovery.*", "testing"),

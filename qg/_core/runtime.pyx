@@ -42,7 +42,7 @@ from .secret cimport (
 from .session cimport SCRATCH_LEN
 from .shared cimport bell_ring, bell_sleep, inbox_take, ring_drop, ring_filled, ring_relieved
 from .status cimport METADATA_MAX
-from .sys cimport SECOND_NS, atomic_exchange_ptr
+from .sys cimport SECOND_NS, atomic_exchange_ptr, atomic_poke
 from .wire cimport HELLO_SERVICES_MAX
 from .worker cimport (
     CERT_ENTRIES, COMMAND_ACCEPT, COMMAND_CANCEL, COMMAND_CLOSE_PEER, COMMAND_CONFIGURE, COMMAND_CONNECT, COMMAND_DRAIN,
@@ -609,6 +609,10 @@ cdef class Runtime:
         free(self.node.workers)
         free(self.replay_slots)
         free(self.rates)
+
+    def relay_spend(self, bint is_spent):
+        """Take no new circuits from now on, or again."""
+        atomic_poke(&self.node.guard.is_spent, 1 if is_spent else 0)
 
     def links(self):
         """Return how the reported sessions stand: channel -> (bytes in, bytes out, generation).

@@ -171,6 +171,11 @@ def replay_mark_default(key_file: str | None) -> str | None:
     return None if key_file is None else f"{key_file}.mark"
 
 
+def relay_account_default(key_file: str | None) -> str | None:
+    """Give the file beside the key file that `Config.relay_account` names; a throw-away identity has no past."""
+    return None if key_file is None else f"{key_file}.relayed"
+
+
 def guards_default(key_file: str | None) -> str | None:
     """Give the file beside the key file that `Config.guards` names; a throw-away identity chooses anew each time."""
     return None if key_file is None else f"{key_file}.guards"

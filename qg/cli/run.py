@@ -25,6 +25,7 @@ from qg.cli.common import (
     network_option,
     network_previous_option,
     passphrase_option,
+    relay_account_default,
     replay_mark_default,
 )
 from qg.control import control_path_default
@@ -128,6 +129,7 @@ class _Source:
             identity=key_file,
             replay_mark=config.replay_mark or replay_mark_default(key_file),
             guards=config.guards or guards_default(key_file),
+            relay_account=config.relay_account or relay_account_default(key_file),
         )
 
     def identity(self, config: "qg.Config") -> "qg.Identity":

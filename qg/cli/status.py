@@ -48,6 +48,7 @@ def _lines(status: dict[str, Any]) -> Iterator[str]:
         "listening": ", ".join(status["listen"]) or "nowhere: this node only dials",
         "relayed": f"{size_text(status['relayed_bytes'])}, {status['n_splices']} circuits now,"
         f" {status['n_circuit_links']} links made for them",
+        "this month": _month_text(status["relayed_month_bytes"], status["relayed_month_limit"]),
         "memory": f"{size_text(status['memory_bytes'])} in pools, {size_text(status['locked_bytes'])} for secrets"
         + ("" if status["is_locked"] else " (NOT locked: secrets may reach the swap file; raise `ulimit -l`)"),
         "clock skew": "not known yet" if skew is None else f"{skew:+.0f} s{_SKEWED if abs(skew) > _SKEW_MAX_S else ''}",
@@ -66,6 +67,13 @@ def _lines(status: dict[str, Any]) -> Iterator[str]:
         for name, n in sorted(status["counters"].items()):
             text = f"{name.ljust(width)} {n:9}  {COUNTERS.get(name, '')}"
             yield textwrap.fill(text, _WIDTH, subsequent_indent=" " * (width + 12))
+
+
+def _month_text(used: int, limit: int) -> str:
+    if not limit:
+        return f"{size_text(used)} relayed, in and out"
+    spent = ": no new circuits until it ends" if used >= limit else ""
+    return f"{size_text(used)} of {size_text(limit)} relayed, in and out{spent}"
 
 
 def _kept_row(kept: dict[str, Any]) -> tuple[str, str, str]:
