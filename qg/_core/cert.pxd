@@ -14,9 +14,11 @@ cdef enum:
     UUID_LEN = 16
     CERT_CACHE_WAYS = 4         # entries of a set; a full set forgets its oldest entry
     CERT_CACHE_KEEP_S = 3600    # seconds that a verification counts
-    PEER_RECORD_ADDRESSES = 8
-    PEER_RECORD_MAX = 2339      # bytes: 259 fixed and eight of the longest addresses
+    PEER_RECORD_ADDRESSES = 4
+    PEER_RECORD_MAX = 339       # bytes: 263 fixed and four IPv6 addresses
+    PEER_RECORD_LIFE_S = 172800 # seconds from issue to end, at most
     PEER_RECORD_RELAYS = 1      # flag: the peer relays
+    PEER_RECORD_LISTED = 2      # flag: only for peers that it lists
 
 ctypedef struct cert_t:
     uint8_t peer_id[32]
@@ -37,12 +39,13 @@ ctypedef struct peer_record_t:  # pointers borrow from the bytes that were parse
     const uint8_t *peer_id      # 32
     const uint8_t *link_key     # 32
     const uint8_t *cert         # CERT_LEN
-    uint8_t flags               # PEER_RECORD_RELAYS; others are ignored
-    uint32_t rate_kib           # KiB/s offered to relaying
-    uint32_t n_addresses        # 1..8
+    uint8_t flags               # PEER_RECORD_RELAYS, PEER_RECORD_LISTED
+    uint32_t rate_kib           # KiB/s offered to relaying; 0: not said
+    uint32_t burst_kib
+    uint32_t n_addresses        # 1..4, no names
     const uint8_t *addresses    # `address` layouts of wire, one behind the other
     size_t addresses_len
-    uint64_t sequence           # a higher one replaces a lower one
+    uint64_t issued_s           # a later one replaces an earlier one
     uint64_t not_after_s
 
 cdef int peer_id_derive(uint8_t *dst32, const uint8_t *ed25519_public32) noexcept nogil
@@ -58,6 +61,7 @@ cdef int cert_cache_init(cert_cache_t *cache, cert_entry_t *entries, uint32_t n_
 cdef int peer_record_build(uint8_t *dst, const peer_record_t *record, const uint8_t *ed25519_seed32) noexcept nogil
     # at most PEER_RECORD_MAX bytes; the length, or E_ADDRESS when the addresses do not parse to n_addresses
 cdef int peer_record_verify(peer_record_t *record, const uint8_t *src, size_t len, cert_cache_t *cache,
-                            uint64_t now_s) noexcept nogil
-    # OK; E_SHORT, E_LONG, E_VERSION, E_ADDRESS, E_EXPIRED, E_IDENTITY (PeerID not of the certificate), E_SIGNATURE
-    # and the codes of cert_verify
+                            uint64_t now_s, uint64_t window_s) noexcept nogil
+    # OK; E_SHORT, E_LONG, E_VERSION, E_NONZERO (unknown flag), E_ADDRESS, E_LENGTH (lives too long or not at all),
+    # E_EXPIRED, E_CLOCK (issued in the future; both give or take window_s), E_IDENTITY (PeerID not of the certificate),
+    # E_SIGNATURE and the codes of cert_verify. Signatures come last

@@ -23,9 +23,13 @@ def peer_record_bytes(
     cert: bytes,
     flags: int,
     rate_kib: int,
+    burst_kib: int,
     n_addresses: int,
     addresses: bytes,
-    sequence: int,
+    issued_s: int,
     not_after_s: int,
 ) -> bytes | int: ...
-def peer_record_fields(src: bytes, now_s: int) -> tuple[bytes, bytes, int, int, bytes, int, int] | int: ...
+def peer_record_head(src: bytes) -> tuple[bytes, int] | int: ...
+def peer_record_fields(
+    src: bytes, now_s: int, window_s: int
+) -> tuple[bytes, bytes, int, int, int, list[tuple[bytes, int]], int, int] | int: ...

@@ -9,9 +9,10 @@ from libc.string cimport memcmp, memcpy, memset
 from .crypto cimport ED25519_SIGNATURE_LEN, ed25519_public, ed25519_sign, ed25519_verify, exactly, sha256_pair
 from .memory cimport mem_give, mem_take, pool_clear, pool_init, pool_t
 from .status cimport (
-    E_ADDRESS, E_ARGUMENT, E_EXPIRED, E_IDENTITY, E_KIND, E_LONG, E_NONZERO, E_SHORT, E_SIGNATURE, E_VERSION, OK)
+    E_ADDRESS, E_ARGUMENT, E_CLOCK, E_EXPIRED, E_IDENTITY, E_KIND, E_LENGTH, E_LONG, E_NONZERO, E_SHORT, E_SIGNATURE,
+    E_VERSION, OK)
 from .sys cimport load_be32, load_be64, store_be32, store_be64
-from .wire cimport ADDRESS_MAX, address_parse, address_t
+from .wire cimport ADDRESS_IP4, ADDRESS_NAME, address_parse, address_t
 
 cdef enum:
     SIGNATURE_ED25519 = 1
@@ -20,8 +21,8 @@ cdef enum:
     CERT_MESSAGE_LEN = 90       # label, signed bytes, X25519 key
     RECORD_LABEL_LEN = 16       # "qg1 peer record", 0
     RECORD_VERSION = 1
-    RECORD_ADDRESSES_OFF = 179
-    RECORD_TAIL_LEN = 80        # sequence, not_after, signature
+    RECORD_ADDRESSES_OFF = 183
+    RECORD_TAIL_LEN = 80        # issued, not_after, signature
     RECORD_LEN_MIN = RECORD_ADDRESSES_OFF + RECORD_TAIL_LEN
 
 cdef const char *PEER_ID_LABEL = "qg1 peer id\0\1"
@@ -139,6 +140,8 @@ cdef int addresses_len(const uint8_t *src, size_t len, uint32_t n) noexcept nogi
         rc = address_parse(&address, src + off, len - off)
         if rc < 0:
             return rc
+        if address.type == ADDRESS_NAME:
+            return E_ADDRESS
         off += <size_t>rc
     return <int>off
 
@@ -164,9 +167,10 @@ cdef int peer_record_build(uint8_t *dst, const peer_record_t *record, const uint
     memcpy(dst + 65, record.cert, CERT_LEN)
     dst[173] = record.flags
     store_be32(dst + 174, record.rate_kib)
-    dst[178] = <uint8_t>record.n_addresses
+    store_be32(dst + 178, record.burst_kib)
+    dst[182] = <uint8_t>record.n_addresses
     memcpy(dst + RECORD_ADDRESSES_OFF, record.addresses, record.addresses_len)
-    store_be64(tail, record.sequence)
+    store_be64(tail, record.issued_s)
     store_be64(tail + 8, record.not_after_s)
     len = record_digest(&message[0], dst, tail + 16 - dst)
     ed25519_sign(tail + 16, &message[0], len, ed25519_seed32)
@@ -186,8 +190,11 @@ cdef int record_parse(peer_record_t *record, const uint8_t *src, size_t len) noe
     record.cert = src + 65
     record.flags = src[173]
     record.rate_kib = load_be32(src + 174)
-    record.n_addresses = src[178]
+    record.burst_kib = load_be32(src + 178)
+    record.n_addresses = src[182]
     record.addresses = src + RECORD_ADDRESSES_OFF
+    if record.flags & ~(PEER_RECORD_RELAYS | PEER_RECORD_LISTED):
+        return E_NONZERO
     if not 1 <= record.n_addresses <= PEER_RECORD_ADDRESSES:
         return E_ADDRESS
     rc = addresses_len(record.addresses, len - RECORD_LEN_MIN, record.n_addresses)
@@ -196,21 +203,24 @@ cdef int record_parse(peer_record_t *record, const uint8_t *src, size_t len) noe
     record.addresses_len = <size_t>rc
     if RECORD_LEN_MIN + record.addresses_len != len:
         return E_LONG
-    record.sequence = load_be64(src + len - RECORD_TAIL_LEN)
+    record.issued_s = load_be64(src + len - RECORD_TAIL_LEN)
     record.not_after_s = load_be64(src + len - RECORD_TAIL_LEN + 8)
-    return OK
+    # Unsigned: one that ends before it was issued would live for ever.
+    return OK if record.not_after_s - record.issued_s - 1 < PEER_RECORD_LIFE_S else E_LENGTH
 
 
 cdef int peer_record_verify(peer_record_t *record, const uint8_t *src, size_t len, cert_cache_t *cache,
-                            uint64_t now_s) noexcept nogil:
+                            uint64_t now_s, uint64_t window_s) noexcept nogil:
     cdef uint8_t[RECORD_LABEL_LEN + PEER_RECORD_MAX] message
     cdef cert_t cert
     cdef int n
     cdef int rc = record_parse(record, src, len)
     if rc != OK:
         return rc
-    if now_s > record.not_after_s:
+    if now_s > record.not_after_s + window_s:
         return E_EXPIRED
+    if record.issued_s > now_s + window_s:
+        return E_CLOCK
     rc = cert_verify(&cert, record.cert, record.link_key, cache, now_s)
     if rc != OK:
         return rc
@@ -296,27 +306,53 @@ def uuid_bytes(bytes peer_id):
 
 
 def peer_record_bytes(bytes seed, bytes peer_id, bytes link_key, bytes cert, uint32_t flags, uint32_t rate_kib,
-                      uint32_t n_addresses, bytes addresses not None, uint64_t sequence, uint64_t not_after_s):
+                      uint32_t burst_kib, uint32_t n_addresses, bytes addresses not None, uint64_t issued_s,
+                      uint64_t not_after_s):
     """Return a signed peer record, or a negative status code."""
     cdef peer_record_t record
     cdef uint8_t[PEER_RECORD_MAX] dst
-    if len(addresses) > PEER_RECORD_ADDRESSES * ADDRESS_MAX:
+    if len(addresses) > PEER_RECORD_MAX - RECORD_LEN_MIN:
         raise ValueError("too many bytes of addresses")
     record.peer_id, record.link_key = exactly(peer_id, 32, "a PeerID"), exactly(link_key, 32, "a link key")
     record.cert, record.addresses = exactly(cert, CERT_LEN, "a certificate"), addresses
     record.addresses_len, record.flags, record.rate_kib = len(addresses), <uint8_t>flags, rate_kib
-    record.n_addresses, record.sequence, record.not_after_s = n_addresses, sequence, not_after_s
+    record.burst_kib = burst_kib
+    record.n_addresses, record.issued_s, record.not_after_s = n_addresses, issued_s, not_after_s
     cdef int rc = peer_record_build(&dst[0], &record, exactly(seed, 32, "a seed"))
     return PyBytes_FromStringAndSize(<char *>&dst[0], rc) if rc >= 0 else rc
 
 
-def peer_record_fields(bytes src not None, uint64_t now_s):
-    """Return (PeerID, link key, flags, KiB/s, address bytes, sequence, not_after), or a negative status code."""
+def peer_record_head(bytes src not None):
+    """Return (PeerID, when it was issued) of bytes that look like a record, or a negative status code.
+
+    Nothing is verified: it tells whether verifying is worth its time.
+    """
     cdef peer_record_t record
-    cdef int rc = peer_record_verify(&record, src, len(src), NULL, now_s)
+    cdef int rc = record_parse(&record, src, len(src))
     if rc != OK:
         return rc
+    return PyBytes_FromStringAndSize(<const char *>record.peer_id, 32), record.issued_s
+
+
+def peer_record_fields(bytes src not None, uint64_t now_s, uint64_t window_s):
+    """Return (PeerID, link key, flags, KiB/s, burst KiB, addresses, issued, not_after), or a negative status code.
+
+    An address is its 4 or 16 bytes and the port.
+    """
+    cdef peer_record_t record
+    cdef address_t address
+    cdef list addresses = []
+    cdef const uint8_t *data = src
+    cdef size_t data_len = len(src)
+    cdef size_t off = 0
+    cdef int rc
+    with nogil:
+        rc = peer_record_verify(&record, data, data_len, NULL, now_s, window_s)
+    if rc != OK:
+        return rc
+    while off < record.addresses_len:
+        off += address_parse(&address, record.addresses + off, record.addresses_len - off)
+        addresses.append(((<char *>address.ip)[:4 if address.type == ADDRESS_IP4 else 16], address.port))
     return (PyBytes_FromStringAndSize(<const char *>record.peer_id, 32),
             PyBytes_FromStringAndSize(<const char *>record.link_key, 32), record.flags, record.rate_kib,
-            PyBytes_FromStringAndSize(<const char *>record.addresses, record.addresses_len), record.sequence,
-            record.not_after_s)
+            record.burst_kib, addresses, record.issued_s, record.not_after_s)

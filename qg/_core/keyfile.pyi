@@ -13,6 +13,16 @@ class KeyRing:
     def replace(self, path: str | bytes | PathLike[str], passphrase: bytes | None = None) -> None: ...
     def rotate(self, now_s: int, overlap_s: int) -> KeyRing: ...
     def link_cert(self, link_idx: int, now_s: int) -> bytes: ...
+    def peer_record(
+        self,
+        flags: int,
+        rate_kib: int,
+        burst_kib: int,
+        n_addresses: int,
+        addresses: bytes,
+        now_s: int,
+        life_s: int,
+    ) -> bytes: ...
     @property
     def peer_id(self) -> bytes: ...
     @property

@@ -8,7 +8,8 @@ from libc.string cimport memcmp, memcpy, memset
 from posix.stat cimport S_ISREG, fstat, struct_stat
 from posix.unistd cimport close, fsync, geteuid, link, read, unlink, write
 
-from .cert cimport cert_build, peer_id_derive
+from .cert cimport (
+    CERT_LEN, PEER_RECORD_MAX, cert_build, peer_id_derive, peer_record_build, peer_record_t)
 from .crypto cimport (
     XCHACHA_NONCE_LEN, XCHACHA_TAG_LEN, crypto_init, crypto_random, ct_equal, ed25519_public, sha256_pair,
     x25519_public, xchacha_open, xchacha_seal,
@@ -491,6 +492,35 @@ cdef class KeyRing:
             raise IndexError("no such link key")
         ring_cert_build(self.ring, link_idx, cert, now_s)
         return bytes(cert[:108])
+
+    def peer_record(self, uint32_t flags, uint32_t rate_kib, uint32_t burst_kib, uint32_t n_addresses,
+                    bytes addresses not None, uint64_t now_s, uint64_t life_s):
+        """Sign a record that tells others of this identity (docs/protocol.md, section 2.2), with the newest link key.
+
+        `addresses` are those of the wire, one behind the other. Raises InvalidValue if they are not.
+        """
+        cdef ring_t *ring = self.ring
+        cdef peer_record_t record
+        cdef uint8_t[CERT_LEN] cert
+        cdef uint8_t[PEER_RECORD_MAX] dst
+        cdef size_t newest = ring.n_link - 1
+        cdef int rc
+        ring_cert_build(ring, newest, cert, now_s)
+        record.peer_id = ring.peer_id
+        record.link_key = ring.link[newest].public_key
+        record.cert = cert
+        record.flags = <uint8_t>flags
+        record.rate_kib = rate_kib
+        record.burst_kib = burst_kib
+        record.n_addresses = n_addresses
+        record.addresses = addresses
+        record.addresses_len = len(addresses)
+        record.issued_s = now_s
+        record.not_after_s = now_s + life_s
+        rc = peer_record_build(dst, &record, ring.seed)
+        if rc < 0:
+            raise InvalidValue("a record holds one to four IP addresses, each with a port")
+        return (<char *>dst)[:rc]
 
     @property
     def peer_id(self):

@@ -12,6 +12,7 @@ from hypothesis import strategies as st
 
 from qg._core import cert, crypto
 from qg._core.cert import CertCache
+from qg._core.keyfile import KeyRing
 
 NOW_S = 1_760_000_000
 NOT_AFTER_S = NOW_S + 86400
@@ -19,7 +20,7 @@ SEED = fixed_bytes("identity", 32)
 PUBLIC = crypto.ed25519_public_key(SEED)
 PEER_ID = cert.peer_id_bytes(PUBLIC)
 LINK_KEY = crypto.x25519_public_key(fixed_bytes("link", 32))
-ADDRESSES = b"\x04\x7f\x00\x00\x01\x1d\x17" + b"\x06" + bytes(15) + b"\x01\x1d\x17" + b"\x01\x03abc\x1d\x17"
+ADDRESSES = b"\x04\x7f\x00\x00\x01\x1d\x17" + b"\x06" + bytes(15) + b"\x01\x1d\x17"
 
 
 def certificate():
@@ -172,12 +173,17 @@ def record(**changes):
         "cert": certificate(),
         "flags": 1,
         "rate_kib": 2048,
-        "n_addresses": 3,
+        "burst_kib": 512,
+        "n_addresses": 2,
         "addresses": ADDRESSES,
-        "sequence": 9,
+        "issued_s": NOW_S,
         "not_after_s": NOW_S + 3600,
     }
     return cert.peer_record_bytes(*(fields | changes).values())
+
+
+def verified(raw, now_s=NOW_S, window_s=0):
+    return cert.peer_record_fields(raw, now_s, window_s)
 
 
 def test_a_record_has_the_bytes_of_the_protocol():
@@ -187,61 +193,96 @@ def test_a_record_has_the_bytes_of_the_protocol():
         + LINK_KEY
         + certificate()
         + b"\1"
-        + struct.pack(">IB", 2048, 3)
+        + struct.pack(">IIB", 2048, 512, 2)
         + ADDRESSES
-        + struct.pack(">QQ", 9, NOW_S + 3600)
+        + struct.pack(">QQ", NOW_S, NOW_S + 3600)
     )
     assert record() == body + crypto.ed25519_signature(SEED, b"qg1 peer record\0" + body)
 
 
 def test_a_record_is_read_back():
-    assert cert.peer_record_fields(record(), NOW_S) == (PEER_ID, LINK_KEY, 1, 2048, ADDRESSES, 9, NOW_S + 3600)
+    addresses = [(bytes([127, 0, 0, 1]), 7447), (bytes(15) + b"\1", 7447)]
+    assert verified(record()) == (PEER_ID, LINK_KEY, 1, 2048, 512, addresses, NOW_S, NOW_S + 3600)
+    assert cert.peer_record_head(record()) == (PEER_ID, NOW_S)
+
+
+def test_a_key_ring_signs_a_record_of_itself():
+    ring = KeyRing.generate(NOW_S)
+    raw = ring.peer_record(1, 2048, 512, 2, ADDRESSES, NOW_S, 3600)
+    fields = verified(raw)
+    assert fields[:2] == (ring.peer_id, ring.link_keys[-1][0])
+    assert fields[-2:] == (NOW_S, NOW_S + 3600)
+    for n_addresses, addresses in ((0, b""), (1, ADDRESSES), (1, b"\x01\x03abc\x1d\x17")):
+        with pytest.raises(ValueError):
+            ring.peer_record(1, 2048, 512, n_addresses, addresses, NOW_S, 3600)
 
 
 def test_every_flipped_bit_of_a_record_is_rejected():
     for off, changed in flipped(record()):
-        assert isinstance(cert.peer_record_fields(changed, NOW_S), int), off
+        assert isinstance(verified(changed), int), off
 
 
 def test_a_record_of_another_length_is_rejected():
     made = record()
     for length in range(len(made)):
-        assert cert.peer_record_fields(made[:length], NOW_S) < 0
-    assert cert.peer_record_fields(made + b"\0", NOW_S) == status.E_LONG
-    assert cert.peer_record_fields(made + bytes(3000), NOW_S) == status.E_LONG
+        assert verified(made[:length]) < 0
+    assert verified(made + b"\0") == status.E_LONG
+    assert verified(made + bytes(3000)) == status.E_LONG
 
 
-def test_a_record_ends_after_its_last_second():
-    assert isinstance(cert.peer_record_fields(record(), NOW_S + 3600), tuple)
-    assert cert.peer_record_fields(record(), NOW_S + 3601) == status.E_EXPIRED
+def test_a_record_ends_after_its_last_second_and_begins_with_its_first():
+    assert isinstance(verified(record(), NOW_S + 3600), tuple)
+    assert verified(record(), NOW_S + 3601) == status.E_EXPIRED
+    assert verified(record(), NOW_S - 1) == status.E_CLOCK
 
 
-@pytest.mark.parametrize("n_addresses", [0, 2, 4, 9])
+def test_clocks_may_differ_by_the_window():
+    assert isinstance(verified(record(), NOW_S + 3720, 120), tuple)
+    assert verified(record(), NOW_S + 3721, 120) == status.E_EXPIRED
+    assert isinstance(verified(record(), NOW_S - 120, 120), tuple)
+    assert verified(record(), NOW_S - 121, 120) == status.E_CLOCK
+
+
+@pytest.mark.parametrize("life_s", [0, -1, 172_801, 2**63])
+def test_a_record_that_lives_too_long_or_not_at_all_is_rejected(life_s):
+    assert verified(record(not_after_s=NOW_S + life_s)) == status.E_LENGTH
+    assert isinstance(verified(record(not_after_s=NOW_S + 172_800)), tuple)
+
+
+@pytest.mark.parametrize("flags", [4, 128, 255])
+def test_unknown_flags_are_rejected(flags):
+    assert verified(record(flags=flags)) == status.E_NONZERO
+
+
+@pytest.mark.parametrize("n_addresses", [0, 1, 3, 5])
 def test_addresses_and_their_number_agree(n_addresses):
     assert record(n_addresses=n_addresses) == status.E_ADDRESS
 
 
-def test_a_record_of_eight_longest_addresses_fits():
-    longest = b"\x01\xff" + b"a" * 255 + b"\x1d\x17"
-    made = record(n_addresses=8, addresses=8 * longest)
-    assert cert.peer_record_fields(made, NOW_S)[4] == 8 * longest
-    assert record(n_addresses=9, addresses=8 * longest) == status.E_ADDRESS
+def test_a_record_holds_four_addresses_and_no_names():
+    longest = b"\x06" + bytes(15) + b"\x01\x1d\x17"
+    made = record(n_addresses=4, addresses=4 * longest)
+    assert len(made) == 339
+    assert len(verified(made)[5]) == 4
+    assert record(n_addresses=1, addresses=b"\x01\x03abc\x1d\x17") == status.E_ADDRESS
+    with pytest.raises(ValueError):
+        record(n_addresses=5, addresses=5 * longest)
 
 
 def test_a_record_must_be_of_the_peer_that_its_certificate_names():
-    assert cert.peer_record_fields(record(peer_id=fixed_bytes("other", 32)), NOW_S) == status.E_IDENTITY
+    assert verified(record(peer_id=fixed_bytes("other", 32))) == status.E_IDENTITY
 
 
 def test_a_record_must_carry_a_certificate_of_its_link_key():
-    assert cert.peer_record_fields(record(link_key=fixed_bytes("other", 32)), NOW_S) == status.E_SIGNATURE
+    assert verified(record(link_key=fixed_bytes("other", 32))) == status.E_SIGNATURE
 
 
 def test_a_record_must_be_signed_by_the_identity_of_its_certificate():
-    assert cert.peer_record_fields(record(seed=fixed_bytes("other", 32)), NOW_S) == status.E_SIGNATURE
+    assert verified(record(seed=fixed_bytes("other", 32))) == status.E_SIGNATURE
 
 
 @settings(deadline=None, max_examples=200)
 @given(st.binary(max_size=500))
 def test_any_bytes_are_rejected_without_a_crash(data):
-    assert isinstance(cert.peer_record_fields(data, NOW_S), int)
-    assert isinstance(cert.peer_record_fields(record()[:178] + data, NOW_S), int)
+    assert isinstance(verified(data), int)
+    assert isinstance(verified(record()[:182] + data), int)

@@ -66,19 +66,13 @@ def test_identities_and_certificates(identity):
 @pytest.mark.parametrize("idx", range(len(RECORDS)))
 def test_address_records(idx):
     seed = bytes.fromhex(IDENTITIES[idx]["ed25519_seed"])
-    peer_id, link_key, flags, rate_kib, addresses, sequence, not_after_s = cert.peer_record_fields(RECORDS[idx], 0)
+    record = RECORDS[idx]
+    now_s = cert.peer_record_head(record)[1]
+    peer_id, link_key, flags, *terms, addresses, issued_s, not_after_s = cert.peer_record_fields(record, now_s, 0)
     assert peer_id.hex() == IDENTITIES[idx]["peer_id"]
+    certificate, addresses_raw = record[65:173], record[183:-80]
     made = cert.peer_record_bytes(
-        seed,
-        peer_id,
-        link_key,
-        RECORDS[idx][65:173],
-        flags,
-        rate_kib,
-        RECORDS[idx][178],
-        addresses,
-        sequence,
-        not_after_s,
+        seed, peer_id, link_key, certificate, flags, *terms, len(addresses), addresses_raw, issued_s, not_after_s
     )
     assert made == RECORDS[idx]
 

@@ -12,6 +12,7 @@ from .reader import Address, Reader, address_read
 CERT_LEN = 108
 CERT_CONTEXT = b"qg1 link cert\0"
 RECORD_CONTEXT = b"qg1 peer record\0"
+RECORD_LIFE_MAX = 172_800
 NETWORK_PREFIX = "qgnet1:"
 
 
@@ -75,8 +76,9 @@ class PeerRecord:
     certificate: bytes
     flags: int
     kib_per_s: int
+    burst_kib: int
     addresses: tuple[Address, ...]
-    sequence: int
+    issued: int
     not_after: int
     signature: bytes = b""
 
@@ -89,9 +91,10 @@ class PeerRecord:
                 self.certificate,
                 bytes([self.flags]),
                 self.kib_per_s.to_bytes(4, "big"),
+                self.burst_kib.to_bytes(4, "big"),
                 bytes([len(self.addresses)]),
                 *(address.build() for address in self.addresses),
-                self.sequence.to_bytes(8, "big"),
+                self.issued.to_bytes(8, "big"),
                 self.not_after.to_bytes(8, "big"),
             ]
         )
@@ -110,26 +113,34 @@ def peer_record_parse(data: bytes) -> PeerRecord:
     if reader.uint(1) != 1:
         raise WireError("peer record: unknown version")
     peer_id, link_key, certificate = reader.take(32), reader.take(32), reader.take(CERT_LEN)
-    flags, kib_per_s, n_addresses = reader.uint(1), reader.uint(4), reader.uint(1)
-    if flags > 1:
+    flags, kib_per_s, burst_kib, n_addresses = reader.uint(1), reader.uint(4), reader.uint(4), reader.uint(1)
+    if flags > 3:
         raise WireError("peer record: unknown flag")
-    if not 1 <= n_addresses <= 8:
-        raise WireError("peer record: 1..8 addresses")
+    if not 1 <= n_addresses <= 4:
+        raise WireError("peer record: 1..4 addresses")
     addresses = tuple(address_read(reader) for _ in range(n_addresses))
-    sequence, not_after, signature = reader.uint(8), reader.uint(8), reader.take(64)
+    if any(address.kind == 1 for address in addresses):
+        raise WireError("peer record: a name")
+    issued, not_after, signature = reader.uint(8), reader.uint(8), reader.take(64)
     reader.end()
-    return PeerRecord(peer_id, link_key, certificate, flags, kib_per_s, addresses, sequence, not_after, signature)
+    if not 0 < not_after - issued <= RECORD_LIFE_MAX:
+        raise WireError("peer record: lives too long, or not at all")
+    return PeerRecord(
+        peer_id, link_key, certificate, flags, kib_per_s, burst_kib, addresses, issued, not_after, signature
+    )
 
 
-def peer_record_verify(record: PeerRecord, now_s: int) -> None:
+def peer_record_verify(record: PeerRecord, now_s: int, window_s: int = 0) -> None:
     """The certificate must tie the record's link key to its PeerID, whose key signs the record."""
     if certificate_verify(record.certificate, record.link_key, now_s) != record.peer_id:
         raise AuthError("peer record: certificate of another peer")
     signer = record.certificate[12:44]
     if not ed25519.verify(signer, record.signature, RECORD_CONTEXT + record.build_unsigned()):
         raise AuthError("peer record: signature")
-    if now_s > record.not_after:
+    if now_s > record.not_after + window_s:
         raise AuthError("peer record: expired")
+    if record.issued > now_s + window_s:
+        raise AuthError("peer record: from the future")
 
 
 def network_secret_text(secret: bytes) -> str:

@@ -102,10 +102,9 @@ def _peer_record(person: Identity) -> dict:
     addresses = (
         Address(4, bytes([192, 0, 2, 1]), 7447),
         Address(6, bytes.fromhex("20010db8") + bytes(11) + b"\x01", 443),
-        Address(1, b"node.example.org", 7447),
     )
     record = PeerRecord(
-        person.peer_id, person.link_public, person.certificate, 1, 2048, addresses, 7, NOT_AFTER
+        person.peer_id, person.link_public, person.certificate, 1, 2048, 512, addresses, NOT_AFTER - 86_400, NOT_AFTER
     ).signed(person.ed25519_seed)
     return {"record": record.build().hex()}
 

@@ -18,7 +18,7 @@ from model.errors import AuthError, WireError
 from model.reader import Address
 
 NOW_S = 1_750_000_000
-ADDRESSES = (Address(4, b"\xc0\x00\x02\x01", 7447), Address(1, b"a.example", 1), Address(6, bytes(16), 65535))
+ADDRESSES = (Address(4, b"\xc0\x00\x02\x01", 7447), Address(6, bytes(16), 65535))
 
 
 @pytest.fixture
@@ -28,7 +28,8 @@ def person(party):
 
 @pytest.fixture
 def record(person):
-    plain = PeerRecord(person.peer_id, person.link_public, person.certificate, 1, 100, ADDRESSES, 1, NOW_S + 60)
+    certificate = person.certificate
+    plain = PeerRecord(person.peer_id, person.link_public, certificate, 1, 100, 9, ADDRESSES, NOW_S, NOW_S + 60)
     return plain.signed(person.ed25519_seed)
 
 
@@ -69,12 +70,31 @@ def test_an_address_record_round_trips_and_verifies(record):
 
 def test_an_address_record_with_a_changed_field_is_refused(record, party):
     other = party("another").identity
-    changes = {"sequence": 2, "flags": 0, "addresses": ADDRESSES[:1], "peer_id": other.peer_id, "kib_per_s": 7}
+    changes = {"issued": 2, "flags": 0, "addresses": ADDRESSES[:1], "peer_id": other.peer_id, "kib_per_s": 7, "burst_kib": 7}
     for name, value in changes.items():
         with pytest.raises(AuthError):
             peer_record_verify(dataclasses.replace(record, **{name: value}), NOW_S)
     with pytest.raises(AuthError, match="expired"):
         peer_record_verify(record, NOW_S + 61)
+    with pytest.raises(AuthError, match="future"):
+        peer_record_verify(record, NOW_S - 1)
+    peer_record_verify(record, NOW_S - 120, 120)
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"flags": 4},
+        {"not_after": NOW_S},
+        {"not_after": NOW_S + 172_801},
+        {"addresses": ()},
+        {"addresses": 5 * ADDRESSES[:1]},
+        {"addresses": (Address(1, b"a.example", 1),)},
+    ],
+)
+def test_an_address_record_outside_its_bounds_is_refused(record, change):
+    with pytest.raises(WireError):
+        peer_record_parse(dataclasses.replace(record, **change).build())
 
 
 def test_a_cut_or_longer_address_record_is_refused(record):
