@@ -12,6 +12,7 @@ loops of different threads, do not know of each other. A process that forks must
 import asyncio
 import logging
 import os
+import random
 import warnings
 import weakref
 from asyncio.events import _get_running_loop
@@ -31,6 +32,7 @@ from qg.dial import connect_error, far_target, hop_tuple, hops_of, listen_error,
 from qg.errors import ClosedError, ConfigError, InvalidValue, QGError, Reason, RemoteError, UsageError
 from qg.extender import Extender, Registry
 from qg.flow import Border, Link, wake
+from qg.gossip import Gossip
 from qg.identity import Identity, NetworkSecret
 from qg.keep import Keeper
 from qg.message import MessageSource
@@ -95,6 +97,8 @@ class Node:
         self._stopped: asyncio.Future[None] | None = None
         self._drained: asyncio.Future[None] | None = None  # from drain on
         self._routes: Routes | None = None  # from start on
+        self._gossip: Gossip | None = None  # from start on
+        self._telling: asyncio.TimerHandle | None = None
         self._requests: dict[int, _Request[Any]] = {}
         self._last_request = 0
         self._links: dict[int, Link] = {}  # by channel
@@ -125,6 +129,7 @@ class Node:
         secret, previous, options = self._settings(self._config)
         self._account = Account(self._config.relay_account, self._config.relay.monthly_gib << 30)
         self._routes = Routes(self._config, self._identity)
+        self._gossip = Gossip(self._config, self._identity, self._routes.book)
         loop = asyncio.get_running_loop()
         try:
             runtime = Runtime(self._identity._ring, secret, previous, options | {"services": self._registry.keys})
@@ -144,6 +149,7 @@ class Node:
         self._account_look(self._border, 0)
         watch = Watch(_lines_max(self._config), self._config.link.clock_window_s)
         self._watching = loop.call_later(_WATCH_S, self._look, watch)
+        self._telling = loop.call_later(self._gossip.tell_wait_s(), self._tell)
         self._finalizer = weakref.finalize(self, _runtime_end, runtime, repr(self), os.getpid())
         loop.add_reader(runtime.fileno(), self._on_readable)
         try:
@@ -194,6 +200,9 @@ class Node:
         self._config, self._identity = config, identity or self._identity
         self._configured = border.loop.create_future()
         await asyncio.shield(self._configured)
+        if self._routes is not None and self._gossip is not None:
+            self._routes.configure(config, self._identity)
+            self._gossip.configure(config, self._identity)
         self._keep_configured()
         self._disallowed_close(border)
         _log.info("configured changes=%s", ",".join(changes) or "-")
@@ -299,7 +308,7 @@ class Node:
 
     def _end(self, border: Border) -> None:
         """Take no more events and commands; what is still open is told."""
-        for timer in (self._renewal, self._watching):
+        for timer in (self._renewal, self._watching, self._telling):
             if timer is not None:
                 timer.cancel()
         border.is_closed = True
@@ -356,7 +365,9 @@ class Node:
 
         Blocks until the native thread has come around, which takes less than a millisecond and at most a second.
         """
-        status = status_make(self._border_now(), self._identity, self._bound, self.peers, self._started_s)
+        border = self._border_now()
+        records = {} if self._gossip is None else self._gossip.counts
+        status = status_make(border, self._identity, self._bound, self.peers, self._started_s, records)
         kept = tuple(keeper.info() for keeper in self._keepers if not keeper.is_stopped)
         if self._account is not None:
             self._account_look(self._border_now(), status.relayed_bytes)
@@ -507,6 +518,8 @@ class Node:
             core.EV_STREAM_DONE: self._on_stream_done,
             core.EV_PONG: self._on_pong,
             core.EV_IDENTITY_TWICE: self._on_identity_twice,
+            core.EV_PEERS: self._on_peers,
+            core.EV_TAMPERED: self._on_tampered,
             core.EV_DRAINED: self._on_drained,
             core.EV_CONFIGURED: self._on_configured,
             core.EV_STOPPED: self._on_stopped,
@@ -594,6 +607,7 @@ class Node:
             peer.is_relayed,
         )
         peer.link_add(link, is_preferred=is_preferred)
+        self._relays_tell(link)
         if is_first:
             if peer.keeper is not None:
                 peer.keeper.on_up()
@@ -642,6 +656,36 @@ class Node:
             " the older session is closed",
             PeerId(peer_id),
         )
+
+    # Relays that peers tell of
+
+    def _relays_tell(self, link: Link) -> None:
+        """Tell a direct peer of this node, if it relays, and of others; the core leaves out sessions that may not."""
+        border = self._border_now()
+        assert self._gossip is not None
+        if not link.peer.is_relayed and not border.is_closing:
+            endpoints = self._config.advertise or self._bound
+            frame = self._gossip.frame_make(endpoints, link.peer.id)
+            if frame is not None:
+                border.runtime.tell_peers(link.channel, frame)
+
+    def _tell(self) -> None:
+        """Tell one peer, and do so again after a while."""
+        border = self._border_now()
+        assert self._gossip is not None
+        self._telling = border.loop.call_later(self._gossip.tell_wait_s(), self._tell)
+        links = [link for link in self._links.values() if not link.peer.is_relayed]
+        if links:
+            self._relays_tell(random.choice(links))
+
+    def _on_peers(self, event: tuple[Any, ...]) -> None:
+        link = self._links.get(event[1])
+        if link is not None and self._gossip is not None:
+            self._gossip.take(link.peer.id, event[2])
+
+    def _on_tampered(self, event: tuple[Any, ...]) -> None:
+        if self._routes is not None:
+            self._routes.tampered(LinkKey(event[2]))
 
     def _on_connect_failed(self, event: tuple[Any, ...]) -> None:
         _, number, reason, hop_idx, status, by_relay, terms = event

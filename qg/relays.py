@@ -74,6 +74,7 @@ class _Entry(NamedTuple):
     issued_s: int
     expires_s: int
     raw: bytes  # the signed record, to be passed on
+    is_drawn: bool  # for paths; not, where the relay serves only whom it lists
 
 
 class _Failures(NamedTuple):
@@ -87,11 +88,15 @@ class RelayBook:
     """Keep the relays that a node knows."""
 
     def __init__(self, configured: Iterable[Address] = (), known_max: int = KNOWN_MAX) -> None:
-        self._configured = tuple(KnownRelay.of(address) for address in configured)
+        self.configure(configured)
         self._known_max = known_max
         self._entries: dict[PeerId, _Entry] = {}  # by identity
         self._told: dict[PeerId, set[PeerId]] = {}  # whose records a neighbour has told first
         self._failures: dict[LinkKey, _Failures] = {}
+
+    def configure(self, configured: Iterable[Address]) -> None:
+        """Take other relays from the configuration."""
+        self._configured = tuple(KnownRelay.of(address) for address in configured)
 
     def __len__(self) -> int:
         return len(self._entries)
@@ -104,7 +109,10 @@ class RelayBook:
         found += [
             entry.relay
             for entry in self._entries.values()
-            if entry.expires_s >= now_s and entry.relay.link_key not in keys and entry.relay.peer_id not in ids
+            if entry.is_drawn
+            and entry.expires_s >= now_s
+            and entry.relay.link_key not in keys
+            and entry.relay.peer_id not in ids
         ]
         return found
 
@@ -123,7 +131,16 @@ class RelayBook:
         entry = self._entries.get(peer_id)
         return 0 if entry is None else entry.issued_s
 
-    def record_take(self, relay: KnownRelay, neighbour: PeerId, issued_s: int, expires_s: int, raw: bytes) -> bool:
+    def record_take(
+        self,
+        relay: KnownRelay,
+        neighbour: PeerId,
+        issued_s: int,
+        expires_s: int,
+        raw: bytes,
+        *,
+        is_drawn: bool = True,
+    ) -> bool:
         """Keep a verified record that a neighbour has told; True if it is new.
 
         A newer one takes the place of an older one, whoever told that. A neighbour that has told its share gets a place
@@ -138,7 +155,7 @@ class RelayBook:
         else:
             self._room_make(neighbour)
             self._told.setdefault(neighbour, set()).add(relay.peer_id)
-        self._entries[relay.peer_id] = _Entry(relay, neighbour, issued_s, expires_s, raw)
+        self._entries[relay.peer_id] = _Entry(relay, neighbour, issued_s, expires_s, raw, is_drawn)
         return True
 
     def n_told(self, neighbour: PeerId) -> int:
@@ -169,9 +186,13 @@ class RelayBook:
         for peer_id in [peer_id for peer_id, entry in self._entries.items() if entry.expires_s < now_s]:
             self.drop(peer_id)
 
-    def raws(self, now_s: float) -> list[bytes]:
-        """List the records that can be passed on."""
-        return [entry.raw for entry in self._entries.values() if entry.expires_s >= now_s]
+    def raws(self, now_s: float, without: PeerId | None = None) -> list[bytes]:
+        """List the records that can be passed on, but not those of one peer or told by it."""
+        return [
+            entry.raw
+            for peer_id, entry in self._entries.items()
+            if entry.expires_s >= now_s and without not in (peer_id, entry.neighbour)
+        ]
 
     # Failures
 

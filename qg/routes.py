@@ -14,6 +14,7 @@ from qg.guards import Guards
 from qg.identity import Identity
 from qg.relays import KnownRelay, RelayBook, network_of
 from qg.route import Bars, no_route, relays_draw, relays_usable, route_choose
+from qg.types import LinkKey
 
 __all__ = ["Routes"]
 
@@ -40,6 +41,11 @@ class Routes:
         self.guards = Guards(config.guards, config.guard_patience_s)
         self._identity = identity
         self._clock = clock
+
+    def configure(self, config: Config, identity: Identity) -> None:
+        """Take other settings; the file of guards stays."""
+        self.book.configure(config.relays)
+        self._identity = identity
 
     async def connect(
         self,
@@ -134,6 +140,11 @@ class Routes:
         if error.reason in _OWN_REASONS or idx == len(path):
             return path[idx - 1 : idx + 1]
         return path[idx : idx + 1]
+
+    def tampered(self, link_key: LinkKey) -> None:
+        """Take note of bytes that were changed behind a relay, by that one as far as can be seen."""
+        if self.book.tampered(link_key, self._clock()):
+            _log.warning("relay_avoided link_key=%s: twice bytes were changed behind it", link_key)
 
     def _praise(self, path: list[KnownRelay]) -> None:
         self._guard_praise(path[0])

@@ -84,16 +84,32 @@ _OTHERS = {
     "n_slow_reader_resets": ("slow_reader_resets", "streams reset that nobody read"),
     "n_credit_withheld": ("credit_withheld", "times that a peer had to wait: `limits.receive_credit_mib` unread"),
 }
+# What became of the records of relays that peers told of, by the words of `Gossip.counts`.
+_RECORDS = {
+    "taken": ("records_taken", "records of relays that were new and right"),
+    "known": ("records_known", "records that were here already, or newer ones"),
+    "own": ("records_own", "records of this node itself"),
+    "malformed": ("records_malformed", "records that are none"),
+    "refused": ("records_refused", "records that were forged, expired, from the future or of no relay"),
+    "not_dialled": ("records_not_dialled", "records without an address that may be dialled"),
+    "over_rate": ("records_over_rate", "records not looked at, since the neighbour told too many"),
+    "verified": ("records_verified", "records whose signatures were checked"),
+}
 
-COUNTERS: dict[str, str] = dict((*_OUTCOMES.values(), *_GUARD, *_OTHERS.values()))
-_IN_ORDER = frozenset({"accepted", "handshakes"})
+COUNTERS: dict[str, str] = dict((*_OUTCOMES.values(), *_GUARD, *_OTHERS.values(), *_RECORDS.values()))
+_IN_ORDER = frozenset({"accepted", "handshakes", "records_taken", "records_known", "records_own", "records_verified"})
 _SHORTAGES = frozenset({"accept_errors", "replay_full", "no_memory", "not_locked", "io"})  # honest peers suffer too
 
 
 def status_make(
-    border: Border, identity: Identity, bound: Iterable[Endpoint], peers: tuple[Peer, ...], started_s: float
+    border: Border,
+    identity: Identity,
+    bound: Iterable[Endpoint],
+    peers: tuple[Peer, ...],
+    started_s: float,
+    records: Mapping[str, int],
 ) -> Status:
-    """Take a snapshot of a running node."""
+    """Take a snapshot of a running node; `records` are the counts of its `Gossip`."""
     core = border.runtime.status()
     n_streams = Counter(flow.link for flow in border.flows.values())
     figures = border.runtime.links() if peers else {}
@@ -111,7 +127,7 @@ def status_make(
         relayed_bytes=core["relayed_len"],
         n_splices=core["n_circuits"],
         n_circuit_links=core["n_auto_links"],
-        counters=_counters(core),
+        counters=_counters(core) | {_RECORDS[word][0]: n for word, n in records.items() if n},
         memory_bytes=core["pool_taken_len"] + core["plain_len"],
         locked_bytes=core["n_secret_slots"] * _SECRET_SLOT_LEN,
         is_locked=core["is_locked"],

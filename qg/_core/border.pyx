@@ -9,8 +9,8 @@ from .channel cimport engine_config_t, hop_t
 from .crypto cimport SUITE_CHACHA20_POLY1305, crypto_suites
 from .envelope cimport network_derive
 from .flow cimport (
-    EVENT_CONNECT_FAILED, EVENT_IDENTITY_TWICE, EVENT_LISTENING, EVENT_PEER_DOWN, EVENT_PEER_UP, EVENT_PONG,
-    EVENT_STREAM_DATA, EVENT_STREAM_OPEN, EVENT_STREAM_RESET, EVENT_STREAM_SENT, event_t)
+    EVENT_CONNECT_FAILED, EVENT_IDENTITY_TWICE, EVENT_LISTENING, EVENT_PEERS, EVENT_PEER_DOWN, EVENT_PEER_UP,
+    EVENT_PONG, EVENT_STREAM_DATA, EVENT_STREAM_OPEN, EVENT_STREAM_RESET, EVENT_STREAM_SENT, EVENT_TAMPERED, event_t)
 from .guard cimport (
     ACCESS_ANYONE, ACCESS_LISTED, ACCESS_NONE, PORTS_MAX, PREFIXES_MAX, access_t, guard_access_build, guard_limits_t,
     policy_ports_set, policy_t, prefix_list_add, prefix_list_t)
@@ -314,7 +314,7 @@ cdef tuple terms_tuple(const event_t *event):
 
 cdef tuple event_tuple(event_t *event):
     cdef int type = event.type
-    if type == EVENT_STREAM_DATA:
+    if type == EVENT_STREAM_DATA or type == EVENT_PEERS:
         return type, event.id, join_blocks(event.blocks)
     if type == EVENT_STREAM_SENT or type == EVENT_PONG:
         return type, event.id, event.a
@@ -333,6 +333,8 @@ cdef tuple event_tuple(event_t *event):
         return type, event.id, event.reason, bool(event.is_remote), event.status
     if type == EVENT_CONNECT_FAILED:
         return type, event.id, event.reason, event.a, event.status, bool(event.b), terms_tuple(event)
+    if type == EVENT_TAMPERED:
+        return type, event.id, (<char *>event.link_key)[:32]
     if type == EVENT_LISTENING:
         host, port = endpoint(&event.address)
         return type, event.id, event.status, host, port

@@ -96,6 +96,7 @@ ctypedef struct channel_t:
     lane_t lane                 # links, where a rate is set: its turns among all that send
     asker_t asker               # links, where a rate of relays is set: as the neighbour that splices are for
     bucket_t onward             # rate of pipes that this relay opens on the link for others
+    uint64_t peers_ns           # when all PEERS frames that may come at once may come again
     uint64_t pipe_peer          # guard counts it among the sessions over pipes of this one; 0 = no. The same for links
                                 # without an instance
     address_t remote            # links

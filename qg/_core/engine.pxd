@@ -38,6 +38,9 @@ cdef void engine_close_peer(engine_t *engine, uint64_t channel_id, int reason, u
 cdef void engine_ping(engine_t *engine, uint64_t channel_id, uint64_t now_ns) noexcept nogil
 cdef void engine_configure(engine_t *engine, const engine_config_t *config) noexcept nogil
     # takes over times, rights and padding, which hold for sessions to come; those that run keep what HELLO said
+cdef void engine_tell_peers(engine_t *engine, uint64_t channel_id, const uint8_t *data, size_t len,
+                            uint64_t now_ns) noexcept nogil
+    # a PEERS frame behind its type, at most PEERS_LEN_MAX, to a direct peer that knows this node; else nothing
 cdef void engine_drain(engine_t *engine) noexcept nogil
     # refuses connections, pipes and circuits from now on; EVENT_DRAINED when no circuit passes through any more
 cdef void engine_stop(engine_t *engine, uint64_t now_ns) noexcept nogil

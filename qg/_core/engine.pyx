@@ -1,6 +1,6 @@
 # SPDX-License-Identifier: MIT
 """All sessions of one worker: admission, what a session's events mean, inputs, time, commands."""
-from libc.stdint cimport int64_t, uint8_t, uint64_t
+from libc.stdint cimport int64_t, uint8_t, uint32_t, uint64_t
 from libc.string cimport memcmp, memcpy, memset
 
 from .channel cimport (
@@ -13,33 +13,36 @@ from .circuit cimport (
     circuit_extend, circuits_arm, circuits_join, circuits_refuse, is_awaited, path_free, paths_continue, paths_failed,
     paths_request, report_peer)
 from .flow cimport (
-    FLOWS_WAITING_MAX, EVENT_DRAINED, EVENT_IDENTITY_TWICE, EVENT_PEER_DOWN, EVENT_PONG, EVENT_STOPPED,
-    EVENT_STREAM_RESET, event_t, flow_announce, flow_bind, flow_create, flow_open, flow_t, outbox_clear, outbox_init,
-    outbox_put, outbox_put_late, outbox_t)
+    FLOWS_WAITING_MAX, EVENT_DRAINED, EVENT_IDENTITY_TWICE, EVENT_PEERS, EVENT_PEER_DOWN, EVENT_PONG, EVENT_STOPPED,
+    EVENT_STREAM_RESET, EVENT_TAMPERED, event_t, flow_announce, flow_bind, flow_create, flow_open, flow_t,
+    outbox_clear, outbox_init, outbox_put, outbox_put_late, outbox_t)
 from .guard cimport (
     PENALTY_ENVELOPE, PENALTY_HANDSHAKE, PENALTY_LIMIT, PENALTY_REPLAY, PENALTY_VIOLATION, guard_accept, guard_allows,
     guard_half_open_begin, guard_handshake, guard_link_begin, guard_peer_begin, guard_penalise, guard_pipe_take,
     guard_session_begin, guard_sink_begin, guard_spend, guard_stream_take, guard_t, limits_of)
 from .handshake cimport HANDSHAKE_NK, HANDSHAKE_XK, STAGE_ADMIT_M1, handshake_t, party_init
 from .heap cimport heap_clear, heap_drop, heap_first, heap_init, heap_node_t, heap_set
-from .memory cimport pool_t
-from .mux cimport mux_hooks_t, mux_t, receive_init, stream_accept, stream_t, streams_sweep
+from .memory cimport block_class_for, block_start, block_take, pool_t
+from .mux cimport mux_control, mux_hooks_t, mux_t, receive_init, stream_accept, stream_t, streams_sweep
 from .rate cimport shaper_deadline, shaper_init
 from .relay cimport relay_clear, relay_init, relay_rates, relay_reset_all, relay_serve, relay_sweep, relay_tick
 from .session cimport (
     LAYER_FAR_END, LAYER_NONE, SESSION_HANDSHAKE, SESSION_ON_CLOSED, SESSION_ON_DEADLINE, SESSION_ON_FAILED,
-    SESSION_ON_KEYED, SESSION_ON_PONG, SESSION_ON_READY, SESSION_OPEN, session_close, session_connect, session_drop,
-    session_hooks_t, session_listen, session_ping, session_t, session_tick)
+    SESSION_ON_KEYED, SESSION_ON_PEERS, SESSION_ON_PONG, SESSION_ON_READY, SESSION_OPEN, session_close, session_connect,
+    session_drop, session_hooks_t, session_listen, session_ping, session_t, session_tick, session_wake)
 from .status cimport (
-    E_FULL, E_IDENTITY, E_IO, E_LENGTH, E_MEMORY, E_RATE, E_REPLAY, E_TAG, OK, REASON_BUSY, REASON_DUPLICATE,
-    REASON_HOPS, REASON_IDLE, REASON_LIMIT, REASON_MEMORY, REASON_PROTOCOL, REASON_REFUSED, REASON_SHUTDOWN,
-    REASON_TIMEOUT, REASON_UNREACHABLE, WINDOW_MIN)
+    E_FULL, E_IDENTITY, E_IO, E_LENGTH, E_MEMORY, E_RATE, E_REPLAY, E_TAG, OK, PEERS_LEN_MAX, REASON_BUSY,
+    REASON_DUPLICATE, REASON_HOPS, REASON_IDLE, REASON_LIMIT, REASON_MEMORY, REASON_PROTOCOL, REASON_REFUSED,
+    REASON_SHUTDOWN, REASON_TIMEOUT, REASON_UNREACHABLE, WINDOW_MIN)
 from .sys cimport NEVER, SECOND_NS, atomic_add, atomic_peek
 from .table cimport table_clear, table_get, table_init
-from .wire cimport STREAM_BYTES, STREAM_MESSAGES, STREAM_PIPE, STREAM_RELAY, address_t, frame_t
+from .wire cimport FRAME_PEERS, STREAM_BYTES, STREAM_MESSAGES, STREAM_PIPE, STREAM_RELAY, address_t, frame_t
 
 cdef enum:
     TABLE_MAX = 1 << 20
+    PEERS_BURST = 4             # PEERS frames of one link at once, and one per PEERS_NS after that
+
+cdef uint64_t PEERS_NS = 60 * SECOND_NS
 
 
 
@@ -372,6 +375,9 @@ cdef void on_closed(channel_t *channel, uint64_t now_ns) noexcept nogil:
         event.is_remote = channel.session.is_remote
         event.status = channel.session.status
         outbox_put_late(&channel.engine.outbox, &event)
+    if (channel.session.status == E_TAG or channel.session.status == E_LENGTH) and channel.session.role == 0:
+        if channel.parent is not NULL:
+            report_tampered(channel)
     paths_failed(channel, channel.session.reason, now_ns)
     circuits_refuse(channel, now_ns)
     channel_close(channel, now_ns)
@@ -397,12 +403,52 @@ cdef void on_session_event(session_t *session, int event, uint64_t now_ns) noexc
         on_failed(channel, now_ns)
     elif event == SESSION_ON_CLOSED:
         on_closed(channel, now_ns)
+    elif event == SESSION_ON_PEERS:
+        on_peers(channel, now_ns)
     elif event == SESSION_ON_PONG:
         memset(&pong, 0, sizeof(pong))
         pong.type = EVENT_PONG
         pong.id = channel.id
         pong.a = session.ping_rtt_ns
         outbox_put(&channel.engine.outbox, &pong)
+
+
+# What direct peers tell of others
+
+cdef bint is_direct(const channel_t *channel) noexcept nogil:
+    """Records name addresses: only those talk of them that know each other's anyway."""
+    return channel.kind == CHANNEL_LINK and channel.identity is NULL and channel.is_reported
+
+
+cdef void on_peers(channel_t *channel, uint64_t now_ns) noexcept nogil:
+    """Pass on a few frames; the rest is dropped and counted, for each costs the reader signatures (protocol.md 7.1)."""
+    cdef engine_t *engine = channel.engine
+    cdef uint64_t missing_ns = channel.peers_ns - now_ns if channel.peers_ns > now_ns else 0
+    cdef event_t event
+    if not is_direct(channel) or channel.session.notice_len == 0:
+        return
+    if missing_ns > (PEERS_BURST - 1) * PEERS_NS or channel.session.notice_len > PEERS_LEN_MAX:
+        engine.ctx.n_status[-E_RATE] += 1
+        return
+    channel.peers_ns = now_ns + missing_ns + PEERS_NS
+    memset(&event, 0, sizeof(event))
+    event.type = EVENT_PEERS
+    event.id = channel.id
+    event.blocks = block_take(engine.pool, block_class_for(channel.session.notice_len))
+    if event.blocks is not NULL:
+        memcpy(block_start(event.blocks), channel.session.notice, channel.session.notice_len)
+        event.blocks.end += <uint32_t>channel.session.notice_len
+        outbox_put(&engine.outbox, &event)
+
+
+cdef void report_tampered(channel_t *layer) noexcept nogil:
+    """Name the relay in whose layer this one ran: what it passed on does not open (protocol.md 6.5)."""
+    cdef event_t event
+    memset(&event, 0, sizeof(event))
+    event.type = EVENT_TAMPERED
+    event.id = layer.id
+    memcpy(event.link_key, layer.parent.session.peer_link_key, 32)
+    outbox_put(&layer.engine.outbox, &event)
 
 
 cdef session_hooks_t SESSION_HOOKS
@@ -580,6 +626,18 @@ cdef void engine_close_peer(engine_t *engine, uint64_t channel_id, int reason, u
     if channel is not NULL:
         session_close(&channel.session, reason, now_ns)
         channel_arm(channel)
+
+
+cdef void engine_tell_peers(engine_t *engine, uint64_t channel_id, const uint8_t *data, size_t len,
+                            uint64_t now_ns) noexcept nogil:
+    cdef channel_t *channel = <channel_t *>table_get(&engine.channels, channel_id)
+    cdef uint8_t[1 + PEERS_LEN_MAX] frame
+    if channel is NULL or channel.session.state != SESSION_OPEN or not is_direct(channel) or len > PEERS_LEN_MAX:
+        return
+    frame[0] = FRAME_PEERS
+    memcpy(&frame[1], data, len)
+    if mux_control(&channel.session.mux, frame, 1 + len) >= 0:
+        session_wake(&channel.session, now_ns)
 
 
 cdef void engine_ping(engine_t *engine, uint64_t channel_id, uint64_t now_ns) noexcept nogil:

@@ -30,6 +30,8 @@ cdef enum event_type_t:
     EVENT_IDENTITY_TWICE = 14   # two processes have links with this node under peer_id
     EVENT_DRAINED = 15          # engine_drain was called and no circuit passes through any more
     EVENT_CONFIGURED = 16       # new settings are in force
+    EVENT_PEERS = 17            # a direct peer tells of others: records, each behind its length, in the blocks
+    EVENT_TAMPERED = 18         # a layer of ours failed to open: behind the relay of link_key somebody changed bytes
 
 ctypedef struct event_t:
     uint16_t type

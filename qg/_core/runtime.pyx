@@ -19,9 +19,10 @@ from .channel cimport HOPS_MAX, SKEWS_KEPT, engine_config_t, engine_t, hop_t
 from .crypto cimport crypto_init, crypto_random, random_pooled
 from .engine cimport engine_init
 from .flow cimport (
-    EVENT_CONFIGURED, EVENT_CONNECT_FAILED, EVENT_DRAINED, EVENT_IDENTITY_TWICE, EVENT_LISTENING, EVENT_PEER_DOWN,
-    EVENT_PEER_UP, EVENT_PONG, EVENT_STOPPED, EVENT_STREAM_ACCEPTED, EVENT_STREAM_DATA, EVENT_STREAM_DONE,
-    EVENT_STREAM_FIN, EVENT_STREAM_OPEN, EVENT_STREAM_RESET, EVENT_STREAM_SENT, event_t)
+    EVENT_CONFIGURED, EVENT_CONNECT_FAILED, EVENT_DRAINED, EVENT_IDENTITY_TWICE, EVENT_LISTENING, EVENT_PEERS,
+    EVENT_PEER_DOWN, EVENT_PEER_UP, EVENT_PONG, EVENT_STOPPED, EVENT_STREAM_ACCEPTED, EVENT_STREAM_DATA,
+    EVENT_STREAM_DONE, EVENT_STREAM_FIN, EVENT_STREAM_OPEN, EVENT_STREAM_RESET, EVENT_STREAM_SENT, EVENT_TAMPERED,
+    event_t)
 from .guard cimport (
     N_GUARD_COUNTS, PREFIXES_MAX, access_t, guard_access_free, guard_access_swap, guard_clear, guard_init,
     guard_policy_swap, policy_init, policy_t)
@@ -41,15 +42,15 @@ from .secret cimport (
     secret_take)
 from .session cimport SCRATCH_LEN
 from .shared cimport bell_ring, bell_sleep, inbox_take, ring_drop, ring_filled, ring_relieved
-from .status cimport METADATA_MAX
+from .status cimport METADATA_MAX, PEERS_LEN_MAX
 from .sys cimport SECOND_NS, atomic_exchange_ptr, atomic_poke
 from .wire cimport HELLO_SERVICES_MAX
 from .worker cimport (
-    CERT_ENTRIES, COMMAND_ACCEPT, COMMAND_CANCEL, COMMAND_CLOSE_PEER, COMMAND_CONFIGURE, COMMAND_CONNECT, COMMAND_DRAIN,
-    COMMAND_FINISH, COMMAND_KILL, COMMAND_LINKS, COMMAND_LISTEN, COMMAND_OPEN, COMMAND_PING, COMMAND_RENEW,
-    COMMAND_RESET, COMMAND_STOP, COMMAND_USED, COMMAND_WRITE, RING_LEN, WORKERS_MAX, WORKER_SHIFT, command_free,
-    command_t, link_rows_t, local_renew, mark_write, node_t, worker_free, worker_of, worker_post, worker_start,
-    worker_stop, worker_t)
+    CERT_ENTRIES, COMMAND_ACCEPT, COMMAND_CANCEL, COMMAND_CLOSE_PEER, COMMAND_CONFIGURE, COMMAND_CONNECT,
+    COMMAND_DRAIN, COMMAND_FINISH, COMMAND_KILL, COMMAND_LINKS, COMMAND_LISTEN, COMMAND_OPEN, COMMAND_PEERS,
+    COMMAND_PING, COMMAND_RENEW, COMMAND_RESET, COMMAND_STOP, COMMAND_USED, COMMAND_WRITE, RING_LEN, WORKERS_MAX,
+    WORKER_SHIFT, command_free, command_t, link_rows_t, local_renew, mark_write, node_t, worker_free, worker_of,
+    worker_post, worker_start, worker_stop, worker_t)
 
 cdef enum:
     REPLAY_SLOTS = 1 << 18
@@ -76,6 +77,8 @@ EV_STOPPED = EVENT_STOPPED
 EV_IDENTITY_TWICE = EVENT_IDENTITY_TWICE
 EV_DRAINED = EVENT_DRAINED
 EV_CONFIGURED = EVENT_CONFIGURED
+EV_PEERS = EVENT_PEERS
+EV_TAMPERED = EVENT_TAMPERED
 
 
 ctypedef struct settings_t:     # what the guard reads, swapped as a whole
@@ -402,6 +405,16 @@ cdef class Runtime:
     def ping(self, uint64_t channel):
         """Ask for a PONG; EV_PONG follows."""
         self._post(self._command(COMMAND_PING, channel, 0))
+
+    def tell_peers(self, uint64_t channel, bytes frame not None):
+        """Send a direct peer what a PEERS frame holds behind its type; nothing where the session may not carry it."""
+        cdef command_t *command
+        if len(frame) > PEERS_LEN_MAX:
+            raise ValueError(f"{len(frame)} bytes are more than a PEERS frame holds")
+        command = self._command(COMMAND_PEERS, channel, len(frame))
+        command.n = <uint32_t>len(frame)
+        memcpy(command.data, <const char *>frame, len(frame))
+        self._post(command)
 
     def open_stream(self, uint64_t flow, uint64_t channel, int kind, int priority, bytes opening not None):
         """Open a stream; its acceptance or reset follows. `opening` is the extender's UUID and metadata."""

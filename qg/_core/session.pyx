@@ -27,11 +27,11 @@ from .status cimport (
     REASON_PROTOCOL, REASON_REFUSED, REASON_REKEY, REASON_SLOW_READER, REASON_TIMEOUT, RECORD_HEAD_LEN)
 from .sys cimport NEVER, SECOND_NS
 from .wire cimport (
-    CLOSE_TEXT_MAX, CONTROL_FRAME_MAX, DATA_HEAD_MAX, FRAME_ACCEPT, FRAME_CLOSE, FRAME_COVER, FRAME_CREDIT, FRAME_DATA,
-    FRAME_DATA_FIN, FRAME_EPOCH, FRAME_GREASE, FRAME_HELLO, FRAME_OPEN, FRAME_PADDING, FRAME_PING, FRAME_PONG,
-    FRAME_REKEY1, FRAME_REKEY2, FRAME_REKEY_DONE, FRAME_RESET, FRAME_SESSION_CREDIT, GREASE_RANDOM_LEN, frame_parse,
-    frame_put_close, frame_put_data_head, frame_put_empty_hello, frame_put_grease, frame_put_hello, frame_put_ping,
-    frame_t, hello_defaults, hello_parse, padded_len)
+    CLOSE_TEXT_MAX, CONTROL_FRAME_MAX, DATA_HEAD_MAX, FRAME_ACCEPT, FRAME_CLOSE, FRAME_COVER, FRAME_CREDIT,
+    FRAME_DATA, FRAME_DATA_FIN, FRAME_EPOCH, FRAME_GREASE, FRAME_HELLO, FRAME_OPEN, FRAME_PADDING, FRAME_PEERS,
+    FRAME_PING, FRAME_PONG, FRAME_REKEY1, FRAME_REKEY2, FRAME_REKEY_DONE, FRAME_RESET, FRAME_SESSION_CREDIT,
+    GREASE_RANDOM_LEN, frame_parse, frame_put_close, frame_put_data_head, frame_put_empty_hello, frame_put_grease,
+    frame_put_hello, frame_put_ping, frame_t, hello_defaults, hello_parse, padded_len)
 
 cdef enum:
     PAD_IN_PLACE = 1024             # padding up to this is written behind the payload and taken back
@@ -603,9 +603,16 @@ cdef int on_ping(session_t *session, frame_t *frame, uint64_t now_ns) noexcept n
     return OK
 
 
-cdef int on_notice(session_t *session, frame_t *frame) noexcept nogil:
-    """SERVICES, PEERS, OBSERVED: legal between known peers, a violation in an anonymous layer. Others use them."""
-    return E_KIND if session.kind == HANDSHAKE_NK else OK
+cdef int on_notice(session_t *session, frame_t *frame, uint64_t now_ns) noexcept nogil:
+    """SERVICES, PEERS, OBSERVED: legal between known peers, a violation in an anonymous layer."""
+    if session.kind == HANDSHAKE_NK:
+        return E_KIND
+    if frame.type == FRAME_PEERS:
+        session.notice = frame.data
+        session.notice_len = frame.len
+        session.hooks.on_event(session, SESSION_ON_PEERS, now_ns)
+        session.notice = NULL
+    return OK
 
 
 cdef int on_rekey(session_t *session, frame_t *frame, uint64_t now_ns) noexcept nogil:
@@ -655,7 +662,7 @@ cdef int on_frame(session_t *session, frame_t *frame, uint64_t now_ns) noexcept 
         return on_rekey(session, frame, now_ns)
     if type == FRAME_OPEN or type == FRAME_CREDIT or type == FRAME_SESSION_CREDIT:
         return on_stream_frame(session, frame, now_ns)
-    return on_notice(session, frame)
+    return on_notice(session, frame, now_ns)
 
 
 cdef void on_record(session_t *session, uint8_t *inner, size_t len, uint64_t now_ns) noexcept nogil:

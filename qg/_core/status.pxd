@@ -83,6 +83,7 @@ cdef enum limit_t:
     LAYER_ROOM_MIN = 128        # a session with less carrier room waits
     HELLO_MAX = 4096
     METADATA_MAX = 1024
+    PEERS_LEN_MAX = 4096        # of a PEERS frame behind its type
     OPEN_MAX = 1536             # bytes of an OPEN frame after its kind
     INITIAL_CREDIT_SERVICE = 16384
     INITIAL_CREDIT_PIPE = 4096

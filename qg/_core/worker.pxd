@@ -51,6 +51,7 @@ cdef enum command_type_t:
     COMMAND_LINKS = 15          # how the sessions stand: into `links`, then opens the gate
     COMMAND_DRAIN = 16          # no new connections and circuits
     COMMAND_CONFIGURE = 17      # new settings; EVENT_CONFIGURED follows
+    COMMAND_PEERS = 18          # a PEERS frame to a direct peer
 
 ctypedef struct command_t:
     command_t *next
@@ -59,14 +60,14 @@ ctypedef struct command_t:
     uint32_t type
     uint32_t reason             # RESET, CLOSE_PEER: reason_t; OPEN: kind | priority << 8; CONNECT: 1 = new
     chain_t chain               # WRITE
-    uint32_t n                  # CONNECT: hops; OPEN: bytes of data
+    uint32_t n                  # CONNECT: hops; OPEN, PEERS: bytes of data
     hop_t *hops                 # CONNECT: owned
     ring_t *ring                # CONNECT: keys of a throw-away identity, RENEW: of the node, in a slot of the border;
                                 # NULL
     engine_config_t *config     # CONFIGURE: owned
     local_t *local              # CONFIGURE: the node as its peers meet it from now on, in a slot of the border; NULL
     address_t address           # LISTEN
-    uint8_t data[1]             # OPEN
+    uint8_t data[1]             # OPEN, PEERS
 
 ctypedef struct dial_t:         # a link being dialled: the addresses that are left to try
     dial_t *next

@@ -12,8 +12,8 @@ from .circuit cimport path_cancel, path_create, path_free, path_start
 from .crypto cimport wipe
 from .engine cimport (
     engine_accepted, engine_clear, engine_close_peer, engine_configure, engine_connected, engine_deadline,
-    engine_dial_failed, engine_drain, engine_ended, engine_halt, engine_lost, engine_open, engine_ping, engine_received,
-    engine_settle, engine_stop, engine_tick, engine_writable)
+    engine_dial_failed, engine_drain, engine_ended, engine_halt, engine_lost, engine_open, engine_ping,
+    engine_received, engine_settle, engine_stop, engine_tell_peers, engine_tick, engine_writable)
 from .flow cimport (
     EVENT_CONFIGURED, EVENT_LISTENING, event_t, flow_accept, flow_finish, flow_reset, flow_used, flow_write,
     outbox_emit, outbox_is_empty, outbox_put)
@@ -335,6 +335,8 @@ cdef void do_command(worker_t *worker, command_t *command, uint64_t now_ns) noex
         engine_close_peer(engine, command.id, command.reason, now_ns)
     elif type == COMMAND_PING:
         engine_ping(engine, command.id, now_ns)
+    elif type == COMMAND_PEERS:
+        engine_tell_peers(engine, command.id, command.data, command.n, now_ns)
     elif type == COMMAND_LISTEN:
         do_listen(worker, command)
     elif type == COMMAND_RENEW:

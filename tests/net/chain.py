@@ -37,13 +37,13 @@ class World:
     def __init__(self, nodes, stack, n_hosts):
         self._nodes = nodes
         self._stack = stack
-        self._port = port_free(n_hosts)
+        self.port = port_free(n_hosts)
         self.relays = []
 
-    async def node(self, idx=None, *, identity=None, config=None, extenders=()):
+    async def node(self, idx=None, *, identity=None, config=None, **options):
         """Run a node on host `idx`; None: one that only dials."""
-        listen = [] if idx is None else [f"tcp://{host(idx)}:{self._port}"]
-        node = qg.Node(identity or qg.Identity.generate(), listen=listen, extenders=extenders, config=config)
+        listen = [] if idx is None else [f"tcp://{host(idx)}:{self.port}"]
+        node = qg.Node(identity or qg.Identity.generate(), listen=listen, config=config, **options)
         self._nodes.append(await self._stack.enter_async_context(node))
         return node
 
@@ -52,7 +52,7 @@ class World:
         relay = {
             "allow": [str(user) for user in users],
             "targets": LOOPBACK,
-            "ports": [self._port],
+            "ports": [self.port],
         }
         return qg.Config.from_dict({"relay": relay | tables.pop("relay", {}), **tables})
 
