@@ -44,6 +44,11 @@ class Account:
         """Tell whether no new circuits are to be taken before the month ends."""
         return 0 < self.limit <= self.used
 
+    def limit_set(self, limit: int) -> None:
+        """Change the end; whether it is reached is told anew."""
+        if limit != self.limit:
+            self.limit, self._said = limit, 0
+
     def look(self, n_relayed: int, unix_s: float) -> None:
         """Count what the core has relayed since it started, by the clock of this moment."""
         month = f"{datetime.fromtimestamp(unix_s, UTC):%Y-%m}"

@@ -203,6 +203,9 @@ class Node:
         if self._routes is not None and self._gossip is not None:
             self._routes.configure(config, self._identity)
             self._gossip.configure(config, self._identity)
+        if self._account is not None:
+            self._account.limit_set(config.relay.monthly_gib << 30)
+            self._account_look(border, border.runtime.status()["relayed_len"])
         self._keep_configured()
         self._disallowed_close(border)
         _log.info("configured changes=%s", ",".join(changes) or "-")

@@ -15,18 +15,20 @@ __all__ = ["changes_check"]
 # is measured, and what peers were promised in HELLO.
 _LIVE = frozenset(
     """
-    advertise allow allow_first_contact log_format log_level network_secret network_secret_previous peers
-    relays
+    advertise allow allow_first_contact log_format log_level network_secret network_secret_previous peers relays
     link.dead_peer_s link.epoch_s link.padding link.rekey_s link.suites_removed
-    relay.allow relay.build_s relay.drain_s relay.idle_s relay.life_s relay.ports relay.targets
+    relay.allow relay.build_s relay.drain_s relay.idle_s relay.life_s relay.monthly_gib relay.ports relay.targets
     limits.accepts_burst limits.accepts_per_s limits.control_frames_per_s limits.exempt limits.flight_s limits.half_open
     limits.handshake_cpu_ms limits.handshake_s limits.handshakes_burst limits.handshakes_per_s limits.head_s
     limits.log_lines_per_s limits.network_handshakes_burst limits.network_handshakes_per_s limits.network_sessions
     limits.node_handshakes_per_s limits.peer_pipe_sessions limits.pipes limits.pipes_burst limits.pipes_per_link
     limits.pipes_per_s limits.service_streams limits.service_streams_per_s limits.sink_max_s limits.sink_min_s
     limits.sinks limits.slow_reader_s limits.slow_record_s
+    relay.burst_kib relay.neighbour_burst_kib rates.neighbour_burst_kib rates.node_burst_kib
     """.split()
 )
+# The same, but to or from 0, which is no rate at all: what paces is made with the links.
+_LIVE_RATES = frozenset("relay.rate_kib_s relay.neighbour_rate_kib_s rates.neighbour_kib_s rates.node_kib_s".split())
 
 
 def changes_check(running: Config, wanted: Config) -> list[str]:
@@ -35,7 +37,7 @@ def changes_check(running: Config, wanted: Config) -> list[str]:
     problems = [
         f"{name}: needs a restart to become {_text(value)}; it stays {_text(former)} until then"
         for name, former, value in changes
-        if name not in _LIVE
+        if name not in _LIVE and not (name in _LIVE_RATES and former and value)
     ]
     if problems:
         raise ConfigError(*problems)

@@ -19,7 +19,7 @@ from .keyfile cimport NetworkSecret
 from .memory cimport (
     block_class_for, block_give_remote, block_len, block_start, block_t, block_take, chain_clear, chain_push, chain_t,
     pool_t)
-from .rate cimport rate_t, rates_t
+from .rate cimport rate_set, rate_t, rates_t
 from .status cimport E_MEMORY, OK, SEND_QUEUE_MAX, SESSION_WINDOW_MAX, WINDOW_MAX
 from .sys cimport SECOND_NS
 from .wire cimport ADDRESS_IP4, ADDRESS_IP6, ADDRESS_NAME, address_t
@@ -180,8 +180,7 @@ cdef int terms_fill(engine_config_t *config, dict options) except -1:
 cdef int rate_fill(rate_t *rate, dict options, str name) except -1:
     """Of (bytes a second, bytes at once): 0 at once stands for those of a second."""
     per_s, burst_len = options.get(name, (0, 0))
-    rate.per_s = per_s
-    rate.burst_len = max(burst_len or per_s, BURST_MIN)
+    rate_set(rate, per_s, max(burst_len or per_s, BURST_MIN))
     return 0
 
 

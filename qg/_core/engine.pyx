@@ -657,6 +657,8 @@ cdef void engine_configure(engine_t *engine, const engine_config_t *config) noex
     now.padding = config.padding
     now.relays = config.relays
     now.accepts_xx = config.accepts_xx
+    now.terms_rate_kib = config.terms_rate_kib
+    now.terms_burst_kib = config.terms_burst_kib
     relay_configure(engine, config)
 
 

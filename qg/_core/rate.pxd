@@ -8,12 +8,14 @@ cut and nothing is queued here: a lane says who may send, not what.
 """
 from libc.stdint cimport int64_t, uint8_t, uint64_t
 
+from .sys cimport atomic_peek
+
 cdef enum:
     LANE_QUANTUM = 16384        # bytes of a turn
     NEIGHBOURS = 16384          # buckets of neighbours: a keyed hash of the PeerID picks one, so that a new link finds
                                 # the old one's; two of a hundred neighbours share one in a third of all nodes
 
-ctypedef struct rate_t:         # settings, written before the workers start
+ctypedef struct rate_t:         # settings, by rate_set; whether one is unlimited, before the workers start
     uint64_t per_s              # bytes a second; 0: unlimited
     uint64_t burst_len          # bytes at once, at least 4 * RATE_CHUNK_MIN
 
@@ -56,10 +58,11 @@ ctypedef struct shaper_t:
     uint64_t asleep_ns          # when to look at those asleep; NEVER when there are none
     uint8_t is_on               # some rate is set: without that nothing here is called
 
+cdef void rate_set(rate_t *rate, uint64_t per_s, uint64_t burst_len) noexcept nogil    # any thread
 cdef uint64_t meter_ask(meter_t *meter, uint64_t now_ns) noexcept nogil
     # 0 when bytes are left, taking a chunk of the bucket where none are; else when to ask again
 cdef inline bint meter_may(const meter_t *meter) noexcept nogil:
-    return meter.rate is NULL or meter.rate.per_s == 0 or meter.left > 0
+    return meter.rate is NULL or atomic_peek(&meter.rate.per_s) == 0 or meter.left > 0
 
 cdef void shaper_init(shaper_t *shaper, const rate_t *rate, uint64_t *full_ns) noexcept nogil
 cdef void lane_init(lane_t *lane, void *owner, const rate_t *rate, uint64_t *full_ns) noexcept nogil

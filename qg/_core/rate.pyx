@@ -4,7 +4,7 @@ cimport cython
 from libc.stdint cimport int64_t, uint64_t
 from libc.string cimport memset
 
-from .sys cimport NEVER, SECOND_NS, atomic_cas, atomic_peek
+from .sys cimport NEVER, SECOND_NS, atomic_cas, atomic_peek, atomic_store
 
 cdef enum:
     CHUNKS_PER_S = 128          # a chunk is what comes within 8 ms, in these bounds
@@ -16,10 +16,16 @@ cdef uint64_t LOOK_NS = 5000000        # those asleep are not looked at more oft
 
 # Buckets
 
-cdef uint64_t bucket_take(const rate_t *rate, uint64_t *full_ns, uint64_t len, uint64_t now_ns) noexcept nogil:
+cdef void rate_set(rate_t *rate, uint64_t per_s, uint64_t burst_len) noexcept nogil:
+    atomic_store(&rate.per_s, per_s)
+    atomic_store(&rate.burst_len, burst_len)
+
+
+cdef uint64_t bucket_take(uint64_t per_s, uint64_t burst_len, uint64_t *full_ns, uint64_t len,
+                          uint64_t now_ns) noexcept nogil:
     """0 when so many bytes were there and are taken, else when they will be."""
-    cdef uint64_t cost_ns = len * SECOND_NS // rate.per_s
-    cdef uint64_t burst_ns = rate.burst_len * SECOND_NS // rate.per_s
+    cdef uint64_t cost_ns = len * SECOND_NS // per_s
+    cdef uint64_t burst_ns = burst_len * SECOND_NS // per_s
     cdef uint64_t found_ns, taken_ns
     while True:
         found_ns = atomic_peek(full_ns)
@@ -32,13 +38,17 @@ cdef uint64_t bucket_take(const rate_t *rate, uint64_t *full_ns, uint64_t len, u
 
 cdef uint64_t meter_ask(meter_t *meter, uint64_t now_ns) noexcept nogil:
     cdef const rate_t *rate = meter.rate
-    cdef uint64_t chunk, due_ns
-    if rate is NULL or rate.per_s == 0:
+    cdef uint64_t per_s, burst_len, chunk, due_ns
+    if rate is NULL:
+        return 0
+    per_s = atomic_peek(&rate.per_s)            # each once: they may change
+    burst_len = atomic_peek(&rate.burst_len)
+    if per_s == 0:
         return 0
     while meter.left <= 0:
-        chunk = min(max(rate.per_s // CHUNKS_PER_S, <uint64_t>CHUNK_MIN), <uint64_t>CHUNK_MAX)
-        chunk = min(chunk - meter.left, rate.burst_len)
-        due_ns = bucket_take(rate, meter.full_ns, chunk, now_ns)
+        chunk = min(max(per_s // CHUNKS_PER_S, <uint64_t>CHUNK_MIN), <uint64_t>CHUNK_MAX)
+        chunk = min(chunk - meter.left, burst_len)
+        due_ns = bucket_take(per_s, burst_len, meter.full_ns, chunk, now_ns)
         if due_ns:
             return due_ns
         meter.left += chunk

@@ -544,6 +544,8 @@ cdef class Runtime:
                 command_free(&self.node, commands[i])
             settings_free(&fresh)
             raise
+        if self.rates is not NULL:
+            rates_fill(self.rates, options)
         self.retired.access = guard_access_swap(&self.node.guard.access, fresh.access)
         self.retired.relay = guard_access_swap(&self.node.guard.relay, fresh.relay)
         self.retired.policy = guard_policy_swap(&self.node.guard, fresh.policy)

@@ -81,6 +81,27 @@ async def test_what_needs_a_restart_is_refused_by_name_and_nothing_changes():
         assert await node.configure(qg.Config()) == []
 
 
+async def test_a_rate_changes_while_bytes_are_sent_but_does_not_begin_or_end():
+    def rates(**settings):
+        return qg.Config(rates=qg.RatesConfig(**settings))
+
+    slow, quick = rates(node_kib_s=256, node_burst_kib=64), rates(node_kib_s=1_048_576)
+    async with (
+        qg.Node(qg.Identity.generate(), listen=LISTEN, extenders=[Echo()]) as there,
+        qg.Node(qg.Identity.generate(), config=slow) as node,
+    ):
+        stream = await (await node.connect(there.address)).open_stream(Echo.id)
+        data = bytes(1 << 28)  # a quarter of an hour at 256 KiB/s
+        async with asyncio.TaskGroup() as group:
+            group.create_task(stream.write(data))
+            await stream.readexactly(65536)
+            assert await node.configure(quick) == ["rates.node_kib_s", "rates.node_burst_kib"]
+            for _ in range((len(data) >> 16) - 1):
+                await stream.readexactly(65536)
+        with pytest.raises(qg.ConfigError, match=r"rates\.node_kib_s: needs a restart"):
+            await node.configure(qg.Config())
+
+
 async def test_a_file_of_secrets_that_cannot_be_read_changes_nothing(tmp_path):
     async with qg.Node(qg.Identity.generate(), listen=LISTEN) as node:
         with pytest.raises(qg.KeyFileError):
@@ -138,6 +159,22 @@ async def test_peers_to_be_kept_come_and_go():
         await node.configure(qg.Config())
         assert node.status().kept == ()
         assert peer.is_connected
+
+
+async def test_the_end_of_a_months_relaying_moves():
+    source = qg.Identity.generate()
+    async with (
+        qg.Node(qg.Identity.generate(), listen=LISTEN, extenders=[Echo()]) as target,
+        qg.Node(source) as node,
+    ):
+        plain = relay_config(target.address.port, allow=[source.peer_id])
+        async with qg.Node(qg.Identity.generate(), listen=LISTEN, config=plain) as relay:
+            peer = await node.connect(target.address, via=[relay.address])
+            await relay.configure(replace(plain, relay=replace(plain.relay, monthly_gib=1)))
+            assert relay.status().relayed_month_limit == 1 << 30
+            await echo(peer)
+            await relay.configure(plain)
+            assert relay.status().relayed_month_limit == 0
 
 
 async def test_limits_of_connections_hold_at_once():
