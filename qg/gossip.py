@@ -15,7 +15,7 @@ from typing import final
 from qg.address import Endpoint
 from qg.config import Config
 from qg.identity import Identity
-from qg.records import FRAME_RECORDS_MAX, Record, frame_pack, frame_split, may_dial, record_make
+from qg.records import FRAME_RECORDS_MAX, Record, frame_pack, frame_split, may_dial, record_make, record_withdraw
 from qg.relays import RelayBook
 from qg.types import PeerId
 
@@ -50,6 +50,8 @@ class Gossip:
         self._own: bytes | None = None
         self._own_s = -math.inf  # when it was made, of `steady`
         self._own_endpoints: tuple[Endpoint, ...] = ()
+        self._issued_s = 0
+        self._is_leaving = False
         self._full_s: dict[PeerId, float] = {}  # when a neighbour has all its checks again
 
     def configure(self, config: Config, identity: Identity) -> None:
@@ -68,10 +70,21 @@ class Gossip:
         return frame_pack(raws) if raws else None
 
     def _own_record(self, endpoints: tuple[Endpoint, ...], now_s: int) -> bytes | None:
-        if self._steady() >= self._own_s + _RENEW_S or endpoints != self._own_endpoints:
-            self._own = record_make(self._identity, endpoints, self._config.relay, now_s)
-            self._own_s, self._own_endpoints = self._steady(), endpoints
+        is_due = self._steady() >= self._own_s + _RENEW_S or endpoints != self._own_endpoints
+        if is_due and not self._is_leaving:
+            former, self._own = self._own, record_make(self._identity, endpoints, self._config.relay, now_s)
+            if self._own is None and former is not None:
+                self._own = record_withdraw(self._identity, self._own_endpoints, max(now_s, self._issued_s + 1))
+            self._own_s, self._own_endpoints, self._issued_s = self._steady(), endpoints, now_s
         return self._own
+
+    def leave(self) -> bool:
+        """Take the node's own record back, for it is about to stop; True if there is something to be told."""
+        self._is_leaving = True
+        if self._own is not None:
+            now_s = max(int(self._clock()), self._issued_s + 1)
+            self._own = record_withdraw(self._identity, self._own_endpoints, now_s)
+        return self._own is not None
 
     def take(self, neighbour: PeerId, data: bytes) -> None:
         """Learn from the records of a frame."""
@@ -94,14 +107,17 @@ class Gossip:
         self.counts["verified"] += 1
         if record is None:
             return "refused"
+        if not record.does_relay and self._book.issued_s(peer_id) == 0:
+            return "refused"
         relay = record.relay
         listed, ports = self._config.relay.targets, self._config.relay.ports
         endpoints = tuple(endpoint for endpoint in relay.endpoints if may_dial(*endpoint, listed, ports))
         if not endpoints:
             return "not_dialled"
         relay = relay._replace(endpoints=endpoints)
-        self._book.record_take(relay, neighbour, record.issued_s, record.expires_s, raw, is_drawn=not record.is_listed)
-        return "taken"
+        is_drawn = record.does_relay and not record.is_listed
+        self._book.record_take(relay, neighbour, record.issued_s, record.expires_s, raw, is_drawn=is_drawn)
+        return "taken" if record.does_relay else "withdrawn"
 
     def _check_allowed(self, neighbour: PeerId) -> bool:
         """Take one of the checks that a neighbour has; each costs two signatures."""

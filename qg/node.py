@@ -242,6 +242,9 @@ class Node:
             self._drained = border.loop.create_future()
             for keeper in self._keepers:
                 keeper.stop()
+            if self._gossip is not None and self._gossip.leave():
+                for link in self._links.values():
+                    self._relays_tell(link)
             border.runtime.refuse_circuits()
         wait_s = self._config.relay.drain_s if timeout is None else timeout
         await asyncio.wait([self._drained], timeout=wait_s)

@@ -12,7 +12,16 @@ from qg.identity import Identity
 from qg.relays import KnownRelay
 from qg.types import LinkKey, PeerId
 
-__all__ = ["FRAME_LEN_MAX", "FRAME_RECORDS_MAX", "Record", "frame_pack", "frame_split", "may_dial", "record_make"]
+__all__ = [
+    "FRAME_LEN_MAX",
+    "FRAME_RECORDS_MAX",
+    "Record",
+    "frame_pack",
+    "frame_split",
+    "may_dial",
+    "record_make",
+    "record_withdraw",
+]
 
 RELAYS, LISTED = 1, 2  # flags
 FRAME_LEN_MAX = 4096
@@ -25,6 +34,7 @@ class Record(NamedTuple):
     """Say what a verified record says."""
 
     relay: KnownRelay
+    does_relay: bool  # not: it takes back what it said before
     is_listed: bool  # it relays only for peers that it lists
     issued_s: int
     expires_s: int
@@ -38,16 +48,14 @@ class Record(NamedTuple):
 
     @classmethod
     def read(cls, raw: bytes, now_s: int, window_s: int) -> "Record | None":
-        """Verify a record, two signatures; None if it is forged, malformed, expired, of the future, or of no relay."""
+        """Verify a record, two signatures; None if it is forged, malformed, expired, or of the future."""
         found = peer_record_fields(raw, now_s, window_s)
         if isinstance(found, int):
             return None
         peer_id, link_key, flags, rate_kib, burst_kib, addresses, issued_s, expires_s = found
-        if not flags & RELAYS:
-            return None
         endpoints = tuple((str(ip_address(host)), port) for host, port in addresses)
         relay = KnownRelay(LinkKey(link_key), PeerId(peer_id), endpoints, rate_kib, burst_kib)
-        return cls(relay, bool(flags & LISTED), issued_s, expires_s, raw)
+        return cls(relay, bool(flags & RELAYS), bool(flags & LISTED), issued_s, expires_s, raw)
 
 
 def may_dial(host: str, port: int, listed: Iterable[Prefix], ports: Sequence[int]) -> bool:
@@ -69,10 +77,23 @@ def may_dial(host: str, port: int, listed: Iterable[Prefix], ports: Sequence[int
 
 def record_make(identity: Identity, endpoints: Iterable[Endpoint], relay: RelayConfig, now_s: int) -> bytes | None:
     """Sign the record of a node; None if it does not relay, or cannot be dialled at one of these endpoints."""
-    dialable = [endpoint for endpoint in endpoints if not ip_address(endpoint.host).is_unspecified]
-    if relay.allow == "none" or not dialable:
+    if relay.allow == "none":
         return None
     flags = RELAYS if relay.allow == "members" else RELAYS | LISTED
+    return _record_sign(identity, endpoints, flags, relay, now_s)
+
+
+def record_withdraw(identity: Identity, endpoints: Iterable[Endpoint], now_s: int) -> bytes | None:
+    """Sign that a node relays no more, for those who have an older record of it; None if it cannot have given one."""
+    return _record_sign(identity, endpoints, 0, RelayConfig(), now_s)
+
+
+def _record_sign(
+    identity: Identity, endpoints: Iterable[Endpoint], flags: int, relay: RelayConfig, now_s: int
+) -> bytes | None:
+    dialable = [endpoint for endpoint in endpoints if not ip_address(endpoint.host).is_unspecified]
+    if not dialable:
+        return None
     addresses = [_address_bytes(endpoint) for endpoint in dialable[:_ADDRESSES_MAX]]
     return identity._ring.peer_record(
         flags, relay.rate_kib_s, relay.burst_kib, len(addresses), b"".join(addresses), now_s, _LIFE_S

@@ -87,6 +87,7 @@ _OTHERS = {
 # What became of the records of relays that peers told of, by the words of `Gossip.counts`.
 _RECORDS = {
     "taken": ("records_taken", "records of relays that were new and right"),
+    "withdrawn": ("records_withdrawn", "records of relays that relay no more"),
     "known": ("records_known", "records that were here already, or newer ones"),
     "own": ("records_own", "records of this node itself"),
     "malformed": ("records_malformed", "records that are none"),
@@ -97,7 +98,9 @@ _RECORDS = {
 }
 
 COUNTERS: dict[str, str] = dict((*_OUTCOMES.values(), *_GUARD, *_OTHERS.values(), *_RECORDS.values()))
-_IN_ORDER = frozenset({"accepted", "handshakes", "records_taken", "records_known", "records_own", "records_verified"})
+_IN_ORDER = frozenset(
+    "accepted handshakes records_taken records_withdrawn records_known records_own records_verified".split()
+)
 _SHORTAGES = frozenset({"accept_errors", "replay_full", "no_memory", "not_locked", "io"})  # honest peers suffer too
 
 

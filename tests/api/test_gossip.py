@@ -8,7 +8,16 @@ from hypothesis import strategies as st
 import qg
 from qg._core.keyfile import KeyRing
 from qg.gossip import Gossip
-from qg.records import FRAME_LEN_MAX, FRAME_RECORDS_MAX, Record, frame_pack, frame_split, may_dial, record_make
+from qg.records import (
+    FRAME_LEN_MAX,
+    FRAME_RECORDS_MAX,
+    Record,
+    frame_pack,
+    frame_split,
+    may_dial,
+    record_make,
+    record_withdraw,
+)
 from qg.relays import RelayBook
 
 NOW_S = 1_750_000_000
@@ -70,6 +79,50 @@ def test_a_relay_that_is_told_of_is_known(reader):
     assert reader.tell(raw, neighbour=OTHER) == {"known": 1}
     (relay,) = reader.book.relays(NOW_S)
     assert relay.endpoints == (("127.0.1.1", 7447),)
+
+
+def test_a_relay_that_takes_its_word_back_is_drawn_no_more_and_older_records_do_not_bring_it_back(reader):
+    identity = qg.Identity.generate()
+    endpoints = [qg.Endpoint("tcp", "127.0.1.1", 7447)]
+    withdrawn = record_withdraw(identity, endpoints, NOW_S + 10)
+    reader.now_s += 20
+    assert reader.tell(withdrawn) == {"refused": 1}  # nobody knew it
+    first = record_of(identity=identity)
+    assert reader.tell(first) == {"taken": 1}
+    assert reader.tell(withdrawn, neighbour=OTHER) == {"withdrawn": 1}
+    assert reader.book.relays(NOW_S) == []
+    assert reader.book.raws(NOW_S) == [withdrawn]
+    assert reader.tell(first) == {"known": 1}
+    assert reader.tell(record_of(identity=identity, now_s=NOW_S + 20)) == {"taken": 1}
+    assert len(reader.book.relays(NOW_S)) == 1
+
+
+@pytest.mark.parametrize("how", ["it is about to stop", "its configuration says so"])
+def test_a_node_that_relays_no_more_takes_its_record_back(reader, how):
+    identity, endpoints = qg.Identity.generate(), (qg.Endpoint("tcp", "127.0.1.1", 7447),)
+    config = qg.Config(relay=RELAYING)
+    teller = Gossip(config, identity, RelayBook(), lambda: reader.now_s, lambda: reader.steady_s)
+
+    def told():
+        (raw,) = frame_split(teller.frame_make(endpoints, NEIGHBOUR)[1:])
+        return raw
+
+    assert reader.tell(told()) == {"taken": 1}
+    if how == "it is about to stop":
+        assert teller.leave()
+    else:
+        teller.configure(qg.Config(), identity)
+    reader.now_s += 1
+    assert reader.tell(told()) == {"withdrawn": 1}
+    assert reader.book.relays(NOW_S) == []
+    reader.steady_s += 100_000
+    assert teller.frame_make(endpoints, NEIGHBOUR) is not None
+
+
+def test_a_node_that_never_relayed_takes_nothing_back():
+    teller = Gossip(qg.Config(), qg.Identity.generate(), RelayBook())
+    assert not teller.leave()
+    assert teller.frame_make((qg.Endpoint("tcp", "127.0.1.1", 7447),), NEIGHBOUR) is None
 
 
 def test_a_relay_for_listed_peers_only_is_passed_on_and_not_drawn(reader):

@@ -198,3 +198,16 @@ async def test_a_relay_that_changes_bytes_twice_is_avoided():
             model.steps.clear()
             await asyncio.sleep(0)
             assert routes.book.is_avoided(relay, routes._clock()) == (n_times == 2)
+
+
+async def test_a_relay_that_drains_is_drawn_no_more_by_those_who_knew_it():
+    async with world(2) as made:
+        members = Members(made)
+        relays = [await members.relay() for _ in range(2)]
+        user = await members.user()
+        for relay in relays:
+            await user.connect(relay.address)
+        await knows(user, *relays)
+        await relays[0].drain(60)
+        await until(lambda: known(user) == {relays[1].id}, lambda: user._gossip.counts)
+        assert user.status().counters["records_withdrawn"] == 1
