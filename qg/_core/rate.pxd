@@ -34,6 +34,8 @@ ctypedef struct meter_t:        # one worker's view of a bucket; zeroed = unlimi
     const rate_t *rate          # borrowed; NULL: unlimited
     uint64_t *full_ns           # borrowed: the bucket
     int64_t left                # bytes taken from it and not used; below zero: used and not taken yet
+    uint64_t taken_len          # taken ahead of others, to be used from due_ns on; 0: none
+    uint64_t due_ns
 
 cdef enum lane_state_t:
     LANE_OUT = 0
@@ -60,7 +62,8 @@ ctypedef struct shaper_t:
 
 cdef void rate_set(rate_t *rate, uint64_t per_s, uint64_t burst_len) noexcept nogil    # any thread
 cdef uint64_t meter_ask(meter_t *meter, uint64_t now_ns) noexcept nogil
-    # 0 when bytes are left, taking a chunk of the bucket where none are; else when to ask again
+    # 0 when bytes are left, taking a chunk of the bucket where none are; else when to ask again. A chunk that is not
+    # there yet is taken all the same: those who wait come in the order in which they asked, whatever each needs
 cdef inline bint meter_may(const meter_t *meter) noexcept nogil:
     return meter.rate is NULL or atomic_peek(&meter.rate.per_s) == 0 or meter.left > 0
 

@@ -10,6 +10,7 @@ cdef enum:
     CHUNKS_PER_S = 128          # a chunk is what comes within 8 ms, in these bounds
     CHUNK_MIN = 4096
     CHUNK_MAX = 65536
+    AHEAD_MAX = 64              # chunks taken ahead: one by each worker
 
 cdef uint64_t LOOK_NS = 5000000        # those asleep are not looked at more often: each look is a walk
 
@@ -23,22 +24,21 @@ cdef void rate_set(rate_t *rate, uint64_t per_s, uint64_t burst_len) noexcept no
 
 cdef uint64_t bucket_take(uint64_t per_s, uint64_t burst_len, uint64_t *full_ns, uint64_t len,
                           uint64_t now_ns) noexcept nogil:
-    """0 when so many bytes were there and are taken, else when they will be."""
+    """Take so many bytes, there or not; when they are."""
     cdef uint64_t cost_ns = len * SECOND_NS // per_s
     cdef uint64_t burst_ns = burst_len * SECOND_NS // per_s
     cdef uint64_t found_ns, taken_ns
     while True:
         found_ns = atomic_peek(full_ns)
-        taken_ns = max(found_ns, now_ns) + cost_ns
-        if taken_ns > now_ns + burst_ns:
-            return taken_ns - burst_ns
+        # What a lower rate, or a larger burst, left behind when it ended is no debt at this one.
+        taken_ns = min(max(found_ns, now_ns), now_ns + burst_ns + AHEAD_MAX * cost_ns) + cost_ns
         if atomic_cas(full_ns, found_ns, taken_ns):
-            return 0
+            return taken_ns - burst_ns if taken_ns > now_ns + burst_ns else now_ns
 
 
 cdef uint64_t meter_ask(meter_t *meter, uint64_t now_ns) noexcept nogil:
     cdef const rate_t *rate = meter.rate
-    cdef uint64_t per_s, burst_len, chunk, due_ns
+    cdef uint64_t per_s, burst_len
     if rate is NULL:
         return 0
     per_s = atomic_peek(&rate.per_s)            # each once: they may change
@@ -46,12 +46,13 @@ cdef uint64_t meter_ask(meter_t *meter, uint64_t now_ns) noexcept nogil:
     if per_s == 0:
         return 0
     while meter.left <= 0:
-        chunk = min(max(per_s // CHUNKS_PER_S, <uint64_t>CHUNK_MIN), <uint64_t>CHUNK_MAX)
-        chunk = min(chunk - meter.left, burst_len)
-        due_ns = bucket_take(per_s, burst_len, meter.full_ns, chunk, now_ns)
-        if due_ns:
-            return due_ns
-        meter.left += chunk
+        if meter.taken_len == 0:
+            meter.taken_len = min(max(per_s // CHUNKS_PER_S, <uint64_t>CHUNK_MIN), <uint64_t>CHUNK_MAX)
+            meter.due_ns = bucket_take(per_s, burst_len, meter.full_ns, meter.taken_len, now_ns)
+        if meter.due_ns > now_ns:
+            return meter.due_ns
+        meter.left += meter.taken_len
+        meter.taken_len = 0
     return 0
 
 
@@ -198,6 +199,10 @@ cdef class Bucket:
     def __cinit__(self, uint64_t per_s, uint64_t burst_len):
         self.rate.per_s = per_s
         self.rate.burst_len = burst_len
+
+    def set(self, uint64_t per_s, uint64_t burst_len):
+        """Change the rate."""
+        rate_set(&self.rate, per_s, burst_len)
 
 
 @cython.final

@@ -477,11 +477,12 @@ cdef void relay_join(splice_t *splice, stream_t *far, uint64_t now_ns) noexcept 
     stream_bind(far, splice, &SINK)
     stream_accept(splice.near, far.tx_credit)
     if splice.asker is not NULL:
-        far.tx_pace = splice.early.len
+        far.tx_pace = far.tx_off
         splice.near.tx_pace = splice.near.tx_off
-        shaper_charge(&splice.relay.shaper, &splice.asker.lane, <int64_t>splice.early.len)
     if splice.early.len:
         stream_write(far, &splice.early, now_ns)
+        if splice.asker is not NULL:
+            pace_wait(splice, far, now_ns)
     if splice.near.flags & FLAG_FIN_RECEIVED:
         stream_finish(far, now_ns)
     count_held(splice)

@@ -66,6 +66,31 @@ def test_workers_share_one_bucket(n_workers):
     assert 0.95 < sent / (10 * RATE + BURST) < 1.03
 
 
+@pytest.mark.parametrize("is_turned", [False, True])
+def test_a_worker_with_large_pieces_is_not_starved_by_one_with_small_ones(is_turned):
+    bucket = Bucket(RATE, 65536)
+    workers = [(Shaper(bucket), RECORD), (Shaper(bucket), 100)]
+    for worker, length in workers:
+        drain(worker, 0, length, START)
+    sent, now_ns = {RECORD: 0, 100: 0}, START
+    while now_ns <= START + 10 * S:
+        for worker, length in reversed(workers) if is_turned else workers:
+            while worker.deadline_ns <= now_ns and (turn := worker.turn(now_ns, length)):
+                sent[length] += turn[1]
+        now_ns = min(worker.deadline_ns for worker, _ in workers)
+    assert min(sent.values()) > 4.8 * RATE
+    assert sum(sent.values()) < 10.3 * RATE
+
+
+@pytest.mark.parametrize(("per_s", "burst_len"), [(RATE, 100 * RATE), (RATE // 100, BURST)])
+def test_a_rate_that_was_lower_or_a_burst_that_was_larger_leaves_no_debt(per_s, burst_len):
+    bucket = Bucket(per_s, burst_len)
+    shaper = Shaper(bucket)
+    drain(shaper, 0, RECORD, START)
+    bucket.set(RATE, BURST)
+    assert serve(shaper, START + 10 * S)[0] > 9 * RATE
+
+
 @given(st.lists(st.integers(1, RECORD), min_size=2, max_size=6))
 def test_lanes_get_even_shares_whatever_their_pieces(lengths):
     shaper = Shaper(Bucket(RATE, BURST))

@@ -117,6 +117,23 @@ def test_a_neighbour_has_a_rate_of_its_own_at_a_relay():
     graph.close()
 
 
+def test_what_came_before_its_circuit_was_joined_waits_for_its_turn_too():
+    rate = RATE // 8
+    graph = graph_of("early", 5, first={"relay_rate": (rate, 65536)})
+    relay, target, slow, one, other = graph.hosts
+    graph.world.path_set(relay, slow, SECOND_NS)  # the first flights of many circuits have come when its link is up
+    transfer = graph.circuit(one, [relay, target], 60 * rate, 0)
+    graph.world.run_for(3)
+    for _ in range(300):
+        graph.circuit(other, [relay, slow])
+    for _ in range(15):
+        (before,) = progress([transfer])
+        graph.world.run_for(1)
+        assert progress([transfer])[0] - before > 0.2 * rate
+    graph.run()
+    graph.close()
+
+
 def test_many_circuits_that_wait_for_a_rate_stay_within_the_memory_of_the_relay():
     memory = 2 << 20
     first = {"relay_rate": (RATE, BURST), "relay_memory_len": memory}
