@@ -60,6 +60,7 @@ class Keeper:
         self._error = ""
         self._up_s = 0.0
         self._task: asyncio.Task[None] | None = None
+        self._is_stopped = False  # the task's `cancelling` would also tell of a pause that has just run out
 
     def start(self, peer: "Peer | None") -> None:
         """Begin: with a peer that is connected, or by dialling at once."""
@@ -69,11 +70,17 @@ class Keeper:
 
     def stop(self) -> asyncio.Task[None] | None:
         """Dial no more; gives the task that is ending. The session stays."""
+        self._is_stopped = True
         if self.peer is not None and self.peer.keeper is self:
             self.peer.keeper = None
         if self._task is not None:
             self._task.cancel()
         return self._task
+
+    def peer_retake(self) -> None:
+        """Keep the peer again that another keeper of it, now stopped, had taken over."""
+        if self.peer is not None and self.peer.keeper is None and not self.is_stopped:
+            self._adopt(self.peer)
 
     def on_up(self) -> None:
         """Take note that the peer has a session again, whoever dialled."""
@@ -89,7 +96,7 @@ class Keeper:
     @property
     def is_stopped(self) -> bool:
         """Tell whether it dials no more."""
-        return self._task is not None and (self._task.cancelling() > 0 or self._task.done())
+        return self._is_stopped or (self._task is not None and self._task.done())
 
     def info(self) -> KeptInfo:
         """Describe how it stands."""
@@ -108,8 +115,11 @@ class Keeper:
     def _adopt(self, peer: "Peer") -> None:
         if self.peer is not None and self.peer is not peer and self.peer.keeper is self:
             self.peer.keeper = None
+        is_told = peer.keeper is self
         self.peer, peer.keeper = peer, self
         self.on_up()
+        if not is_told and not peer.is_connected:
+            self.on_down()  # it went before we could hear of it
 
     async def _run(self) -> None:
         is_first = self.peer is None

@@ -224,6 +224,8 @@ class Node:
         wanted = [address for address in self._config.peers if address.link_key != self._identity.link_key]
         for address in set(self._kept) - set(wanted):
             self._kept.pop(address).stop()
+        for keeper in self._kept.values():
+            keeper.peer_retake()
         for address in wanted:
             if address not in self._kept and self._drained is None:
                 self._kept[address] = self._keep(address, partial(self._dial, hops_of(address, None), None))

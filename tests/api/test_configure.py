@@ -10,6 +10,7 @@ from api.test_circuit import LISTEN, relay_config
 from api.test_keep import Visits, echo
 
 import qg
+from qg.keep import Backoff
 from qg.reload import _LIVE, changes_check
 from qg.testing import conserved
 
@@ -40,6 +41,26 @@ async def test_peers_that_are_no_longer_allowed_lose_their_session_and_get_no_ot
             await (await hasty.connect(node.address)).ping()
         await node.configure(qg.Config())
         await (await strange.connect(node.address)).ping()
+
+
+async def test_a_peer_that_was_kept_at_two_addresses_is_still_kept_at_the_one_that_is_left(monkeypatch):
+    monkeypatch.setattr("qg.keep.BACKOFF", Backoff(0.001, 0.05, 60.0))
+    identity, visits = qg.Identity.generate(), Visits()
+    async with qg.Node(qg.Identity.generate(), extenders=[visits]) as node:
+        there = qg.Node(identity, listen=[*LISTEN, *LISTEN])
+        await there.start()
+        both = there.addresses
+        for left in both:
+            await node.configure(qg.Config(peers=both))
+            while not all(kept.is_connected for kept in node.status().kept):
+                await asyncio.sleep(0)
+            await node.configure(qg.Config(peers=(left,)))
+            await there.close()
+            there = qg.Node(identity, listen=[qg.Endpoint("tcp", "127.0.0.1", address.port) for address in both])
+            await there.start()
+            while not node.status().kept[0].is_connected:
+                await asyncio.sleep(0)
+        await there.close()
 
 
 async def test_a_relay_takes_over_whom_it_relays_for_and_where_to():

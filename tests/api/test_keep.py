@@ -9,7 +9,7 @@ from api.services import Echo
 from api.test_circuit import LISTEN, relay_config
 
 import qg
-from qg.keep import Backoff
+from qg.keep import Backoff, Keeper
 from qg.testing import conserved
 
 pytestmark = [pytest.mark.anyio, pytest.mark.net]
@@ -212,6 +212,26 @@ async def test_sessions_that_end_soon_count_as_failures(monkeypatch, stable_s, n
             assert await visits.went.get() is peer
             assert await visits.came.get() is peer
         assert node.status().kept[0].n_tries == n_tries
+
+
+async def test_a_peer_that_is_gone_before_it_could_be_kept_counts_as_a_failure():
+    async with server() as there, qg.Node(qg.Identity.generate()) as node:
+        peer = await node.connect(there.node.address)
+        await peer.close()
+        n_dials = 0
+
+        async def dial(gone):
+            nonlocal n_dials
+            n_dials += 1
+            return await node.connect(there.node.address) if n_dials == 5 else peer
+
+        keeper = Keeper("there", dial)
+        keeper.start(None)
+        while not keeper.info().is_connected:
+            peer.keeper = None  # each time another peer
+            await asyncio.sleep(0)
+        assert keeper.info().n_tries == 4
+        await asyncio.wait([keeper.stop()])
 
 
 def test_waits_are_drawn_up_to_a_limit_that_doubles_and_ends():
