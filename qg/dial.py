@@ -3,12 +3,14 @@
 
 import os
 from collections.abc import Sequence
+from hashlib import sha256
 from ipaddress import ip_address
 
 from qg.address import Address, Endpoint
 from qg.errors import (
     AddressError,
     HandshakeFailed,
+    InvalidValue,
     ListenError,
     LocalError,
     PeerTimeout,
@@ -18,8 +20,9 @@ from qg.errors import (
     error_from_reason,
     refusal_from_reason,
 )
+from qg.identity import Identity
 
-__all__ = ["connect_error", "far_target", "hop_tuple", "hops_of", "listen_error", "start_error"]
+__all__ = ["connect_error", "far_target", "hop_tuple", "hops_of", "isolation_number", "listen_error", "start_error"]
 
 # Why a relay itself may refuse; that the next hop cannot be reached is not its doing.
 _RELAY_REASONS = frozenset({Reason.REFUSED, Reason.BUSY, Reason.LIMIT, Reason.MEMORY, Reason.HOPS})
@@ -58,6 +61,20 @@ def far_target(address: str | Address, via: Sequence[str | Address] | None) -> A
     _key_check(target)
     _address_check(target)
     return target
+
+
+def isolation_number(isolation: str | bytes | None, identity: Identity) -> int:
+    """Give the number that the core knows circuits of one isolation by: 0 for none, else 64 bits of a hash."""
+    if isolation is None:
+        return 0
+    if not isinstance(isolation, str | bytes):
+        raise InvalidValue(
+            f"isolation = {isolation!r}: give a text or bytes, the same for circuits that may share layers"
+        )
+    kind = b"t" if isinstance(isolation, str) else b"b"
+    data = isolation.encode() if isinstance(isolation, str) else isolation
+    digest = sha256(b"qg isolation" + bytes(identity.peer_id) + kind + data).digest()
+    return int.from_bytes(digest[:8]) | 1
 
 
 def _key_check(hop: Address) -> None:

@@ -28,7 +28,7 @@ from qg.access import runtime_options
 from qg.account import Account
 from qg.address import Address, Endpoint
 from qg.config import Config
-from qg.dial import connect_error, far_target, hop_tuple, hops_of, listen_error, start_error
+from qg.dial import connect_error, far_target, hop_tuple, hops_of, isolation_number, listen_error, start_error
 from qg.errors import ClosedError, ConfigError, InvalidValue, QGError, Reason, RemoteError, UsageError
 from qg.extender import Extender, Registry
 from qg.flow import Border, Link, wake
@@ -228,7 +228,7 @@ class Node:
             keeper.peer_retake()
         for address in wanted:
             if address not in self._kept and self._drained is None:
-                self._kept[address] = self._keep(address, partial(self._dial, hops_of(address, None), None))
+                self._kept[address] = self._keep(address, partial(self._dial, hops_of(address, None), None, 0))
                 self._kept[address].start(None)
 
     async def drain(self, timeout: float | None = None) -> int:
@@ -433,6 +433,7 @@ class Node:
         via: Sequence[str | Address] | None = None,
         hops: int | None = None,
         identity: Identity | None = None,
+        isolation: str | bytes | None = None,
         keep: bool = False,
     ) -> Peer:
         """Connect to a peer, over relays if `via` names some, the nearest first; else over those of the address.
@@ -445,6 +446,9 @@ class Node:
         peer sees instead of the node's, and the session a new one. A cancelled call leaves no session behind that was
         made for it alone.
 
+        Circuits of an equal `isolation` share their layers as far as their paths begin with the same relays, which
+        saves handshakes and lets these relays see that they belong together. Without one, each has layers of its own.
+
         With `keep` the peer is dialled again whenever it is gone, until `Peer.close` or the end of the node, after a
         random time of up to a second that doubles with each failure, up to five minutes. The call itself raises when
         the first session does not come about, and keeps nothing then. See `Peer` for what a kept peer does while it
@@ -454,12 +458,13 @@ class Node:
         key or network secret, `HandshakeFailed` for another identity than the address pins, `Refused` or `Busy` by a
         relay, `AddressError` for a bad address, `NoRoute` where too few relays are known.
         """
+        isolated = isolation_number(isolation, self._identity)
         if hops is None:
             path = hops_of(address, via)
-            way, shown = partial(self._dial, path, identity), path[-1]._replace(via=path[:-1])
+            way, shown = partial(self._dial, path, identity, isolated), path[-1]._replace(via=path[:-1])
         else:
             shown = far_target(address, via)
-            way = partial(self._dial_far, shown, hops, identity)
+            way = partial(self._dial_far, shown, hops, identity, isolated)
         peer = await way(None)
         if keep and peer.keeper is None:
             self._keep(shown, way).start(peer)
@@ -471,14 +476,19 @@ class Node:
         self._keepers.append(keeper)
         return keeper
 
-    async def _dial_far(self, target: Address, n_hops: int, identity: Identity | None, gone: Peer | None) -> Peer:
+    async def _dial_far(
+        self, target: Address, n_hops: int, identity: Identity | None, isolation: int, gone: Peer | None
+    ) -> Peer:
         """Connect to a target over relays that are drawn."""
         self._border_now()
         assert self._routes is not None
         hosts = [endpoint.host for endpoint in (*self._bound, *self._config.advertise)]
-        return await self._routes.connect(target, n_hops, hosts, lambda path: self._dial(path, identity, gone))
+        build = partial(self._dial, identity=identity, isolation=isolation, gone=gone)
+        return await self._routes.connect(target, n_hops, hosts, build)
 
-    async def _dial(self, hops: tuple[Address, ...], identity: Identity | None, gone: Peer | None) -> Peer:
+    async def _dial(
+        self, hops: tuple[Address, ...], identity: Identity | None, isolation: int, gone: Peer | None
+    ) -> Peer:
         """Connect to the last of the hops; a peer that is `gone` comes back as the same object."""
         border = self._border_now()
         if border.is_closing:
@@ -486,7 +496,7 @@ class Node:
         request = _Connecting(border.loop.create_future(), hops, gone, is_masked=identity is not None)
         number = self._request(request)
         ring = None if identity is None else identity._ring
-        border.runtime.connect(number, [hop_tuple(hop) for hop in hops], identity is not None, ring)
+        border.runtime.connect(number, [hop_tuple(hop) for hop in hops], identity is not None, ring, isolation)
         try:
             return await request.future
         except asyncio.CancelledError:

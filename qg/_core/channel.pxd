@@ -63,6 +63,7 @@ ctypedef struct path_t:         # a circuit under construction, or a direct link
     channel_t *channel          # the channel being built
     path_t *next
     path_t *prev
+    uint64_t isolation          # paths with an equal one share layers; 0: none does
     uint8_t is_new              # no existing session may be taken
     local_t *identity           # throw-away identity to show to the target; owned slot, NULL: the node's
     hop_t hops[1]               # n_hops of them
@@ -96,6 +97,8 @@ ctypedef struct channel_t:
     lane_t lane                 # links, where a rate is set: its turns among all that send
     asker_t asker               # links, where a rate of relays is set: as the neighbour that splices are for
     bucket_t onward             # rate of pipes that this relay opens on the link for others
+    uint64_t isolation          # layers: of the paths that share it; 0: it is not shared
+    uint64_t shared_id          # its name in the table of shared layers
     uint64_t peers_ns           # when all PEERS frames that may come at once may come again
     uint64_t pipe_peer          # guard counts it among the sessions over pipes of this one; 0 = no. The same for links
                                 # without an instance
@@ -115,6 +118,7 @@ ctypedef struct channel_t:
     uint8_t is_retiring         # another link took its place; it closes with its last stream
     uint8_t is_counted          # guard counts its session
     uint8_t is_far_end          # it runs in a pipe that a peer opened
+    uint8_t hops                # layers: hops that the pipe of the first one was opened with
 
 ctypedef struct engine_config_t:
     session_times_t times
@@ -157,6 +161,8 @@ ctypedef struct engine_t:
     int (*admit)(channel_t *channel, uint64_t now_ns) noexcept nogil   # the verdict that a session asks for
     heap_t timers
     table_t links               # first 8 bytes of the peer's link key -> open link
+    table_t dials               # the same -> link that is being dialled, or was
+    table_t shared              # layers that paths may share
     table_t peers               # PeerID and worker -> the first of the links with that peer
     table_t channels            # id -> channel
     relay_t relay

@@ -298,6 +298,10 @@ cdef void channel_end(channel_t *channel, uint64_t now_ns) noexcept nogil:
     if channel.services is not NULL:
         mem_give(engine.pool, channel.services, 16 * channel.session.peer_hello.n_services)
         channel.services = NULL
+    if channel.shared_id and table_get(&engine.shared, channel.shared_id) == channel:
+        table_drop(&engine.shared, channel.shared_id)
+    if table_get(&engine.dials, load_be64(channel.session.peer_link_key)) == channel:
+        table_drop(&engine.dials, load_be64(channel.session.peer_link_key))
     table_drop(&engine.channels, channel.id)
     if channel.prev is not NULL:
         channel.prev.next = channel.next
@@ -455,17 +459,26 @@ cdef bint same_address(const address_t *a, const address_t *b) noexcept nogil:
     return a.type == b.type and a.port == b.port and memcmp(a.ip, b.ip, 16) == 0
 
 
+cdef bint is_dialling(const channel_t *channel) noexcept nogil:
+    return (channel.session.state <= SESSION_KEYED and channel.state <= CHANNEL_LIVE and channel.identity is NULL)
+
+
 cdef channel_t *find_dialling(engine_t *engine, const uint8_t *link_key, const address_t *address) noexcept nogil:
     """A link to that key at that address which is being made."""
-    cdef channel_t *channel = engine.all
-    while channel is not NULL:
-        if (channel.kind == CHANNEL_LINK and channel.session.role == 0 and channel.session.state <= SESSION_KEYED
-                and channel.state <= CHANNEL_LIVE and channel.session.kind == HANDSHAKE_XK and channel.identity is NULL
-                and same_address(&channel.remote, address)
-                and memcmp(channel.session.peer_link_key, link_key, 32) == 0):
-            return channel
-        channel = channel.next
-    return NULL
+    cdef channel_t *channel = <channel_t *>table_get(&engine.dials, load_be64(link_key))
+    if channel is NULL or not is_dialling(channel) or not same_address(&channel.remote, address):
+        return NULL
+    return channel if memcmp(channel.session.peer_link_key, link_key, 32) == 0 else NULL
+
+
+cdef void dial_enter(channel_t *channel) noexcept nogil:
+    """Let the dial be found, unless another one has the place: of several to one key only the first is shared."""
+    cdef table_t *dials = &channel.engine.dials
+    cdef uint64_t id = load_be64(channel.session.peer_link_key)
+    cdef channel_t *other = <channel_t *>table_get(dials, id)
+    if other is NULL or not is_dialling(other):
+        table_drop(dials, id)
+        table_put(dials, id, channel)           # without memory it stands alone
 
 
 cdef channel_t *channel_dial(engine_t *engine, const address_t *address, const uint8_t *link_key,
@@ -480,6 +493,7 @@ cdef channel_t *channel_dial(engine_t *engine, const address_t *address, const u
     if link_key is not NULL:
         memcpy(channel.session.peer_link_key, link_key, 32)
         channel.session.kind = HANDSHAKE_XK
+        dial_enter(channel)
     else:
         channel.session.kind = HANDSHAKE_XX
     if peer_id is not NULL:

@@ -15,11 +15,12 @@ from .memory cimport mem_give, mem_take
 from .mux cimport FLAG_ACCEPTED, mux_can_open, mux_open, stream_reset, stream_t
 from .relay cimport SPLICE_WAITS, relay_join, relay_open, relay_refuse, splice_t
 from .secret cimport secret_give
-from .session cimport LAYER_SOURCE, SESSION_OPEN, session_close, session_connect, session_drop
+from .session cimport LAYER_SOURCE, SESSION_HANDSHAKE, SESSION_OPEN, session_close, session_connect, session_drop
 from .status cimport (
     E_IDENTITY, LAYER_OVERHEAD, OK, REASON_BUSY, REASON_CANCELLED, REASON_HOPS, REASON_LIMIT, REASON_MEMORY,
     REASON_REFUSED, REASON_SHUTDOWN, REASON_UNREACHABLE, WINDOW_MIN)
-from .sys cimport atomic_add, atomic_peek
+from .sys cimport atomic_add, atomic_peek, load_be64
+from .table cimport table_drop, table_get, table_put, table_t
 from .wire cimport (
     ADDRESS_NAME, PRIORITY_NORMAL, STREAM_PIPE, STREAM_RELAY, address_t, frame_t, hello_t, open_relay_parse,
     open_relay_put, open_relay_t)
@@ -298,11 +299,50 @@ cdef void path_layer(engine_t *engine, path_t *path, stream_t *stream, uint64_t 
         give_identity(path, layer)
     layer.session.large = parent.session.large - LAYER_OVERHEAD
     layer.session.small = parent.session.small - LAYER_OVERHEAD
+    layer.hops = stream.hops_left if parent.kind == CHANNEL_LINK else parent.hops
+    memcpy(layer.session.peer_link_key, hop.link_key, 32)
+    if kind == HANDSHAKE_NK and path.isolation:
+        share(path, layer)
     path.channel = layer
     if session_connect(&layer.session, &engine.ctx, kind, LAYER_SOURCE, hop.link_key,
                        hop.peer_id if hop.has_peer_id else NULL, now_ns) < 0:
         session_drop(&layer.session, REASON_MEMORY, now_ns)
     channel_arm(layer)
+
+
+cdef inline uint64_t shared_id(const path_t *path, const channel_t *parent, const hop_t *hop) noexcept nogil:
+    """A name for the table; what it finds is compared in full."""
+    cdef uint64_t id = (path.isolation ^ load_be64(hop.link_key)) + parent.id * <uint64_t>0x9e3779b97f4a7c15
+    return id if id else 1
+
+
+cdef void share(path_t *path, channel_t *layer) noexcept nogil:
+    """Let paths with the same isolation find the layer. Without memory it stands alone."""
+    cdef table_t *shared = &layer.engine.shared
+    layer.isolation = path.isolation
+    layer.shared_id = shared_id(path, layer.parent, &path.hops[path.hop_idx])
+    table_drop(shared, layer.shared_id)
+    table_put(shared, layer.shared_id, layer)
+
+
+cdef channel_t *find_shared(engine_t *engine, const path_t *path, const hop_t *hop) noexcept nogil:
+    """A layer to that relay in the channel that the path has reached, made for paths of the same isolation; NULL.
+
+    The pipe below it must have been opened for as many hops as this path has.
+    """
+    cdef channel_t *layer
+    if path.isolation == 0:
+        return NULL
+    layer = <channel_t *>table_get(&engine.shared, shared_id(path, path.channel, hop))
+    if layer is NULL or layer.isolation != path.isolation or layer.parent != path.channel or layer.hops < path.n_hops:
+        return NULL
+    if memcmp(layer.session.peer_link_key, hop.link_key, 32) != 0 or layer.session.state > SESSION_OPEN:
+        return NULL
+    if layer.session.state == SESSION_HANDSHAKE:
+        return layer
+    if hop.has_peer_id and memcmp(layer.session.peer_id, hop.peer_id, 32) != 0:
+        return NULL
+    return layer if mux_can_open(&layer.session.mux, STREAM_RELAY) >= 0 else NULL
 
 
 cdef void path_next(engine_t *engine, path_t *path, uint64_t now_ns) noexcept nogil:
@@ -312,6 +352,7 @@ cdef void path_next(engine_t *engine, path_t *path, uint64_t now_ns) noexcept no
     cdef open_relay_t target
     cdef uint8_t[512] opening
     cdef hop_t *hop
+    cdef uint32_t next_idx = 0 if channel.kind == CHANNEL_LINK else path.hop_idx + 1
     if channel.session.kind != HANDSHAKE_NK and path.hop_idx == path.n_hops - 1:
         hop = &path.hops[path.hop_idx]
         if hop.has_peer_id and memcmp(hop.peer_id, channel.session.peer_id, 32) != 0:
@@ -321,12 +362,20 @@ cdef void path_next(engine_t *engine, path_t *path, uint64_t now_ns) noexcept no
         report_peer(channel, path.request)
         path_free(engine, path)
         return
+    hop = &path.hops[next_idx]
+    channel = find_shared(engine, path, hop) if next_idx + 1 < path.n_hops else NULL
+    if channel is not NULL:
+        path.hop_idx = next_idx
+        path.channel = channel
+        if channel.session.state != SESSION_HANDSHAKE:
+            path_next(engine, path, now_ns)     # at most as often as there are hops
+        return
+    channel = path.channel
     if channel.kind == CHANNEL_LINK:
         opening[0] = <uint8_t>draw(engine, max(5, <int>path.n_hops), 8)
         stream = mux_open(&channel.session.mux, STREAM_PIPE, PRIORITY_NORMAL, WINDOW_MIN, opening, 1)
     else:
-        path.hop_idx += 1
-        hop = &path.hops[path.hop_idx]
+        path.hop_idx = next_idx
         memset(&target, 0, sizeof(target))
         target.link_key = hop.link_key
         target.peer_id = hop.peer_id
@@ -337,6 +386,8 @@ cdef void path_next(engine_t *engine, path_t *path, uint64_t now_ns) noexcept no
     if stream is NULL:
         path_stop(engine, path, REASON_BUSY, now_ns)
         return
+    if channel.kind == CHANNEL_LINK:
+        stream.hops_left = opening[0]
     stream.rx_window_max = engine.config.window_max
     path_layer(engine, path, stream, now_ns)
 
@@ -398,14 +449,14 @@ cdef void path_cancel(engine_t *engine, uint64_t request, uint64_t now_ns) noexc
 
 
 cdef bint is_awaited(channel_t *channel) noexcept nogil:
-    """Does another path or a splice wait for this channel?"""
+    """Does another path or a splice wait for this channel? Splices wait for links that are not open yet."""
     cdef path_t *path = channel.engine.paths
     cdef splice_t *splice = channel.engine.relay.splices
     while path is not NULL:
         if path.channel == channel:
             return True
         path = path.next
-    while splice is not NULL:
+    while splice is not NULL and channel.session.state < SESSION_OPEN:
         if splice.link == channel:
             return True
         splice = splice.next

@@ -555,7 +555,7 @@ cdef class Machine:
 
     # Commands
 
-    def connect(self, uint64_t request, list hops not None, uint64_t now_ns, bint is_new=False):
+    def connect(self, uint64_t request, list hops not None, uint64_t now_ns, bint is_new=False, uint64_t isolation=0):
         """Reach the last of `hops` over the others: each (link key or None, PeerID or None, ip, port)."""
         cdef path_t *path = path_create(&self.body.engine, <uint32_t>len(hops))
         if path is NULL:
@@ -563,6 +563,7 @@ cdef class Machine:
         fill_hops(path.hops, hops)
         path.request = request
         path.is_new = is_new
+        path.isolation = isolation
         path_start(&self.body.engine, path, now_ns)
         engine_settle(&self.body.engine, now_ns)
 

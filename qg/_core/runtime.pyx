@@ -358,10 +358,12 @@ cdef class Runtime:
         memcpy(slot, ring.ring, sizeof(ring_t))
         return <ring_t *>slot
 
-    def connect(self, uint64_t request, list hops not None, bint is_new=False, KeyRing ring=None):
+    def connect(self, uint64_t request, list hops not None, bint is_new=False, KeyRing ring=None,
+                uint64_t isolation=0):
         """Reach the last of `hops` over the others; answered by EV_PEER_UP or EV_CONNECT_FAILED.
 
-        `ring` is a throw-away identity that the target sees instead of the node's.
+        Circuits of an equal `isolation` share layers where their paths begin alike; 0 never does. `ring` is a
+        throw-away identity that the target sees instead of the node's.
         """
         cdef command_t *command
         if not 1 <= len(hops) <= HOPS_MAX:
@@ -369,6 +371,7 @@ cdef class Runtime:
         command = self._command(COMMAND_CONNECT, request, 0)
         command.n = <uint32_t>len(hops)
         command.reason = is_new
+        command.a = isolation
         if ring is not None:
             command.ring = self._ring_copy(ring)
         command.hops = <hop_t *>calloc(command.n, sizeof(hop_t))

@@ -56,7 +56,7 @@ cdef enum command_type_t:
 ctypedef struct command_t:
     command_t *next
     uint64_t id                 # request, channel or flow
-    uint64_t a                  # OPEN: channel; USED: bytes
+    uint64_t a                  # OPEN: channel; USED: bytes; CONNECT: isolation
     uint32_t type
     uint32_t reason             # RESET, CLOSE_PEER: reason_t; OPEN: kind | priority << 8; CONNECT: 1 = new
     chain_t chain               # WRITE

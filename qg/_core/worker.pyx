@@ -266,6 +266,7 @@ cdef void do_connect(worker_t *worker, command_t *command, uint64_t now_ns) noex
         local_renew(path.identity, command.ring)
     path.request = command.id
     path.is_new = <uint8_t>command.reason
+    path.isolation = command.a
     memcpy(path.hops, command.hops, command.n * sizeof(hop_t))
     for i in range(command.n):
         if path.hops[i].address.type == ADDRESS_NAME:

@@ -70,12 +70,13 @@ async def chain(n_relays, **tables):
     async with world(n_relays + 1) as made:
         identities = [qg.Identity.generate() for _ in range(n_relays + 2)]
         users = [identity.peer_id for identity in identities]
+        relay = tables.pop("relay", {})
         config = qg.Config.from_dict(tables)
         services = Services()
         target = await made.node(n_relays, identity=identities[-1], config=config, extenders=services)
         made.source = await made.node(identity=identities[0], config=config)
         for idx in range(n_relays):
-            settings = made.config(users[idx : idx + 1], **tables)
+            settings = made.config(users[idx : idx + 1], relay=relay, **tables)
             made.relays.append(await made.node(idx, identity=identities[idx + 1], config=settings))
         target.services = services
         made.target = target
