@@ -104,3 +104,14 @@ async def test_a_draining_node_can_be_closed_while_somebody_waits():
         await asyncio.sleep(0)
         await net.relay.close()
         await draining
+
+
+async def test_a_node_that_drains_is_no_end_of_a_new_circuit_either():
+    async with Circuits() as net:
+        peer = await net.open()
+        assert await net.target.drain(60) == 0  # no circuit passes through it
+        with pytest.raises(qg.Busy):
+            await net.open()
+        async with await peer.open_stream(Echo.id) as stream:
+            await stream.write(b"still here")
+            assert await stream.readexactly(10) == b"still here"
