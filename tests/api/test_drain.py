@@ -115,3 +115,13 @@ async def test_a_node_that_drains_is_no_end_of_a_new_circuit_either():
         async with await peer.open_stream(Echo.id) as stream:
             await stream.write(b"still here")
             assert await stream.readexactly(10) == b"still here"
+
+
+async def test_a_circuit_that_would_share_the_layers_of_an_old_one_is_refused_too():
+    async with Circuits() as net:
+        ways = {"via": [net.relay.address], "isolation": "one"}
+        peer = await net.source.connect(net.target.address, **ways)
+        assert await net.relay.drain(0) == 1
+        with pytest.raises(qg.Busy):
+            await net.source.connect(net.target.address, **ways)
+        await peer.ping()
