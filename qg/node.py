@@ -37,6 +37,7 @@ from qg.identity import Identity, NetworkSecret
 from qg.keep import Keeper
 from qg.message import MessageSource
 from qg.peer import KIND_BYTES, Peer, links_flush
+from qg.relays import KnownRelay
 from qg.reload import changes_check
 from qg.routes import Routes
 from qg.status import Watch, status_make
@@ -484,7 +485,14 @@ class Node:
         assert self._routes is not None
         hosts = [endpoint.host for endpoint in (*self._bound, *self._config.advertise)]
         build = partial(self._dial, identity=identity, isolation=isolation, gone=gone)
-        return await self._routes.connect(target, n_hops, hosts, build)
+        # A peer that dialled us may not be where it dialled from.
+        dialled = {link.peer for link in self._links.values() if link.is_outgoing and not link.peer.is_relayed}
+        linked = [
+            KnownRelay(peer.link_key, peer.id, ((peer.host, peer.port),), *peer.relay_terms)
+            for peer in dialled
+            if peer.relay_terms is not None
+        ]
+        return await self._routes.connect(target, n_hops, hosts, linked, build)
 
     async def _dial(
         self, hops: tuple[Address, ...], identity: Identity | None, isolation: int, gone: Peer | None

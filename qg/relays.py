@@ -101,19 +101,17 @@ class RelayBook:
     def __len__(self) -> int:
         return len(self._entries)
 
-    def relays(self, now_s: float) -> list[KnownRelay]:
-        """List the relays, each once; those of the configuration stand first and their address is what counts."""
-        found = list(self._configured)
-        keys = {relay.link_key for relay in found}
-        ids = {relay.peer_id for relay in found}
-        found += [
-            entry.relay
-            for entry in self._entries.values()
-            if entry.is_drawn
-            and entry.expires_s >= now_s
-            and entry.relay.link_key not in keys
-            and entry.relay.peer_id not in ids
-        ]
+    def relays(self, now_s: float, linked: Iterable[KnownRelay] = ()) -> list[KnownRelay]:
+        """List the relays, each once: of the configuration, of records, and `linked` ones, which are direct peers."""
+        found: list[KnownRelay] = []
+        keys: set[LinkKey] = set()
+        ids: set[PeerId | None] = set()
+        recorded = (entry.relay for entry in self._entries.values() if entry.is_drawn and entry.expires_s >= now_s)
+        for relay in (*self._configured, *recorded, *linked):
+            if relay.link_key not in keys and (relay.peer_id is None or relay.peer_id not in ids):
+                found.append(relay)
+                keys.add(relay.link_key)
+                ids.add(relay.peer_id)
         return found
 
     def find(self, relay: KnownRelay) -> KnownRelay:

@@ -2,7 +2,7 @@
 """Circuits by number of hops: relays drawn for each, another try where one of them failed (docs/protocol.md, 6.2)."""
 
 import logging
-from collections.abc import Awaitable, Callable, Iterable
+from collections.abc import Awaitable, Callable, Iterable, Sequence
 from time import monotonic, time
 from typing import TypeVar, final
 
@@ -52,9 +52,12 @@ class Routes:
         target: Address,
         n_hops: int,
         hosts: Iterable[str],
+        linked: Sequence[KnownRelay],
         build: Callable[[tuple[Address, ...]], Awaitable[_Built]],
     ) -> _Built:
         """Build a circuit over `n_hops` relays to a target; `hosts` are addresses of this node, beside its machine's.
+
+        `linked` are direct peers that relay, beside those that the book knows.
 
         `build` is given the hops, the target last, and raises `RemoteError` with `hop_idx` where the way ended. Then
         others are drawn, three times in all within half a minute; the last error is raised. Raises `NoRoute` where
@@ -70,7 +73,7 @@ class Routes:
         failure: RemoteError | None = None
         for _ in range(_TRIES):
             try:
-                path = self._draw(n_hops, source, bars, unfit)
+                path = self._draw(n_hops, linked, source, bars, unfit)
             except NoRoute:
                 if failure is None:
                     raise
@@ -94,9 +97,11 @@ class Routes:
         own: list[str | bytes] = [*own_addresses(), *(host for host in hosts if is_ip(host))]
         return Bars(nodes, frozenset(network_of(address) for address in own))
 
-    def _draw(self, n_hops: int, source: Bars, bars: Bars, unfit: list[KnownRelay]) -> list[KnownRelay]:
+    def _draw(
+        self, n_hops: int, linked: Sequence[KnownRelay], source: Bars, bars: Bars, unfit: list[KnownRelay]
+    ) -> list[KnownRelay]:
         now_s = self._clock()
-        known = self.book.relays(now_s)
+        known = self.book.relays(now_s, linked)
         avoided = [relay for relay in known if self.book.is_avoided(relay, now_s)] + unfit
         first = self._guard_draw(known, avoided, source, bars, unfit)
         return [first, *route_choose(known, n_hops - 1, bars.with_relay(first), avoided)]

@@ -69,6 +69,22 @@ async def test_paths_vary_and_begin_with_one_of_two_guards():
         assert len(guards) == 2
 
 
+async def test_a_direct_peer_that_relays_is_known_by_what_it_said():
+    """It has no address that it could tell others, so no record: it was dialled at this one."""
+    async with crowd(0) as made:
+        relay_config = made.config([made.identity.peer_id])
+        async with qg.Node(qg.Identity.generate(), listen=["tcp://0.0.0.0:0"], config=relay_config) as relay:
+            source = await source_of(made)
+            with pytest.raises(qg.NoRoute, match="0 are known"):
+                await source.connect(made.target.address, hops=1)
+            await source.connect(relay.address._replace(host="127.77.0.1"))
+            peer = await source.connect(made.target.address, hops=1)
+            assert await peer.ping() > 0
+            assert core(relay)["n_circuits"] == 1
+            await peer.close()
+            await source.close()
+
+
 async def test_too_few_networks_are_told_with_the_rule_that_removed_them():
     async with crowd(2) as made:
         source = await source_of(made)
