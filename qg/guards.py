@@ -8,6 +8,7 @@ answered for a stated time and another relay has.
 
 import json
 from collections.abc import Callable, Iterable
+from math import isfinite
 from random import Random, SystemRandom
 from typing import Any, NamedTuple, final
 
@@ -145,7 +146,7 @@ def _guards_load(path: str) -> list[_Guard]:
         return []
     except OSError as error:
         raise LocalError(f"{path}: cannot be read: {error.strerror}; check the path and its permissions") from None
-    except (ValueError, KeyError, TypeError, AssertionError):
+    except (ValueError, KeyError, TypeError, AttributeError, OverflowError, RecursionError):
         raise LocalError(
             f"{path} is not a file of guards, or is damaged: restore it from a backup, or move it away and new guards"
             " are chosen"
@@ -158,11 +159,14 @@ def _guard_read(fields: dict[str, Any]) -> _Guard:
         raise InvalidValue("a guard has a link key")
     relay = KnownRelay.of(address)
     _ = relay.networks  # an IP address
-    down_s = fields["down_s"]
+    down_s = None if fields["down_s"] is None else _time_read(fields["down_s"])
     return _Guard(
-        relay,
-        float(fields["chosen_s"]),
-        None if down_s is None else float(down_s),
-        float(fields["failed_s"]),
-        int(fields["n_failed"]),
+        relay, _time_read(fields["chosen_s"]), down_s, _time_read(fields["failed_s"]), int(fields["n_failed"])
     )
+
+
+def _time_read(value: Any) -> float:
+    time_s = float(value)
+    if not isfinite(time_s):
+        raise InvalidValue(f"{value} is no time")
+    return time_s

@@ -63,6 +63,11 @@ class KnownRelay(NamedTuple):
         """Give the networks of all its addresses."""
         return frozenset(network_of(host) for host, _ in self.endpoints)
 
+    @property
+    def key(self) -> LinkKey | PeerId:
+        """Give what its failures are noted by: its identity, where known, for a record may name anybody's link key."""
+        return self.link_key if self.peer_id is None else self.peer_id
+
     def is_same(self, other: "KnownRelay") -> bool:
         """Tell whether both are one node, by link key or PeerID."""
         return self.link_key == other.link_key or (self.peer_id is not None and self.peer_id == other.peer_id)
@@ -92,7 +97,7 @@ class RelayBook:
         self._known_max = known_max
         self._entries: dict[PeerId, _Entry] = {}  # by identity
         self._told: dict[PeerId, set[PeerId]] = {}  # whose records a neighbour has told first
-        self._failures: dict[LinkKey, _Failures] = {}
+        self._failures: dict[LinkKey | PeerId, _Failures] = {}  # those of a layer by link key, which was proven
 
     def configure(self, configured: Iterable[Address]) -> None:
         """Take other relays from the configuration."""
@@ -196,9 +201,9 @@ class RelayBook:
 
     def failed(self, relay: KnownRelay, now_s: float) -> None:
         """Avoid a relay for a while, longer each time."""
-        before = self._failures.get(relay.link_key, _Failures(0, 0.0, None))
+        before = self._failures.get(relay.key, _Failures(0, 0.0, None))
         until_s = now_s + _AVOID_S[min(before.n, len(_AVOID_S) - 1)]
-        self._note(relay.link_key, _Failures(before.n + 1, max(until_s, before.until_s), before.tampered_s))
+        self._note(relay.key, _Failures(before.n + 1, max(until_s, before.until_s), before.tampered_s))
 
     def tampered(self, link_key: LinkKey, now_s: float) -> bool:
         """Take note of a layer behind a relay that failed to open; True if the relay is avoided for it."""
@@ -210,17 +215,17 @@ class RelayBook:
 
     def worked(self, relay: KnownRelay) -> None:
         """A circuit over the relay was built: what failed before is forgotten, but not what it is suspected of."""
-        before = self._failures.get(relay.link_key)
+        before = self._failures.get(relay.key)
         if before is not None and before.n:
-            self._note(relay.link_key, before._replace(n=0))
+            self._note(relay.key, before._replace(n=0))
 
     def is_avoided(self, relay: KnownRelay, now_s: float) -> bool:
         """Tell whether a relay has failed lately."""
-        failures = self._failures.get(relay.link_key)
-        return failures is not None and now_s < failures.until_s
+        found = (self._failures.get(key) for key in (relay.key, relay.link_key))
+        return any(failures is not None and now_s < failures.until_s for failures in found)
 
-    def _note(self, link_key: LinkKey, failures: _Failures) -> None:
-        self._failures.pop(link_key, None)
+    def _note(self, key: LinkKey | PeerId, failures: _Failures) -> None:
+        self._failures.pop(key, None)
         if len(self._failures) >= _FAILED_MAX:
             del self._failures[next(iter(self._failures))]
-        self._failures[link_key] = failures
+        self._failures[key] = failures

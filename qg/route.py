@@ -28,14 +28,14 @@ def relays_usable(
     known: Iterable[KnownRelay], bars: Bars, avoided: Iterable[KnownRelay]
 ) -> tuple[list[KnownRelay], dict[str, int]]:
     """Give the relays that may be chosen, and how many each rule has taken out."""
-    avoided_keys = {relay.link_key for relay in avoided}
+    avoided_keys = {relay.key for relay in avoided}
     removed = dict.fromkeys(("on the path or at its ends", "failed lately", "in a network of the path or its ends"), 0)
     on_path, failed, near = removed
     usable = []
     for relay in known:
         if any(relay.is_same(node) for node in bars.nodes):
             removed[on_path] += 1
-        elif relay.link_key in avoided_keys:
+        elif relay.key in avoided_keys:
             removed[failed] += 1
         elif relay.networks & bars.networks:
             removed[near] += 1

@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 import qg
 from qg.guards import N_GUARDS, Guards
 from qg.relays import KnownRelay, RelayBook, network_of
-from qg.route import Bars, relays_draw, route_choose
+from qg.route import Bars, relays_draw, relays_usable, route_choose
 from qg.types import LinkKey, PeerId
 
 PATIENCE_S = 3600.0
@@ -183,6 +183,18 @@ def test_two_layers_that_fail_to_open_within_ten_minutes_bar_a_relay_for_an_hour
     assert not book.is_avoided(relay, 1100 + 3600)
 
 
+def test_who_names_the_link_key_of_another_relay_in_his_record_does_it_no_harm():
+    book, relay = RelayBook(), relay_of(1)
+    liar = relay_of(2)._replace(link_key=relay.link_key)
+    book.failed(liar, 0)
+    assert book.is_avoided(liar, 1)
+    assert not book.is_avoided(relay, 1)
+    assert relays_usable([liar, relay], NOBODY, [liar])[0] == [relay]
+    for _ in range(2):
+        book.tampered(relay.link_key, 0)  # whoever has the key itself
+    assert book.is_avoided(relay, 1)
+
+
 def test_a_relay_of_the_configuration_stands_for_its_record():
     relay = relay_of(1)
     book = RelayBook([relay.address])
@@ -272,7 +284,23 @@ def test_a_clock_that_is_set_back_does_not_keep_a_guard_for_ever(path):
     assert guards.candidate_wanted()
 
 
-@pytest.mark.parametrize("text", ["", "{}", "[]", '{"guards": [{}]}', '{"guards": [{"relay": "qg://a.example:1"}]}'])
+WHOLE = {"relay": str(relay_of(1).address), "chosen_s": 0, "down_s": None, "failed_s": 0, "n_failed": 0}
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        *("", "{}", "[]", '{"guards": [{}]}', '{"guards": [{"relay": "qg://a.example:1"}]}', "[" * 100_000),
+        *(
+            json.dumps({"guards": [WHOLE | {name: value}]})
+            for name, value in (
+                *(("relay", 1), ("chosen_s", 10**400), ("down_s", float("nan"))),
+                *(("failed_s", float("inf")), ("n_failed", float("inf"))),
+            )
+        ),
+    ],
+    ids=str.__len__,
+)
 def test_a_file_that_is_none_of_guards_is_named(path, text):
     with open(path, "w") as file:
         file.write(text)
