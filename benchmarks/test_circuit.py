@@ -22,6 +22,7 @@ from benchmarks.harness import (
     TOR_8,
     Figures,
     Interval,
+    Role,
     Transfer,
     circuit,
     compare,
@@ -32,7 +33,7 @@ from benchmarks.peers import forwarder, tor
 N_RELAYS, N_CIRCUITS = 3, 8
 SUITE = PEERS[AEGIS][1]
 WARM_UP_LEN, QG_LEN, TOR_LEN = 32 << 20, 512 << 20, 96 << 20
-N_WARM_UP, N_PINGS = 500, 3_000
+N_PINGS, N_TOR_PINGS = 3_000, 500
 
 TorNetwork = Callable[[], tor.Network]
 
@@ -79,26 +80,28 @@ def tor_hello(port: int, socks_port: int, n_streams: int) -> str:
 
 def qg_ping_measure() -> Figures:
     with circuit(SUITE, "echo", N_RELAYS) as (client, _, _):
-        client.ask("ping", n=N_WARM_UP)
-        figures: Figures = client.ask("ping", n=N_PINGS)
-        return figures
+        return ping_figures(client, N_PINGS)
 
 
 def chain_ping_measure() -> Figures:
     with python_role("plain_tcp", "server", "echo") as server, forwarder.tunnel(server.hello["port"]) as (hello, _):
-        return tcp_ping_measure(json.dumps(hello))
+        return tcp_ping_measure(json.dumps(hello), N_PINGS)
 
 
 def tor_ping_measure(network: TorNetwork) -> Figures:
     with python_role("plain_tcp", "server", "echo") as server:
-        return tcp_ping_measure(tor_hello(server.hello["port"], network().socks_port, 1))
+        return tcp_ping_measure(tor_hello(server.hello["port"], network().socks_port, 1), N_TOR_PINGS)
 
 
-def tcp_ping_measure(hello: str) -> Figures:
+def tcp_ping_measure(hello: str, n: int) -> Figures:
     with python_role("plain_tcp", "client", hello) as client:
-        client.ask("ping", n=N_WARM_UP)
-        figures: Figures = client.ask("ping", n=N_PINGS)
-        return figures
+        return ping_figures(client, n)
+
+
+def ping_figures(client: Role, n: int) -> Figures:
+    client.ask("ping", n=n // 10)
+    figures: Figures = client.ask("ping", n=n)
+    return figures
 
 
 def test_circuit(benchmark: Any, tor_network: TorNetwork) -> None:
