@@ -45,7 +45,7 @@ PYTHON = {
     "P3": ("node", "peer", "stream", "message", "control", "status"),
     "API": ("qg",),
     "P4": ("extenders.*", "discovery.*", "testing"),
-    "OPS": ("logs", "metrics", "notify"),  # what a service says to machines
+    "OPS": ("logs", "metrics", "notify", "measured"),  # what a service, or what is measured, says to machines
     "SERVICE": ("daemon",),  # a node as a service
     "P5": ("cli",),
     "RUN": ("__main__",),
@@ -89,6 +89,7 @@ EDGES = {
     ("_core.probe", "_core.tcp"): "owns connections for the tests",
     ("_core.probe", "_core.wire"): "address_t is the one form of an address in the core",
     ("cli", "_core.crypto"): "qg version prints the suites in force and libsodium's version",
+    ("measured", "_core.crypto"): "a build for tests measures with the suite that seals nothing",
     ("peer", "stream"): "a peer opens streams",
     ("peer", "message"): "a peer sends and receives messages",
     ("node", "peer"): "a node has peers",

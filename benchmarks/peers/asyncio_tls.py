@@ -20,7 +20,7 @@ from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec
 
 from benchmarks.role import CHUNK_LEN, MESSAGE_LEN, Tally, times_at_once
-from qg.cli.child import Commands, percentiles, role_serve
+from qg.measured import Commands, percentiles, role_serve
 
 HOST = "127.0.0.1"
 NAME = "localhost"

@@ -11,7 +11,7 @@ from typing import Any
 
 from benchmarks.program import distribution_version, ports_free
 from benchmarks.role import CHUNK_LEN, MESSAGE_LEN
-from qg.cli.child import percentiles, role_serve
+from qg.measured import percentiles, role_serve
 
 HOST = "127.0.0.1"
 PROTOCOL = "/qg-benchmark/1"

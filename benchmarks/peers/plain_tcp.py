@@ -12,7 +12,7 @@ from collections.abc import Callable
 from socket import IPPROTO_TCP, TCP_NODELAY, create_connection, create_server, socket
 
 from benchmarks.role import CHUNK_LEN, MESSAGE_LEN
-from qg.cli.child import percentiles, role_serve
+from qg.measured import percentiles, role_serve
 
 HOST = "127.0.0.1"
 READ_LEN = 1 << 20

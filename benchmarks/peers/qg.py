@@ -16,8 +16,7 @@ from typing import Any
 
 import qg
 from benchmarks.role import CHUNK_LEN, MESSAGE_LEN, Tally, times_at_once
-from qg.cli.child import Commands, percentiles, role_serve
-from qg.cli.roles import config_make, relay_config
+from qg.measured import Commands, config_make, percentiles, relay_config, role_serve
 
 HOST = "127.0.0.1"
 BUSY_S = 0.1

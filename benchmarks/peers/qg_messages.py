@@ -16,7 +16,7 @@ from collections.abc import Awaitable, Callable
 import qg
 from benchmarks.peers.qg import HOST, node_make
 from benchmarks.role import MESSAGE_LEN, Tally
-from qg.cli.child import role_serve
+from qg.measured import role_serve
 
 BATCH = 1_000  # messages given to one `send_batch`
 MAILBOX_ID = qg.ExtenderId("0d6fb5a5-6a34-4ce5-8a4f-3b1d7b0c7a05")

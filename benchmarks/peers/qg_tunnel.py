@@ -8,7 +8,7 @@ from socket import AF_INET, IPPROTO_TCP, SOCK_STREAM, TCP_NODELAY, create_server
 
 import qg
 from benchmarks.peers.qg import HOST, node_make
-from qg.cli.child import role_serve
+from qg.measured import role_serve
 
 READ_LEN = 256 * 1024
 

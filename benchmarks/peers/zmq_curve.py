@@ -14,7 +14,7 @@ import time
 
 from benchmarks.program import distribution_version
 from benchmarks.role import MESSAGE_LEN
-from qg.cli.child import percentiles, role_serve
+from qg.measured import percentiles, role_serve
 
 HOST = "127.0.0.1"
 BULK_MESSAGE_LEN = 1 << 20

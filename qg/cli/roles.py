@@ -19,49 +19,15 @@ from pathlib import Path
 from typing import Any
 
 import qg
-from qg._core.crypto import null_cipher_allow
-from qg.cli.child import Commands, percentiles, role_serve
 from qg.cli.common import descriptors_raise
 from qg.cli.tree import tar_digest, tree_digest
 from qg.extenders.echo import Echo
 from qg.extenders.files import FileReceiver, file_send
+from qg.measured import Commands, config_make, percentiles, relay_config, role_serve
 
 _CHUNK_LEN = 64 * 1024
 _MESSAGE_LEN = 64
 _FILE_BLOCK_LEN = 1 << 20
-# Best first: a suite is chosen by refusing those before it.
-_SUITES_REMOVED: dict[str, Any] = {
-    "aegis-256": (),
-    "aes-256-gcm": ("aegis-256",),
-    "chacha20-poly1305": ("aegis-256", "aes-256-gcm"),
-    "null": (),
-}
-_N_SESSIONS = 50_000
-# Everybody here has one address, and more comes from it at once than an honest network sends.
-_LIMITS = qg.LimitsConfig(
-    accepts_per_s=100_000,
-    accepts_burst=100_000,
-    handshakes_per_s=100_000,
-    handshakes_burst=100_000,
-    network_handshakes_per_s=100_000,
-    network_handshakes_burst=100_000,
-    node_handshakes_per_s=100_000,
-    handshake_cpu_ms=100,
-    sessions=_N_SESSIONS,
-    network_sessions=_N_SESSIONS,
-    peer_pipe_sessions=_N_SESSIONS,
-    pipes_per_link=_N_SESSIONS,
-    pipes_per_s=100_000,
-    pipes_burst=100_000,
-)
-
-
-def config_make(suite: str | None, relay: "qg.RelayConfig | None" = None) -> "qg.Config":
-    """The defaults, padding included, but for the suite and for limits that would be measured instead of the work."""
-    if suite == "null":
-        null_cipher_allow()
-    link = qg.LinkConfig(suites_removed=_SUITES_REMOVED[suite] if suite else ())
-    return qg.Config(link=link, limits=_LIMITS, relay=relay or qg.RelayConfig())
 
 
 class Sink(qg.Extender):
@@ -207,11 +173,6 @@ async def _sender_main(suite: str | None, secret: str) -> None:
         sender = Sender(node)
         names = "connect push push_end ping handshakes hold file_make tree_make file_send".split()
         await role_serve({name: getattr(sender, name) for name in names}, {})
-
-
-def relay_config(port: int) -> "qg.RelayConfig":
-    """Relay for members of the closed network to one port of this machine; loopback is dialled because it is listed."""
-    return qg.RelayConfig(allow="members", targets=(qg.Prefix.parse("127.0.0.0/8"),), ports=(port,))
 
 
 async def _relay_main(suite: str | None, secret: str, host: str, port: int) -> None:
