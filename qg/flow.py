@@ -9,6 +9,8 @@ directly, without tasks in between.
 import asyncio
 import os
 from asyncio.events import _get_running_loop
+from collections.abc import Iterator
+from contextlib import contextmanager
 from time import monotonic
 from typing import TYPE_CHECKING
 
@@ -79,6 +81,16 @@ class Border:
         if self.is_closed:
             raise ClosedError("the node is closed: start another one")
 
+    @contextmanager
+    def awaiting_sent(self) -> Iterator[None]:
+        """Hear of every byte that is sent as soon as it is; otherwise the last few are told with other events."""
+        self.runtime.await_sent(1)
+        try:
+            yield
+        finally:
+            if not self.is_closed:
+                self.runtime.await_sent(-1)
+
     def foreign_error(self) -> UsageError:
         """Make the error for a call from outside of the node's own loop."""
         if os.getpid() != self._pid:
@@ -136,10 +148,11 @@ class Link:
 
     async def flush(self) -> None:
         """Wait until all that was written has left."""
-        while self.n_queued:
-            if self.flushed is None or self.flushed.done():
-                self.flushed = self.border.loop.create_future()
-            await asyncio.wait([self.flushed])
+        with self.border.awaiting_sent():
+            while self.n_queued:
+                if self.flushed is None or self.flushed.done():
+                    self.flushed = self.border.loop.create_future()
+                await asyncio.wait([self.flushed])
 
 
 class Flow:

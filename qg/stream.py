@@ -262,7 +262,8 @@ class Stream(Flow):
         if not self._is_gone:
             self._ended = self._ended or self._border.loop.create_future()
             try:
-                await asyncio.wait([self._ended])
+                with self._border.awaiting_sent():
+                    await asyncio.wait([self._ended])
             except asyncio.CancelledError:
                 self.abort(Reason.CANCELLED)
                 raise

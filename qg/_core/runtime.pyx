@@ -41,7 +41,7 @@ from .secret cimport (
     SECRET_LOCK_PREFERRED, SECRET_LOCK_REQUIRED, secret_give, secret_pool_free, secret_pool_init, secret_pool_t,
     secret_take)
 from .session cimport SCRATCH_LEN
-from .shared cimport bell_ring, bell_sleep, inbox_take, ring_drop, ring_filled, ring_relieved
+from .shared cimport bell_ring, bell_sleep, bell_sleep_deep, inbox_take, ring_drop, ring_filled, ring_relieved
 from .status cimport METADATA_MAX, PEERS_LEN_MAX
 from .sys cimport SECOND_NS, atomic_exchange_ptr, atomic_poke
 from .wire cimport HELLO_SERVICES_MAX
@@ -117,6 +117,7 @@ cdef class Runtime:
     cdef dict options
     cdef bytes services             # read by the workers as long as they run
     cdef uint64_t n_asked           # COMMAND_LINKS posted
+    cdef int n_sent_waiters         # tasks that wait for the last byte to be sent
     cdef uint32_t n_silent          # workers that did not answer the last of them
     cdef uint32_t turn              # the worker whose ring is read first
     cdef uint32_t n_stopped         # workers whose EVENT_STOPPED was read
@@ -470,12 +471,24 @@ cdef class Runtime:
         if events or limit <= 0:
             return events
         clear_fd(self.read_fd)
-        bell_sleep(&self.node.is_asleep)
+        if self.n_sent_waiters:
+            bell_sleep(&self.node.is_asleep)
+        else:
+            bell_sleep_deep(&self.node.is_asleep)
         self._take(events, limit)
         if events and bell_ring(&self.node.is_asleep):
             # The workers saw nobody asleep: whoever stops draining here must be called again.
             os.write(self.write_fd, WAKE)
         return events
+
+    def await_sent(self, int n):
+        """Count who waits for the last byte to be sent: n more of them.
+
+        While there are none, EV_STREAM_SENT of a few bytes waits for other events: it wakes nobody.
+        """
+        self.n_sent_waiters += n
+        if n > 0:
+            os.write(self.write_fd, WAKE)       # something may have waited already
 
     cdef int _take(self, list events, int limit) except -1:
         """Every worker's events, the first in turn, for none may keep the others waiting."""

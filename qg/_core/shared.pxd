@@ -75,7 +75,7 @@ cdef extern from * nogil:
             && __atomic_exchange_n(&ring->is_starved, 0, __ATOMIC_SEQ_CST) != 0;
     }
 
-    /* A bell: whoever sleeps is woken by one of many. */
+    /* A bell: whoever sleeps is woken by one of many; a tap wakes only a light sleeper (1, not 2). */
 
     static inline int qg_bell_ring(uint64_t *is_asleep) {
         __atomic_thread_fence(__ATOMIC_SEQ_CST);    /* whoever was not asleep yet will see what was published before */
@@ -85,6 +85,17 @@ cdef extern from * nogil:
     static inline void qg_bell_sleep(uint64_t *is_asleep) {
         __atomic_exchange_n(is_asleep, 1, __ATOMIC_SEQ_CST);
         __atomic_thread_fence(__ATOMIC_SEQ_CST);    /* whoever looks once more after this misses nothing */
+    }
+
+    static inline int qg_bell_tap(uint64_t *is_asleep) {
+        __atomic_thread_fence(__ATOMIC_SEQ_CST);
+        return __atomic_load_n(is_asleep, __ATOMIC_RELAXED) == 1
+            && __atomic_exchange_n(is_asleep, 0, __ATOMIC_SEQ_CST) != 0;
+    }
+
+    static inline void qg_bell_sleep_deep(uint64_t *is_asleep) {
+        __atomic_exchange_n(is_asleep, 2, __ATOMIC_SEQ_CST);
+        __atomic_thread_fence(__ATOMIC_SEQ_CST);
     }
 
     /* A lock for what takes less than a microsecond and comes once per connection. */
@@ -177,7 +188,9 @@ cdef extern from * nogil:
         # reader, after it has read: True when the writer holds something back and has to be woken
     bint bell_ring "qg_bell_ring"(uint64_t *is_asleep) noexcept
         # after something was published: True when the sleeper has to be woken, for one of all callers
+    bint bell_tap "qg_bell_tap"(uint64_t *is_asleep) noexcept   # the same, but a deep sleeper sleeps on
     void bell_sleep "qg_bell_sleep"(uint64_t *is_asleep) noexcept   # the sleeper; it looks once more afterwards
+    void bell_sleep_deep "qg_bell_sleep_deep"(uint64_t *is_asleep) noexcept
     void lock_take "qg_lock_take"(uint64_t *lock) noexcept      # for less than a microsecond, once per connection
     void lock_give "qg_lock_give"(uint64_t *lock) noexcept
     void lease_init "qg_lease_init"(lease_t *lease, budget_t *budget, uint64_t step) noexcept

@@ -28,6 +28,7 @@ from .wire cimport address_t
 
 cdef enum:
     RING_LEN = 2048             # events that Python has not taken; more stay with the engine
+    QUIET_MAX = 16384           # sent bytes that Python need not be woken for: little beside any queue's limit
     DIAL_ADDRESSES_MAX = 8
     CERT_ENTRIES = 1024
     WORKERS_MAX = 64
@@ -125,7 +126,9 @@ ctypedef struct worker_t:
     dial_t *dials
     uint64_t offset_ns          # when the wall clock was last looked at
     uint64_t stop_ns            # when waiting for goodbyes ends; 0 while not stopping
+    uint64_t quiet_len          # bytes of which Python may not know yet that they were sent, at most QUIET_MAX
     uint8_t has_news            # events were written in this turn
+    uint8_t has_quiet_news      # the same, but none that a sleeper must be woken for
     uint8_t is_loop_ready
     uint8_t has_gate
     uint8_t is_killed           # the owner is gone: nothing more is told

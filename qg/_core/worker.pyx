@@ -15,8 +15,8 @@ from .engine cimport (
     engine_dial_failed, engine_drain, engine_ended, engine_halt, engine_lost, engine_open, engine_ping,
     engine_received, engine_settle, engine_stop, engine_tell_peers, engine_tick, engine_writable)
 from .flow cimport (
-    EVENT_CONFIGURED, EVENT_LISTENING, event_t, flow_accept, flow_finish, flow_reset, flow_used, flow_write,
-    outbox_emit, outbox_is_empty, outbox_put)
+    EVENT_CONFIGURED, EVENT_LISTENING, EVENT_STREAM_SENT, event_t, flow_accept, flow_finish, flow_reset, flow_used,
+    flow_write, outbox_emit, outbox_is_empty, outbox_put)
 from .handshake cimport local_fill, local_t
 from .keyfile cimport ring_t
 from .loop cimport (
@@ -26,7 +26,7 @@ from .memory cimport chain_clear, chain_t, pool_clear, pool_collect
 from .relay cimport relay_relieve
 from .resolve cimport resolve_cancel, resolve_init, resolve_start, resolve_stop
 from .secret cimport SECRET_SLOT_LEN, secret_pool_free, secret_take
-from .shared cimport bell_ring, inbox_push, inbox_take, ring_drop, ring_filled, ring_publish, ring_vacant
+from .shared cimport bell_ring, bell_tap, inbox_push, inbox_take, ring_drop, ring_filled, ring_publish, ring_vacant
 from .status cimport E_IO, OK
 from .sys cimport SECOND_NS, atomic_exchange_ptr, store_be64
 from .tcp cimport (
@@ -49,19 +49,28 @@ cdef int on_emit(void *ctx, const event_t *event) noexcept nogil:
     cdef worker_t *worker = <worker_t *>ctx
     cdef int64_t slot = ring_vacant(&worker.ring.at, RING_LEN)
     if slot < 0:
+        worker.has_news = 1                     # all of it may have come quietly
         return 0
     worker.ring.events[slot] = event[0]
     ring_publish(&worker.ring.at)
-    worker.has_news = 1
+    if event.type == EVENT_STREAM_SENT and worker.quiet_len + event.a <= QUIET_MAX:
+        worker.quiet_len += event.a
+        worker.has_quiet_news = 1
+    else:
+        worker.has_news = 1
     return 1
 
 
 cdef void signal_python(worker_t *worker) noexcept nogil:
     cdef uint64_t one = 1
-    if not worker.has_news:
-        return
-    worker.has_news = 0
-    if bell_ring(&worker.node.is_asleep):
+    cdef bint is_rung = False
+    if worker.has_news:
+        worker.quiet_len = 0
+        is_rung = bell_ring(&worker.node.is_asleep)
+    elif worker.has_quiet_news:
+        is_rung = bell_tap(&worker.node.is_asleep)
+    worker.has_news = worker.has_quiet_news = 0
+    if is_rung:
         fd_write(worker.node.event_fd, &one, 8)
 
 

@@ -332,6 +332,15 @@ async def test_close_returns_when_the_peer_has_read_everything_and_finished():
             await near.read(1)
 
 
+async def test_whoever_waits_for_the_last_bytes_to_be_sent_hears_of_them():
+    async with stream_pair() as (near, _):
+        for _ in range(3):  # so few that nobody else is woken for them, and nothing comes back
+            await near.write(b"few")
+            async with asyncio.timeout(30):
+                await near.link.flush()
+            assert near.link.n_queued == 0
+
+
 async def test_a_cancelled_close_resets_the_stream():
     async with stream_pair() as (near, far):
         with pytest.raises(TimeoutError):
