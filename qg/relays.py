@@ -111,11 +111,15 @@ class RelayBook:
         found: list[KnownRelay] = []
         keys: set[LinkKey] = set()
         ids: set[PeerId | None] = set()
-        recorded = (entry.relay for entry in self._entries.values() if entry.is_drawn and entry.expires_s >= now_s)
-        for relay in (*self._configured, *recorded, *linked):
+        for relay in self._configured:
             if relay.link_key not in keys and (relay.peer_id is None or relay.peer_id not in ids):
                 found.append(relay)
                 keys.add(relay.link_key)
+                ids.add(relay.peer_id)
+        recorded = (entry.relay for entry in self._entries.values() if entry.is_drawn and entry.expires_s >= now_s)
+        for relay in (*recorded, *linked):  # told apart by identity: anybody's record may name the link key of another
+            if relay.link_key not in keys and relay.peer_id not in ids:
+                found.append(relay)
                 ids.add(relay.peer_id)
         return found
 

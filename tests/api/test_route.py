@@ -186,6 +186,10 @@ def test_two_layers_that_fail_to_open_within_ten_minutes_bar_a_relay_for_an_hour
 def test_who_names_the_link_key_of_another_relay_in_his_record_does_it_no_harm():
     book, relay = RelayBook(), relay_of(1)
     liar = relay_of(2)._replace(link_key=relay.link_key)
+    book.record_take(liar, neighbour_of(2), 1000, 10**9, b"")
+    assert book.relays(0, [relay]) == [liar, relay]
+    book.record_take(relay, neighbour_of(1), 1000, 10**9, b"")
+    assert book.relays(0) == [liar, relay]
     book.failed(liar, 0)
     assert book.is_avoided(liar, 1)
     assert not book.is_avoided(relay, 1)
