@@ -546,6 +546,7 @@ cdef int layer_on_data(stream_t *stream, uint8_t *data, size_t len, uint64_t now
     cdef channel_t *channel = <channel_t *>stream.owner
     channel_feed(channel, data, len, now_ns)
     if not (stream.flags & FLAG_DEAD):
+        stream.rtt_ns = channel.session.mux.rtt_ns      # its credit goes as far as the records in it come from
         stream_used(stream, len, now_ns)
     return OK
 

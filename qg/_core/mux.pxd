@@ -56,7 +56,7 @@ cdef enum:
     CLOSED_PIPES = 64           # closed pipes whose late DATA is known not to count for session credit
     ENDED = 1                   # mux_frame: a RESET ended an open stream
     LEASE_STEP = 16384          # of the budget for unread bytes, taken ahead
-    GROW_NS = 100000000         # half a window used up within this time doubles the window
+    GROW_NS = 50000000          # a quarter of a window used up within this time, or two round trips, doubles it
 
 ctypedef struct receive_t:      # what the sessions of one worker hold for their applications
     lease_t unread              # service payload received and not consumed. Of its budget windows shrink from the half
@@ -85,6 +85,7 @@ ctypedef struct stream_t:
     uint64_t rx_window          # bytes granted ahead of rx_used
     uint64_t rx_window_max
     uint64_t grant_ns           # time of the last grant
+    uint64_t rtt_ns             # round trip to who sends, where that is not the peer but lies behind it; 0
     uint64_t unread_ns          # when the oldest byte that waits came, or some were consumed last
     uint64_t ready_ns           # when it became ready
     stream_t *next              # in a scheduler list
@@ -132,6 +133,7 @@ ctypedef struct mux_t:
     uint64_t rx_window
     uint64_t rx_window_max
     uint64_t grant_ns
+    uint64_t rtt_ns             # round trip to the peer, from the session; 0: not known
     uint64_t starved_ns         # since when the peer has credit for less than a record left; 0 while it has more
     uint64_t withheld_ns        # when credit was withheld last, for the budget; 0 when none is
     uint64_t queue_len          # service payload that waits to be sent
@@ -206,7 +208,7 @@ cdef int stream_pack(stream_t *stream, const uint8_t *src, size_t len, uint64_t 
 cdef void stream_finish(stream_t *stream, uint64_t now_ns) noexcept nogil       # FIN after what is queued
 cdef int stream_reset(stream_t *stream, int reason, uint64_t now_ns) noexcept nogil     # RESET to the peer, then gone
 cdef void stream_used(stream_t *stream, uint64_t len, uint64_t now_ns) noexcept nogil
-    # owner consumed; grants when half a window is due
+    # owner consumed; grants when a quarter of a window is due
 cdef void stream_grant(stream_t *stream, uint64_t offset) noexcept nogil
     # absolute credit to the peer; never falls
 cdef void stream_source_ready(stream_t *stream, uint64_t now_ns) noexcept nogil # its sink has something to pull

@@ -484,8 +484,9 @@ cdef void stream_grant(stream_t *stream, uint64_t offset) noexcept nogil:
         mark_due(stream, FLAG_CREDIT_DUE)
 
 
-cdef inline uint64_t window_grown(uint64_t window, uint64_t limit, uint64_t since_ns, uint64_t now_ns) noexcept nogil:
-    if since_ns and now_ns - since_ns < GROW_NS and window < limit:
+cdef inline uint64_t window_grown(uint64_t window, uint64_t limit, uint64_t since_ns, uint64_t within_ns,
+                                  uint64_t now_ns) noexcept nogil:
+    if since_ns and now_ns - since_ns < max(within_ns, <uint64_t>GROW_NS) and window < limit:
         return min(window * 2, limit)
     return window
 
@@ -498,8 +499,9 @@ cdef void stream_used(stream_t *stream, uint64_t len, uint64_t now_ns) noexcept 
         mux_used(stream.mux, len, now_ns)
         limit = max(min(limit, stream.mux.rx_window // 4), <uint64_t>WINDOW_MIN)
         stream.rx_window = min(stream.rx_window, limit)
-    if stream.rx_credit <= stream.rx_used + stream.rx_window - stream.rx_window // 2:
-        stream.rx_window = window_grown(stream.rx_window, limit, stream.grant_ns, now_ns)
+    if stream.rx_credit <= stream.rx_used + stream.rx_window - stream.rx_window // 4:
+        stream.rx_window = window_grown(stream.rx_window, limit, stream.grant_ns,
+                                        2 * (stream.rtt_ns if stream.rtt_ns else stream.mux.rtt_ns), now_ns)
         stream.grant_ns = now_ns
         stream_grant(stream, stream.rx_used + stream.rx_window)
 
@@ -508,12 +510,12 @@ cdef void mux_used(mux_t *mux, uint64_t len, uint64_t now_ns) noexcept nogil:
     len = min(len, mux.rx_off - mux.rx_used)
     mux.rx_used += len
     lease_add(&mux.receive.unread, -len)
-    if mux.rx_credit <= mux.rx_used + mux.rx_window - mux.rx_window // 2:
+    if mux.rx_credit <= mux.rx_used + mux.rx_window - mux.rx_window // 4:
         session_grant(mux, now_ns)
 
 
 cdef void session_grant(mux_t *mux, uint64_t now_ns) noexcept nogil:
-    """Half a window is unannounced: announce it, as far as the node's budget goes (protocol.md 9, receive credit)."""
+    """A quarter of a window is unannounced: announce it, as far as the node's budget goes (protocol.md 9)."""
     cdef uint64_t unread = lease_total(&mux.receive.unread)
     cdef uint64_t unread_max = mux.receive.unread.budget.max
     if unread >= unread_max // 10 * 9:
@@ -525,7 +527,8 @@ cdef void session_grant(mux_t *mux, uint64_t now_ns) noexcept nogil:
     elif unread >= unread_max // 2:
         mux.rx_window = max(mux.rx_window // 2, <uint64_t>SESSION_WINDOW_MIN)
     else:
-        mux.rx_window = window_grown(mux.rx_window, mux.rx_window_max, mux.grant_ns, now_ns)
+        # One stream may have a quarter of it, which takes that stream a round trip at least.
+        mux.rx_window = window_grown(mux.rx_window, mux.rx_window_max, mux.grant_ns, 4 * mux.rtt_ns, now_ns)
     mux.withheld_ns = 0
     if mux.rx_used + mux.rx_window > mux.rx_credit:
         mux.rx_credit = mux.rx_used + mux.rx_window

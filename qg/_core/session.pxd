@@ -110,6 +110,7 @@ ctypedef struct session_t:
     uint64_t ping_sent_ns
     uint64_t ping_token
     uint64_t ping_rtt_ns
+    uint64_t flight_ns          # when our last flight went out; 0: none has
     uint64_t close_due_ns
     uint64_t discard_left       # bytes until a bad session closes
     uint64_t second_ns          # start of the control frame count

@@ -458,6 +458,7 @@ cdef int pump_flight(session_t *session, uint64_t now_ns) noexcept nogil:
     memcpy(dst, session.ctx.scratch, n)
     session.carrier.commit(session, n, now_ns)
     session.n_bytes_out += n
+    session.flight_ns = now_ns
     rc = after_flight(session, now_ns)
     return n if rc >= 0 else rc
 
@@ -580,6 +581,8 @@ cdef int on_hello(session_t *session, frame_t *frame, uint64_t now_ns) noexcept 
         return E_CREDIT
     session.has_hello = 1
     session.is_mute = 0
+    if session.role == 1:
+        session.mux.rtt_ns = now_ns - session.flight_ns
     session.padding = max(session.hello.padding, session.peer_hello.padding)
     mux_set_peer(&session.mux, &session.peer_hello)
     session.state = SESSION_OPEN
@@ -598,6 +601,7 @@ cdef int on_ping(session_t *session, frame_t *frame, uint64_t now_ns) noexcept n
         return rc
     if session.ping_sent_ns and frame.id == session.ping_token:
         session.ping_rtt_ns = now_ns - session.ping_sent_ns
+        session.mux.rtt_ns = session.ping_rtt_ns
         session.ping_sent_ns = 0
         session.hooks.on_event(session, SESSION_ON_PONG, now_ns)
     return OK
@@ -777,6 +781,8 @@ cdef int feed_handshake(session_t *session, uint8_t *data, size_t len, uint64_t 
             sooner(session, session.start_ns + session.times.first_flight_ns)
         return rc
     if rc >= 0:
+        if session.role == 0:
+            session.mux.rtt_ns = now_ns - session.flight_ns     # M1 to M2; the responder's is M2 to HELLO
         rc = after_flight(session, now_ns)
     if rc < 0:
         fail(session, rc, now_ns)

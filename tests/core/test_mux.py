@@ -437,17 +437,17 @@ def test_the_last_bytes_of_credit_are_used_for_what_is_the_last(connect):
     assert pair.one.offsets(number)[0] == WINDOW
 
 
-def test_credit_comes_when_half_a_window_is_unannounced(connect):
+def test_credit_comes_when_a_quarter_of_a_window_is_unannounced(connect):
     pair = connect()
     number = pair.stream()
     pair.one.write(number, bytes(WINDOW))
     pair.pump()
-    half = WINDOW // 2
-    pair.other.used(number, half - 1)
+    quarter = WINDOW // 4
+    pair.other.used(number, quarter - 1)
     assert pair.other.take() == b""
     pair.other.used(number, 1)
     pair.pump()
-    assert pair.one.offsets(number)[1] == half + WINDOW
+    assert pair.one.offsets(number)[1] == quarter + WINDOW
 
 
 def test_a_reader_that_keeps_up_gets_a_larger_window(connect):

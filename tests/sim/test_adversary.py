@@ -227,6 +227,7 @@ def test_a_long_partition_ends_the_stream_once_a_peer_counts_as_dead(link_idx):
     assert transfer.state == "failed"
     assert transfer.reason in (UNREACHABLE, TIMEOUT)
     line.graph.world.run_for(25)  # the other side counts from the last that it heard
+    line.graph.world.partition()
     line.graph.close()
 
 
