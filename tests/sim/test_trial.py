@@ -24,3 +24,9 @@ def test_in_peace_every_circuit_is_done():
 def test_a_seed_repeats_byte_for_byte(seed):
     one, other = (trial_run(seed, SEEDS[seed])[0] for _ in range(2))
     assert (one.world.trace, one.world.n_calls, one.counts) == (other.world.trace, other.world.n_calls, other.counts)
+
+
+def test_a_failure_says_how_to_repeat_it(capsys):
+    with pytest.raises(AttributeError):
+        trial_run("broken", 20, {"something that nobody wrote": 0.01})
+    assert "tools/dev sim --seed broken --circuits 20\n" in capsys.readouterr().err

@@ -19,7 +19,7 @@ N_HOSTS = 200
 DEGREE = 8
 START_GAP_NS = 50 * MS_NS  # between two circuits, on average
 RELAY_MEMORY_LEN = 2 * MIB
-BLOCKS_LEN_MAX = 32 * MIB
+BLOCKS_LEN_MAX = 4 * MIB
 LATEST_END_S = 700  # of all streams of circuits whose source has gone: idle time, keys, deadlines
 # What happens at intervals of so many seconds, on average.
 FAULTS = {
