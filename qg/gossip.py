@@ -62,11 +62,9 @@ class Gossip:
     def frame_make(self, endpoints: Sequence[Endpoint], to: PeerId) -> bytes | None:
         """Make what is to be told to a peer: the node's own record, and others at random; None if there is nothing."""
         now_s = self._clock()
-        self._book.expired_drop(now_s)
         own = self._own_record(tuple(endpoints), int(now_s))
-        others = self._book.raws(now_s, without=to)
-        n_others = min(len(others), FRAME_RECORDS_MAX - (own is not None))
-        raws = ([] if own is None else [own]) + _RANDOM.sample(others, n_others)
+        raws = [] if own is None else [own]
+        raws += self._book.raws(FRAME_RECORDS_MAX - len(raws), now_s, without=to)
         return frame_pack(raws) if raws else None
 
     def _own_record(self, endpoints: tuple[Endpoint, ...], now_s: int) -> bytes | None:
@@ -130,5 +128,6 @@ class Gossip:
         return is_allowed
 
     def tell_wait_s(self) -> float:
-        """Draw how long to wait until a peer is told again."""
+        """Draw how long to wait until a peer is told again; what has expired meanwhile goes."""
+        self._book.expired_drop(self._clock())
         return TELL_S * _RANDOM.uniform(0.8, 1.2)

@@ -7,6 +7,7 @@ bounded, and no neighbour fills more than a share of it. Times are seconds of th
 
 from collections.abc import Iterable
 from ipaddress import IPv4Address, IPv6Address, ip_address
+from random import Random, SystemRandom
 from typing import NamedTuple, final
 
 from qg.address import Address
@@ -20,6 +21,7 @@ _SHARE_MIN = 16  # or so many
 _AVOID_S = (600.0, 1200.0, 2400.0, 3600.0)  # after the first failure, the second, ...
 _TAMPER_WINDOW_S = 600.0  # two layers that fail to open within this
 _TAMPER_AVOID_S = 3600.0  # bar a relay for so long
+_RANDOM = SystemRandom()
 _FAILED_MAX = 4096  # relays whose failures are remembered; the oldest is forgotten
 
 
@@ -85,7 +87,8 @@ class _Entry(NamedTuple):
 class _Failures(NamedTuple):
     n: int  # in a row
     until_s: float  # avoided until then
-    tampered_s: float | None  # when a layer behind it failed to open
+    tampered_s: float | None = None  # when a layer behind it failed to open
+    suspect_s: float = 0.0  # not even as a guard until then
 
 
 @final
@@ -193,28 +196,38 @@ class RelayBook:
         for peer_id in [peer_id for peer_id, entry in self._entries.items() if entry.expires_s < now_s]:
             self.drop(peer_id)
 
-    def raws(self, now_s: float, without: PeerId | None = None) -> list[bytes]:
-        """List the records that can be passed on, but not those of one peer or told by it."""
+    def raws(self, n: int, now_s: float, without: PeerId | None = None, random: Random = _RANDOM) -> list[bytes]:
+        """Draw up to n records to be passed on, but not those of one peer or told by it; some more are looked at."""
+        entries = random.sample([*self._entries.items()], min(2 * n, len(self._entries)))
         return [
             entry.raw
-            for peer_id, entry in self._entries.items()
+            for peer_id, entry in entries
             if entry.expires_s >= now_s and without not in (peer_id, entry.neighbour)
-        ]
+        ][:n]
 
     # Failures
 
     def failed(self, relay: KnownRelay, now_s: float) -> None:
         """Avoid a relay for a while, longer each time."""
+<<<<<<< HEAD
         before = self._failures.get(relay.key, _Failures(0, 0.0, None))
         until_s = now_s + _AVOID_S[min(before.n, len(_AVOID_S) - 1)]
         self._note(relay.key, _Failures(before.n + 1, max(until_s, before.until_s), before.tampered_s))
+=======
+        before = self._failures.get(relay.link_key, _Failures(0, 0.0))
+        until_s = now_s + _AVOID_S[min(before.n, len(_AVOID_S) - 1)]
+        self._note(relay.link_key, before._replace(n=before.n + 1, until_s=max(until_s, before.until_s)))
+>>>>>>> 3dd72b9 (A guard behind which bytes were changed is no first relay for an hour; telling peers costs little however full the book is)
 
     def tampered(self, link_key: LinkKey, now_s: float) -> bool:
         """Take note of a layer behind a relay that failed to open; True if the relay is avoided for it."""
-        before = self._failures.get(link_key, _Failures(0, 0.0, None))
+        before = self._failures.get(link_key, _Failures(0, 0.0))
         is_second = before.tampered_s is not None and now_s - before.tampered_s < _TAMPER_WINDOW_S
-        until_s = now_s + _TAMPER_AVOID_S if is_second else before.until_s
-        self._note(link_key, _Failures(before.n, until_s, None if is_second else now_s))
+        if is_second:
+            until_s = now_s + _TAMPER_AVOID_S
+            self._note(link_key, before._replace(until_s=until_s, tampered_s=None, suspect_s=until_s))
+        else:
+            self._note(link_key, before._replace(tampered_s=now_s))
         return is_second
 
     def worked(self, relay: KnownRelay) -> None:
@@ -228,8 +241,18 @@ class RelayBook:
         found = (self._failures.get(key) for key in (relay.key, relay.link_key))
         return any(failures is not None and now_s < failures.until_s for failures in found)
 
+<<<<<<< HEAD
     def _note(self, key: LinkKey | PeerId, failures: _Failures) -> None:
         self._failures.pop(key, None)
+=======
+    def is_suspect(self, relay: KnownRelay, now_s: float) -> bool:
+        """Tell whether bytes were changed behind a relay, twice lately."""
+        failures = self._failures.get(relay.link_key)
+        return failures is not None and now_s < failures.suspect_s
+
+    def _note(self, link_key: LinkKey, failures: _Failures) -> None:
+        self._failures.pop(link_key, None)
+>>>>>>> 3dd72b9 (A guard behind which bytes were changed is no first relay for an hour; telling peers costs little however full the book is)
         if len(self._failures) >= _FAILED_MAX:
             del self._failures[next(iter(self._failures))]
         self._failures[key] = failures

@@ -121,7 +121,9 @@ class Routes:
                 self.guards.candidate_set(relay)
         if not self.guards.relays:
             raise no_route(1, len(known), removed)
-        fitting, removed = relays_usable(self.guards.order(now_s), bars, unfit)
+        guards = self.guards.order(now_s)
+        suspects = [guard for guard in guards if self.book.is_suspect(guard, now_s)]
+        fitting, removed = relays_usable(guards, bars, unfit + suspects)
         if not fitting:
             raise no_route(1, sum(removed.values()), removed)
         return fitting[0]

@@ -91,7 +91,7 @@ def test_a_relay_that_takes_its_word_back_is_drawn_no_more_and_older_records_do_
     assert reader.tell(first) == {"taken": 1}
     assert reader.tell(withdrawn, neighbour=OTHER) == {"withdrawn": 1}
     assert reader.book.relays(NOW_S) == []
-    assert reader.book.raws(NOW_S) == [withdrawn]
+    assert reader.book.raws(99, NOW_S) == [withdrawn]
     assert reader.tell(first) == {"known": 1}
     assert reader.tell(record_of(identity=identity, now_s=NOW_S + 20)) == {"taken": 1}
     assert len(reader.book.relays(NOW_S)) == 1
@@ -129,7 +129,7 @@ def test_a_relay_for_listed_peers_only_is_passed_on_and_not_drawn(reader):
     raw = record_of(relay=qg.RelayConfig(allow=(NEIGHBOUR,)))
     assert reader.tell(raw) == {"taken": 1}
     assert reader.book.relays(NOW_S) == []
-    assert reader.book.raws(NOW_S) == [raw]
+    assert reader.book.raws(99, NOW_S) == [raw]
 
 
 def test_what_is_forged_cut_expired_or_of_the_future_is_dropped_by_its_reason(reader):
@@ -212,7 +212,7 @@ def test_a_hundred_thousand_records_cost_few_checks_and_little_memory(reader):
     assert reader.gossip.counts["verified"] == 16 + 64
     assert reader.gossip.counts["refused"] == 64
     assert reader.gossip.counts["over_rate"] > 99_000
-    assert sorted(reader.book.raws(NOW_S)) == sorted(honest)
+    assert sorted(reader.book.raws(99, NOW_S)) == sorted(honest)
 
 
 def test_a_frame_holds_a_dozen_records_and_no_more_than_its_length():

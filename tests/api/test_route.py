@@ -135,7 +135,8 @@ def test_expired_records_are_no_relays_and_go():
     taken(book, 1, 1, expires_s=500)
     assert book.relays(500)
     assert not book.relays(501)
-    assert not book.raws(501)
+    assert book.raws(9, 500)
+    assert not book.raws(9, 501)
     book.expired_drop(501)
     assert len(book) == 0
 
@@ -180,9 +181,12 @@ def test_two_layers_that_fail_to_open_within_ten_minutes_bar_a_relay_for_an_hour
     assert book.tampered(relay.link_key, 1100)
     book.worked(relay)
     assert book.is_avoided(relay, 1100 + 3599)
+    assert book.is_suspect(relay, 1100 + 3599)
+    assert not book.is_suspect(relay, 1100 + 3600)
     assert not book.is_avoided(relay, 1100 + 3600)
 
 
+<<<<<<< HEAD
 def test_who_names_the_link_key_of_another_relay_in_his_record_does_it_no_harm():
     book, relay = RelayBook(), relay_of(1)
     liar = relay_of(2)._replace(link_key=relay.link_key)
@@ -197,6 +201,17 @@ def test_who_names_the_link_key_of_another_relay_in_his_record_does_it_no_harm()
     for _ in range(2):
         book.tampered(relay.link_key, 0)  # whoever has the key itself
     assert book.is_avoided(relay, 1)
+=======
+def test_records_are_drawn_alike_and_not_told_to_whom_they_came_from():
+    book = RelayBook()
+    for number in range(8):
+        taken(book, number, neighbour=1 + number % 2)
+    drawn = Counter(raw for _ in range(400) for raw in book.raws(3, 0))
+    assert len(drawn) == 8
+    assert min(drawn.values()) > 90
+    told = {int(raw) % 2 for _ in range(40) for raw in book.raws(3, 0, without=neighbour_of(1))}
+    assert told == {1}
+>>>>>>> 3dd72b9 (A guard behind which bytes were changed is no first relay for an hour; telling peers costs little however full the book is)
 
 
 def test_a_relay_of_the_configuration_stands_for_its_record():

@@ -166,6 +166,23 @@ async def test_a_guard_that_is_down_is_passed_over_and_both_down_is_said():
         assert not carrying(made)
 
 
+async def test_a_guard_behind_which_bytes_were_changed_is_no_first_relay_for_an_hour():
+    async with crowd(3) as made:
+        source = await source_of(made)
+        routes = source._routes
+        bad, good = (qg.relays.KnownRelay.of(relay.address) for relay in made.relays[:2])
+        routes.guards.add([bad, good], 0)
+        for _ in range(2):
+            routes.tampered(bad.link_key)
+        for _ in range(8):
+            async with await source.connect(made.target.address, hops=1):
+                assert carrying(made) == {good.address.host}
+        for _ in range(2):
+            routes.tampered(good.link_key)
+        with pytest.raises(qg.NoRoute, match="2 failed lately"):
+            await source.connect(made.target.address, hops=1)
+
+
 async def test_guards_survive_a_restart(tmp_path):
     path = str(tmp_path / "guards")
     async with crowd(6) as made:
