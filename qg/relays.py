@@ -209,15 +209,9 @@ class RelayBook:
 
     def failed(self, relay: KnownRelay, now_s: float) -> None:
         """Avoid a relay for a while, longer each time."""
-<<<<<<< HEAD
-        before = self._failures.get(relay.key, _Failures(0, 0.0, None))
+        before = self._failures.get(relay.key, _Failures(0, 0.0))
         until_s = now_s + _AVOID_S[min(before.n, len(_AVOID_S) - 1)]
-        self._note(relay.key, _Failures(before.n + 1, max(until_s, before.until_s), before.tampered_s))
-=======
-        before = self._failures.get(relay.link_key, _Failures(0, 0.0))
-        until_s = now_s + _AVOID_S[min(before.n, len(_AVOID_S) - 1)]
-        self._note(relay.link_key, before._replace(n=before.n + 1, until_s=max(until_s, before.until_s)))
->>>>>>> 3dd72b9 (A guard behind which bytes were changed is no first relay for an hour; telling peers costs little however full the book is)
+        self._note(relay.key, before._replace(n=before.n + 1, until_s=max(until_s, before.until_s)))
 
     def tampered(self, link_key: LinkKey, now_s: float) -> bool:
         """Take note of a layer behind a relay that failed to open; True if the relay is avoided for it."""
@@ -241,18 +235,13 @@ class RelayBook:
         found = (self._failures.get(key) for key in (relay.key, relay.link_key))
         return any(failures is not None and now_s < failures.until_s for failures in found)
 
-<<<<<<< HEAD
-    def _note(self, key: LinkKey | PeerId, failures: _Failures) -> None:
-        self._failures.pop(key, None)
-=======
     def is_suspect(self, relay: KnownRelay, now_s: float) -> bool:
         """Tell whether bytes were changed behind a relay, twice lately."""
         failures = self._failures.get(relay.link_key)
         return failures is not None and now_s < failures.suspect_s
 
-    def _note(self, link_key: LinkKey, failures: _Failures) -> None:
-        self._failures.pop(link_key, None)
->>>>>>> 3dd72b9 (A guard behind which bytes were changed is no first relay for an hour; telling peers costs little however full the book is)
+    def _note(self, key: LinkKey | PeerId, failures: _Failures) -> None:
+        self._failures.pop(key, None)
         if len(self._failures) >= _FAILED_MAX:
             del self._failures[next(iter(self._failures))]
         self._failures[key] = failures

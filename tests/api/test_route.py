@@ -186,7 +186,6 @@ def test_two_layers_that_fail_to_open_within_ten_minutes_bar_a_relay_for_an_hour
     assert not book.is_avoided(relay, 1100 + 3600)
 
 
-<<<<<<< HEAD
 def test_who_names_the_link_key_of_another_relay_in_his_record_does_it_no_harm():
     book, relay = RelayBook(), relay_of(1)
     liar = relay_of(2)._replace(link_key=relay.link_key)
@@ -201,7 +200,8 @@ def test_who_names_the_link_key_of_another_relay_in_his_record_does_it_no_harm()
     for _ in range(2):
         book.tampered(relay.link_key, 0)  # whoever has the key itself
     assert book.is_avoided(relay, 1)
-=======
+
+
 def test_records_are_drawn_alike_and_not_told_to_whom_they_came_from():
     book = RelayBook()
     for number in range(8):
@@ -211,7 +211,6 @@ def test_records_are_drawn_alike_and_not_told_to_whom_they_came_from():
     assert min(drawn.values()) > 90
     told = {int(raw) % 2 for _ in range(40) for raw in book.raws(3, 0, without=neighbour_of(1))}
     assert told == {1}
->>>>>>> 3dd72b9 (A guard behind which bytes were changed is no first relay for an hour; telling peers costs little however full the book is)
 
 
 def test_a_relay_of_the_configuration_stands_for_its_record():
@@ -219,6 +218,15 @@ def test_a_relay_of_the_configuration_stands_for_its_record():
     book = RelayBook([relay.address])
     taken(book, 1, 1)
     assert [known.endpoints for known in book.relays(0)] == [relay.endpoints]
+
+
+def test_a_record_that_names_the_link_key_of_another_relay_does_not_hide_it():
+    book, relay = RelayBook(), relay_of(1)
+    liar = relay_of(2)._replace(link_key=relay.link_key)
+    for each in (liar, relay):
+        book.record_take(each, neighbour_of(1), 1000, 2000, b"raw")
+    assert book.relays(0) == [liar, relay]
+    assert RelayBook([relay.address._replace(peer_id=None)]).relays(0, [liar]) == [relay._replace(peer_id=None)]
 
 
 # Guards
