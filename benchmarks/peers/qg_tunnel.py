@@ -10,7 +10,7 @@ import qg
 from benchmarks.peers.qg import HOST, node_make
 from qg.measured import role_serve
 
-READ_LEN = 256 * 1024
+READ_LEN = 1 << 20
 
 
 class Exit(qg.Extender):
