@@ -91,7 +91,7 @@ ctypedef struct stream_t:
     stream_t *next              # in a scheduler list
     stream_t *prev
     stream_t *next_due          # in the list of streams with credit or accept due; or in the graveyard
-    uint32_t turn_len           # bytes sent in this turn
+    uint32_t turn_len           # bytes sent in this turn, and in the last one beyond it
     uint16_t flags
     uint8_t kind
     uint8_t priority

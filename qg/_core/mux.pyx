@@ -100,10 +100,12 @@ cdef void list_drop(mux_t *mux, stream_t *stream) noexcept nogil:
 
 
 cdef inline void list_turn(mux_t *mux, stream_t *stream, size_t len) noexcept nogil:
-    """Count what the stream sent in its turn; after a quantum the next one of its class comes."""
+    """Count what the stream sent in its turn; after a quantum the next one of its class comes, and what was sent beyond
+    it counts for the turn that follows.
+    """
     stream.turn_len += <uint32_t>len
     if stream.turn_len >= QUANTUM and stream.list_idx != LIST_NONE:
-        stream.turn_len = 0
+        stream.turn_len = min(stream.turn_len - QUANTUM, <uint32_t>(QUANTUM - 1))
         if mux.heads[stream.list_idx] == stream:
             mux.heads[stream.list_idx] = stream.next
 

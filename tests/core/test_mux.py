@@ -770,6 +770,21 @@ def test_inside_a_class_bytes_are_shared_in_turns(bulk, priority):
     assert min(totals.values()) > 9 * INNER_MAX
 
 
+@pytest.mark.parametrize("lengths", [(16_000, 16_300), (5_000, 16_300), (9_000, 12_000), (1_000, 16_000)])
+def test_pieces_of_any_length_share_the_bytes_evenly(connect, lengths):
+    """What a circuit's pieces take beyond a turn is taken off its next one."""
+    pair = connect()
+    pair.ids = [pair.stream(kind=PIPE, opening=b"\x08", credit=MIB) for _ in lengths]
+    for number, length in zip(pair.ids, lengths, strict=True):
+        for _ in range(600_000 // length):
+            pair.one.write(number, bytes(length))
+    totals = dict.fromkeys(pair.ids, 0)
+    while all(total < 400_000 for total in totals.values()):
+        for number, length in turns(pair, 1)[0].items():
+            totals[number] += length
+    assert max(totals.values()) - min(totals.values()) <= 3 * INNER_MAX
+
+
 def test_a_turn_of_bulk_is_one_full_record(bulk):
     pair = bulk(NORMAL, NORMAL, NORMAL, length=MIB // 2)
     assert turns(pair, 6) == [{number: INNER_MAX - 4} for number in pair.ids] * 2
