@@ -56,6 +56,7 @@ if TYPE_CHECKING:
     from qg.types import PeerInfo as PeerInfo
     from qg.types import RelayTerms as RelayTerms
     from qg.types import Status as Status
+    from qg.types import WorkerInfo as WorkerInfo
 
 # Module -> the public names it defines.
 _NAMES = {
@@ -71,7 +72,7 @@ _NAMES = {
     "node": "Node",
     "peer": "Peer",
     "stream": "IncompleteRead Priority Stream",
-    "types": "ExtenderId LinkInfo LinkKey PeerId PeerInfo RelayTerms Status",
+    "types": "ExtenderId LinkInfo LinkKey PeerId PeerInfo RelayTerms Status WorkerInfo",
 }
 _HOMES = {name: module for module, names in _NAMES.items() for name in names.split()}
 

@@ -1,7 +1,9 @@
 # SPDX-License-Identifier: MIT
 """Policy as the core wants it: a node's configuration turned into the tables and numbers of its runtime."""
 
+import os
 from collections.abc import Iterable
+from pathlib import Path
 from typing import Any, Literal
 
 from qg._core.runtime import own_networks
@@ -11,11 +13,12 @@ from qg.errors import ConfigError
 from qg.identity import NetworkSecret
 from qg.types import PeerId
 
-__all__ = ["runtime_options"]
+__all__ = ["cores_count", "runtime_options"]
 
 _SUITES = {"chacha20-poly1305": 1, "aes-256-gcm": 2, "aegis-256": 4}  # docs/protocol.md, section 3.3
 _PADDINGS = {"none": 0, "light": 1}
 _LOOPBACK = Prefix.parse("127.0.0.0/8")
+_WORKERS_MAX = 64  # qg/_core/worker.pxd
 
 
 def runtime_options(config: Config, network_secret: NetworkSecret | None) -> dict[str, Any]:
@@ -23,6 +26,7 @@ def runtime_options(config: Config, network_secret: NetworkSecret | None) -> dic
     limits, link, relay = config.limits, config.link, config.relay
     _members_check(config, network_secret)
     return {
+        "workers": config.workers or min(cores_count(), _WORKERS_MAX),
         "suites_removed": [_SUITES[name] for name in link.suites_removed],
         "padding": _PADDINGS[link.padding],
         "accepts_xx": config.allow_first_contact,
@@ -81,6 +85,23 @@ def runtime_options(config: Config, network_secret: NetworkSecret | None) -> dic
         "allow_unlocked": config.allow_unlocked,
         "mark_path": config.replay_mark,
     }
+
+
+def cores_count(cgroups: Path = Path("/sys/fs/cgroup"), own: Path = Path("/proc/self/cgroup")) -> int:
+    """Count the cores that this process may use: of its affinity, and of the quota of its control group (v2) if any."""
+    n = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    try:
+        name = next(line[3:] for line in own.read_text().splitlines() if line.startswith("0::"))
+    except (OSError, StopIteration):
+        return n
+    group = cgroups / name.strip().lstrip("/")
+    for folder in (group, *group.parents):  # each bounds those below it
+        try:
+            quota, period = folder.joinpath("cpu.max").read_text().split()
+            n = min(n, max(1, -(-int(quota) // int(period))))
+        except (OSError, ValueError):  # none there, or "max"
+            continue
+    return n
 
 
 def _members_check(config: Config, network_secret: NetworkSecret | None) -> None:

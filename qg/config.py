@@ -23,6 +23,7 @@ _Seconds = Annotated[int, Meta(ge=1, le=86_400)]
 _Kib = Annotated[int, Meta(ge=64, le=1_048_576)]
 _KibRate = Annotated[int, Meta(ge=0, le=1_048_576)]
 _Mib = Annotated[int, Meta(ge=1, le=65_536)]
+_Workers = Annotated[int, Meta(ge=1, le=64)]
 _Port = Annotated[int, Meta(ge=1, le=65_535)]
 
 
@@ -201,6 +202,9 @@ class Config(Struct, frozen=True, kw_only=True):
     # says so. On: the limit is 8 MiB on most machines, and ending there would close a relay at 5,400 sessions
     # (section 8).
     allow_unlocked: bool = True
+    # Threads that carry the data, each with links and circuits of its own. None: one for each core that this process
+    # may use. One thread fills a core before it fills 10 Gbit/s; more of them than cores only take turns.
+    workers: _Workers | None = None
     # Unix socket for `qg status` and `qg stop`. None: none is made.
     control_socket: str | None = None
     log_level: Literal["debug", "info", "warning", "error"] = "info"

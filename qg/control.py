@@ -50,6 +50,7 @@ def status_object(status: Status) -> dict[str, Any]:
         "peers": [peer._asdict() for peer in status.peers],
         "links": [link._asdict() for link in status.links],
         "kept": [kept._asdict() for kept in status.kept],
+        "workers": [worker._asdict() for worker in status.workers],
         "counters": dict(status.counters),
     }
     plain: dict[str, Any] = msgspec.to_builtins(table, enc_hook=str)

@@ -104,6 +104,7 @@ class Node:
         self._last_request = 0
         self._links: dict[int, Link] = {}  # by channel
         self._direct: dict[bytes, Peer] = {}  # by PeerID, those that are not relayed
+        self._by_key: dict[bytes, Peer] = {}  # the same by link key
         self._twice_s: dict[bytes, float] = {}  # when it was said that an identity runs twice
         self._configured: asyncio.Future[None] | None = None  # while a configuration is being taken over
         self._keepers: list[Keeper] = []
@@ -504,14 +505,29 @@ class Node:
         request = _Connecting(border.loop.create_future(), hops, gone, is_masked=identity is not None)
         number = self._request(request)
         ring = None if identity is None else identity._ring
-        border.runtime.connect(number, [hop_tuple(hop) for hop in hops], identity is not None, ring, isolation)
+        request.isolation = isolation
+        near = None if identity is not None and len(hops) == 1 else self._channel_near(hops, isolation)
         try:
+            wanted = [hop_tuple(hop) for hop in hops]
+            border.runtime.connect(number, wanted, identity is not None, ring, isolation, near)
             return await request.future
         except asyncio.CancelledError:
             self._connect_cancel(border, number, request)
             raise
         finally:
             self._requests.pop(number, None)
+
+    def _channel_near(self, hops: Sequence[Address], isolation: int) -> int | None:
+        """Give the session whose worker is to make a connection: the one that is there, or the only way.
+
+        Circuits go round all workers, which dial the first relay each; a relay that this node has not dialled may be
+        out of their reach.
+        """
+        key = hops[0].link_key
+        peer = None if key is None else self._by_key.get(bytes(key))
+        if peer is None or not peer.links or (len(hops) > 1 and any(link.is_outgoing for link in peer.links)):
+            return None
+        return peer.links[-1 if len(hops) == 1 else (isolation or self._last_request) % len(peer.links)].channel
 
     def _connect_cancel(self, border: Border, number: int, request: "_Connecting") -> None:
         """Leave nothing behind of a connect that nobody waits for any more."""
@@ -604,6 +620,8 @@ class Node:
                     self._direct[peer_id] = peer
             elif not peer.is_connected:
                 peer.revive(*place)
+            if not is_own:
+                self._by_key[link_key] = peer
             link = self._links[channel] = Link(border, channel, peer, is_outgoing=is_outgoing, is_asked=number != 0)
             self._link_up(link, is_preferred=is_preferred)
         link.peer.relay_terms = None if terms is None else RelayTerms(*terms)
@@ -611,9 +629,7 @@ class Node:
             link.peer.extenders = tuple(ExtenderId(services[at : at + 16]) for at in range(0, len(services), 16))
         if number:
             if isinstance(request, _Connecting):
-                request.peer = link.peer
-                link.peer.n_claims += 1
-                request.resolve(link.peer)
+                request.give(link.peer)
             else:  # cancelled; the same session may be reported to another request yet
                 border.loop.call_soon(self._unclaimed_close, border, link.peer)
 
@@ -661,6 +677,8 @@ class Node:
             is_direct = self._direct.get(bytes(peer.id)) is peer
             if is_direct and peer.keeper is None:
                 del self._direct[bytes(peer.id)]
+            if self._by_key.get(bytes(peer.link_key)) is peer:
+                del self._by_key[bytes(peer.link_key)]
             self._registry.peer_down(peer)
             if is_direct and reason is Reason.DUPLICATE:
                 _log.warning(
@@ -717,10 +735,26 @@ class Node:
         _, number, reason, hop_idx, status, by_relay, terms = event
         request = self._requests.get(number)
         if isinstance(request, _Connecting):
+            if self._connect_again(number, request, hop_idx, Reason(reason)):
+                return
             error = connect_error(request.hops, hop_idx, Reason(reason), status, by_relay, terms)
             if isinstance(error, RemoteError):
                 error.hop_idx = hop_idx
             request.fail(error)
+
+    def _connect_again(self, number: int, request: "_Connecting", hop_idx: int, reason: Reason) -> bool:
+        """Try once more where a worker could not reach the first hop and another worker has a session with it."""
+        key = request.hops[0].link_key
+        if request.is_second or hop_idx or reason not in (Reason.UNREACHABLE, Reason.TIMEOUT) or key is None:
+            return False
+        peer = self._by_key.get(bytes(key))
+        if request.is_masked or peer is None or not peer.is_connected or peer.is_closed_here:
+            return False
+        request.is_second = True
+        hops = [hop_tuple(hop) for hop in request.hops]
+        near = peer.links[-1].channel
+        self._border_now().runtime.connect(number, hops, isolation=request.isolation, near=near)
+        return True
 
     def _on_stream_open(self, event: tuple[Any, ...]) -> None:
         _, flow, channel, kind, priority, opening = event
@@ -822,7 +856,14 @@ class _Connecting(_Request[Peer]):
         self.hops = hops
         self.gone = gone  # comes back as the same object
         self.is_masked = is_masked  # under an identity of its own
+        self.isolation = 0
+        self.is_second = False  # it was tried before
         self.peer: Peer | None = None  # once it is up
+
+    def give(self, peer: Peer) -> None:
+        self.peer = peer
+        peer.n_claims += 1
+        self.resolve(peer)
 
 
 def _lines_max(config: Config) -> int:

@@ -12,7 +12,7 @@ from qg.address import Endpoint
 from qg.flow import Border
 from qg.identity import Identity
 from qg.peer import Peer
-from qg.types import PeerInfo, Status
+from qg.types import PeerInfo, Status, WorkerInfo
 
 __all__ = ["COUNTERS", "Watch", "status_make"]
 
@@ -137,6 +137,7 @@ def status_make(
         clock_skew_s=core["clock_skew_s"],
         bytes_in=core["in_len"],
         bytes_out=core["out_len"],
+        workers=tuple(map(_worker_info, core["workers"])),
     )
 
 
@@ -146,6 +147,17 @@ def _peer_info(peer: Peer, n_streams: Mapping[Any, int]) -> PeerInfo:
         n_links=len(peer.links),
         n_streams=sum(n_streams[link] for link in peer.links),
         extenders=peer.extenders,
+    )
+
+
+def _worker_info(worker: dict[str, Any]) -> WorkerInfo:
+    return WorkerInfo(
+        n_sessions=worker["n_sessions"],
+        n_splices=worker["n_circuits"],
+        bytes_in=worker["in_len"],
+        bytes_out=worker["out_len"],
+        relayed_bytes=worker["relayed_len"],
+        cpu_s=worker["loop_cpu_ns"] / 1e9,
     )
 
 

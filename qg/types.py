@@ -20,6 +20,7 @@ __all__ = [
     "Reason",
     "RelayTerms",
     "Status",
+    "WorkerInfo",
     "base32_decode",
     "base32_encode",
 ]
@@ -217,6 +218,17 @@ class PeerInfo(NamedTuple):
     extenders: tuple[ExtenderId, ...]  # what the peer says it offers
 
 
+class WorkerInfo(NamedTuple):
+    """Describe one of the threads that carry a node's data."""
+
+    n_sessions: int  # links, sessions over relays, handshakes under way
+    n_splices: int  # circuits that pass through now
+    bytes_in: int  # on all its connections
+    bytes_out: int
+    relayed_bytes: int
+    cpu_s: float
+
+
 class Status(NamedTuple):
     """Describe a running node: what `qg status` prints."""
 
@@ -241,3 +253,4 @@ class Status(NamedTuple):
     bytes_out: int = 0
     relayed_month_bytes: int = 0  # in this calendar month (UTC), in and out
     relayed_month_limit: int = 0  # of these, from which no new circuits are taken; 0: none
+    workers: tuple[WorkerInfo, ...] = ()  # the threads that carry the data; the figures above are of all together

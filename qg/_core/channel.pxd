@@ -106,6 +106,7 @@ ctypedef struct channel_t:
     local_t *identity           # of this session alone; owned slot, NULL: the node's
     uint64_t sink_ns            # when a sink shuts, then closes
     channel_t *sibling          # the next link with the same peer; new streams take the first
+    uint64_t known_ns           # when it was entered among the links with its peer
     uint64_t idle_ns            # links: when to look whether anybody needs it still; NEVER
     uint64_t idle_mark          # streams begun up to the last look, NEVER where it was needed then
     uint8_t kind                # channel_kind_t
@@ -117,6 +118,7 @@ ctypedef struct channel_t:
     uint8_t is_known            # in the table of peers, or behind the link that is
     uint8_t is_retiring         # another link took its place; it closes with its last stream
     uint8_t is_counted          # guard counts its session
+    uint8_t has_twins           # other workers may have links with an older process of this peer
     uint8_t is_far_end          # it runs in a pipe that a peer opened
     uint8_t hops                # layers: hops that the pipe of the first one was opened with
 
@@ -199,6 +201,8 @@ cdef channel_t *find_dialling(engine_t *engine, const uint8_t *link_key, const a
 # Links with one peer: the first takes new streams, the others end (protocol.md 7)
 cdef bint has_instance(const channel_t *channel) noexcept nogil # False: the peer wants its links to stand alone
 cdef channel_t *links_of(const channel_t *channel) noexcept nogil       # the first link with the same peer, NULL
+cdef channel_t *links_find(engine_t *engine, const uint8_t *peer_id, uint32_t worker) noexcept nogil
+    # the first link with that worker of that peer, NULL
 cdef int link_enter(channel_t *channel, uint64_t now_ns) noexcept nogil # a ready link; OK, E_FULL
 cdef void name_put(channel_t *channel) noexcept nogil           # to be found by the peer's link key
 

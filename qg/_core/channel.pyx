@@ -360,15 +360,19 @@ cdef inline uint64_t peer_key(const channel_t *channel) noexcept nogil:
     return load_be64(channel.session.peer_id) + channel.session.peer_hello.worker
 
 
+cdef channel_t *links_find(engine_t *engine, const uint8_t *peer_id, uint32_t worker) noexcept nogil:
+    cdef channel_t *first = <channel_t *>table_get(&engine.peers, load_be64(peer_id) + worker)
+    if first is NULL or memcmp(first.session.peer_id, peer_id, 32) != 0:
+        return NULL
+    return first
+
+
 cdef bint has_instance(const channel_t *channel) noexcept nogil:
     return load_be64(channel.session.peer_hello.instance) != 0
 
 
 cdef channel_t *links_of(const channel_t *channel) noexcept nogil:
-    cdef channel_t *first = <channel_t *>table_get(&channel.engine.peers, peer_key(channel))
-    if first is NULL or memcmp(first.session.peer_id, channel.session.peer_id, 32) != 0:
-        return NULL
-    return first
+    return links_find(channel.engine, channel.session.peer_id, channel.session.peer_hello.worker)
 
 
 cdef bint is_older_kept(const channel_t *older, const channel_t *newer) noexcept nogil:
@@ -420,6 +424,7 @@ cdef int link_enter(channel_t *channel, uint64_t now_ns) noexcept nogil:
         channel.sibling = first
         name_put(channel)
     channel.is_known = 1
+    channel.known_ns = now_ns
     return OK
 
 

@@ -15,7 +15,8 @@ from .memory cimport mem_give, mem_take
 from .mux cimport FLAG_ACCEPTED, mux_can_open, mux_open, stream_reset, stream_t
 from .relay cimport SPLICE_WAITS, relay_join, relay_open, relay_refuse, splice_t
 from .secret cimport secret_give
-from .session cimport LAYER_SOURCE, SESSION_HANDSHAKE, SESSION_OPEN, session_close, session_connect, session_drop
+from .session cimport (
+    LAYER_SOURCE, SESSION_HANDSHAKE, SESSION_KEYED, SESSION_OPEN, session_close, session_connect, session_drop)
 from .status cimport (
     E_IDENTITY, LAYER_OVERHEAD, OK, REASON_BUSY, REASON_CANCELLED, REASON_HOPS, REASON_LIMIT, REASON_MEMORY,
     REASON_REFUSED, REASON_SHUTDOWN, REASON_UNREACHABLE, WINDOW_MIN)
@@ -261,7 +262,8 @@ cdef void path_start(engine_t *engine, path_t *path, uint64_t now_ns) noexcept n
             return
         if hop.address.type != ADDRESS_NAME:    # another name may lead elsewhere
             link = find_dialling(engine, hop.link_key, &hop.address)
-    if link is not NULL and memcmp(link.session.peer_id, hop.peer_id, 32) == 0:
+    if link is not NULL and (memcmp(link.session.peer_id, hop.peer_id, 32) == 0
+                             or (not hop.has_peer_id and link.session.state == SESSION_KEYED)):
         path.channel = link                     # somebody else's dial is as good as one of its own
         return
     path.channel = channel_dial(engine, &hop.address, hop.link_key if hop.has_link_key else NULL,

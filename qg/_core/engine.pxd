@@ -43,6 +43,9 @@ cdef void engine_tell_peers(engine_t *engine, uint64_t channel_id, const uint8_t
     # a PEERS frame behind its type, at most PEERS_LEN_MAX, to a direct peer that knows this node; else nothing
 cdef void engine_drain(engine_t *engine) noexcept nogil
     # refuses connections, pipes and circuits from now on; EVENT_DRAINED when no circuit passes through any more
+cdef void engine_end_twins(engine_t *engine, const uint8_t *peer_id, uint64_t instance, uint64_t seen_ns,
+                           uint64_t now_ns) noexcept nogil
+    # closes links with a peer that are older than seen_ns and of another instance than it had then
 cdef void engine_stop(engine_t *engine, uint64_t now_ns) noexcept nogil
     # resets circuits (busy) and closes all sessions (shutdown); EVENT_STOPPED when they are gone
 cdef void engine_halt(engine_t *engine, uint64_t now_ns) noexcept nogil        # no more waiting for goodbyes

@@ -1,25 +1,25 @@
 # SPDX-License-Identifier: MIT
 """All sessions of one worker: admission, what a session's events mean, inputs, time, commands."""
 from libc.stdint cimport int64_t, uint8_t, uint32_t, uint64_t
-from libc.string cimport memcmp, memcpy, memset
+from libc.string cimport memcpy, memset
 
 from .channel cimport (
     CHANNEL_DIALLING, CHANNEL_ENDED, CHANNEL_LINK, CHANNEL_LIVE, CHANNEL_SINK, CHANNEL_SINK_SHUT, LINKS_PER_PEER,
     SKEWS_KEPT, channel_accept, channel_admitted, channel_arm, channel_close, channel_end, channel_claim, channel_feed,
     channel_flush, channel_layer, channel_mark, channel_rates, channel_t, channel_uncount, channels_serve,
-    channels_sweep, draw, engine_config_t, engine_t, has_id, has_instance, link_enter, links_of, n_settled, name_put,
-    queue_push, services_keep, stream_drain)
+    channels_sweep, draw, engine_config_t, engine_t, has_id, has_instance, link_enter, links_find, links_of, n_settled,
+    name_put, queue_push, services_keep, stream_drain)
 from .circuit cimport (
     circuit_extend, circuits_arm, circuits_join, circuits_refuse, is_awaited, path_free, paths_continue, paths_failed,
     paths_request, report_peer)
 from .flow cimport (
     FLOWS_WAITING_MAX, EVENT_DRAINED, EVENT_IDENTITY_TWICE, EVENT_PEERS, EVENT_PEER_DOWN, EVENT_PONG, EVENT_STOPPED,
-    EVENT_STREAM_RESET, EVENT_TAMPERED, event_t, flow_announce, flow_bind, flow_create, flow_open, flow_t,
+    EVENT_STREAM_RESET, EVENT_TAMPERED, EVENT_TWINS, event_t, flow_announce, flow_bind, flow_create, flow_open, flow_t,
     outbox_clear, outbox_init, outbox_put, outbox_put_late, outbox_t)
 from .guard cimport (
     PENALTY_ENVELOPE, PENALTY_HANDSHAKE, PENALTY_LIMIT, PENALTY_REPLAY, PENALTY_VIOLATION, guard_accept, guard_allows,
-    guard_half_open_begin, guard_handshake, guard_link_begin, guard_peer_begin, guard_penalise, guard_pipe_take,
-    guard_session_begin, guard_sink_begin, guard_spend, guard_stream_take, guard_t, limits_of)
+    guard_half_open_begin, guard_handshake, guard_instance_swap, guard_link_begin, guard_peer_begin, guard_penalise,
+    guard_pipe_take, guard_session_begin, guard_sink_begin, guard_spend, guard_stream_take, guard_t, limits_of)
 from .handshake cimport HANDSHAKE_NK, HANDSHAKE_XK, STAGE_ADMIT_M1, handshake_t, party_init
 from .heap cimport heap_clear, heap_drop, heap_first, heap_init, heap_node_t, heap_set
 from .memory cimport block_class_for, block_start, block_take, pool_t
@@ -34,7 +34,7 @@ from .status cimport (
     E_FULL, E_IDENTITY, E_IO, E_LENGTH, E_MEMORY, E_RATE, E_REPLAY, E_TAG, OK, PEERS_LEN_MAX, REASON_BUSY,
     REASON_DUPLICATE, REASON_HOPS, REASON_IDLE, REASON_LIMIT, REASON_MEMORY, REASON_PROTOCOL, REASON_REFUSED,
     REASON_SHUTDOWN, REASON_TIMEOUT, REASON_UNREACHABLE, WINDOW_MIN)
-from .sys cimport NEVER, SECOND_NS, atomic_add, atomic_peek
+from .sys cimport NEVER, SECOND_NS, atomic_add, atomic_peek, load_be64
 from .table cimport table_clear, table_get, table_init
 from .wire cimport FRAME_PEERS, STREAM_BYTES, STREAM_MESSAGES, STREAM_PIPE, STREAM_RELAY, address_t, frame_t
 
@@ -238,19 +238,43 @@ cdef void report_twice(channel_t *channel) noexcept nogil:
     outbox_put(&channel.engine.outbox, &event)
 
 
+cdef void engine_end_twins(engine_t *engine, const uint8_t *peer_id, uint64_t instance, uint64_t seen_ns,
+                           uint64_t now_ns) noexcept nogil:
+    cdef channel_t *link
+    cdef channel_t *following
+    cdef uint32_t worker
+    for worker in range(256):
+        link = links_find(engine, peer_id, worker)
+        while link is not NULL:
+            following = link.sibling
+            if (link.session.state == SESSION_OPEN and link.known_ns <= seen_ns
+                    and load_be64(link.session.peer_hello.instance) != instance):
+                report_twice(link)
+                session_close(&link.session, REASON_DUPLICATE, now_ns)
+                channel_arm(link)
+            link = following
+
+
+cdef void tell_twins(channel_t *channel, uint64_t now_ns) noexcept nogil:
+    """The owner calls engine_end_twins of its other engines, after it has heard of the new link."""
+    cdef event_t event
+    memset(&event, 0, sizeof(event))
+    event.type = EVENT_TWINS
+    event.id = channel.id
+    event.a = load_be64(channel.session.peer_hello.instance)
+    event.b = now_ns
+    memcpy(event.peer_id, channel.session.peer_id, 32)
+    outbox_put(&channel.engine.outbox, &event)
+
+
 cdef void end_twins(channel_t *channel, uint64_t now_ns) noexcept nogil:
     """Links that another process has under the same PeerID: a copied key, or a crash that nobody noticed."""
-    cdef channel_t *older = links_of(channel)
-    cdef channel_t *following
-    if older is NULL or memcmp(older.session.peer_hello.instance, channel.session.peer_hello.instance, 8) == 0:
+    cdef engine_t *engine = channel.engine
+    cdef uint64_t instance = load_be64(channel.session.peer_hello.instance)
+    if guard_instance_swap(engine.guard, channel.session.peer_id, instance, now_ns):
         return
-    report_twice(channel)
-    while older is not NULL:
-        following = older.sibling
-        if older.session.state == SESSION_OPEN:
-            session_close(&older.session, REASON_DUPLICATE, now_ns)
-            channel_arm(older)
-        older = following
+    engine_end_twins(engine, channel.session.peer_id, instance, now_ns, now_ns)
+    channel.has_twins = engine.config.n_workers > 1
 
 
 cdef bint is_peer(channel_t *link) noexcept nogil:
@@ -328,6 +352,8 @@ cdef void on_ready(channel_t *channel, uint64_t now_ns) noexcept nogil:
         channel.idle_ns = now_ns + channel.engine.relay.idle_ns     # nobody's peer until somebody uses it
     else:
         report_peer(channel, request)
+    if channel.has_twins:
+        tell_twins(channel, now_ns)
     paths_continue(channel, now_ns)
     if channel.kind == CHANNEL_LINK:
         circuits_join(channel, now_ns)

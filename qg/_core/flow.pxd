@@ -32,6 +32,7 @@ cdef enum event_type_t:
     EVENT_CONFIGURED = 16       # new settings are in force
     EVENT_PEERS = 17            # a direct peer tells of others: records, each behind its length, in the blocks
     EVENT_TAMPERED = 18         # a layer of ours failed to open: behind the relay of link_key somebody changed bytes
+    EVENT_TWINS = 19            # a peer runs under a new instance; for the owner of several engines
 
 ctypedef struct event_t:
     uint16_t type
@@ -39,7 +40,8 @@ ctypedef struct event_t:
     uint8_t is_remote
     int32_t status
     uint64_t id                 # flow or channel; request where there is no channel
-    uint64_t a                  # PEER_UP: request; STREAM_OPEN: channel; SENT: bytes; PONG: ns; CONNECT_FAILED: hop
+    uint64_t a                  # PEER_UP: request; TWINS: instance;
+                                # STREAM_OPEN: channel; SENT: bytes; PONG: ns; CONNECT_FAILED: hop
     uint64_t b                  # PEER_UP: bit 0 relayed, bit 1 dialled, bit 2 takes new streams, suite << 8;
                                 # CONNECT_FAILED: 1: it was the relay before this hop that refused (a circuit's first
                                 # hop: that hop itself), else 0;

@@ -121,7 +121,7 @@ ctypedef struct ledger_entry_t: # one address, network or neighbour
     bucket_t accepts
     bucket_t handshakes
     bucket_t targets
-    uint64_t scored_ns          # the next SCORE_STEP counts from here
+    uint64_t scored_ns          # the next SCORE_STEP counts from here; of a neighbour, who has no score: its instance
     uint64_t refused_ns         # refused until
     uint8_t lost                # SCORE_MAX less the score
     uint8_t n_refusals          # since the score was last SCORE_MAX
@@ -224,4 +224,7 @@ cdef int guard_peer_begin(guard_t *guard, const uint8_t *peer_id32, uint64_t *sl
     # a session over a pipe, after M3; slot is for guard_peer_end. OK, E_FULL
 cdef int guard_link_begin(guard_t *guard, const uint8_t *peer_id32, uint32_t n_max, uint64_t *slot) noexcept nogil
     # a link whose peer has no instance, counted apart. OK, E_FULL
+cdef bint guard_instance_swap(guard_t *guard, const uint8_t *peer_id32, uint64_t instance,
+                              uint64_t now_ns) noexcept nogil
+    # the instance of a link that is up; True when the one before had the same, False also when that is forgotten
 cdef void guard_peer_end(guard_t *guard, uint64_t slot) noexcept nogil

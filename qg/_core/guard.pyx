@@ -659,6 +659,20 @@ cdef int guard_target_take(guard_t *guard, const uint8_t *peer_id32, uint64_t no
     return answer(guard, GUARD_TARGET_RATE, rc) if rc == E_RATE else rc
 
 
+cdef bint guard_instance_swap(guard_t *guard, const uint8_t *peer_id32, uint64_t instance,
+                              uint64_t now_ns) noexcept nogil:
+    cdef uint64_t id = ledger_id(guard, peer_id32, PEER_ID_LEN)
+    cdef ledger_entry_t *entry
+    cdef bint is_same = False
+    lock_take(&guard.lock)
+    entry = ledger_take(&guard.neighbours, guard.pool, id, now_ns)
+    if entry is not NULL:
+        is_same = entry.scored_ns == instance
+        entry.scored_ns = instance
+    lock_give(&guard.lock)
+    return is_same
+
+
 cdef int guard_stream_take(guard_t *guard, bucket_t *session, uint64_t now_ns) noexcept nogil:
     if bucket_take(session, limits_of(guard).streams_per_s, limits_of(guard).streams_per_s, now_ns) < 0:
         return answer(guard, GUARD_STREAM_RATE, E_RATE)

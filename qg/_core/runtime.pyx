@@ -22,7 +22,7 @@ from .flow cimport (
     EVENT_CONFIGURED, EVENT_CONNECT_FAILED, EVENT_DRAINED, EVENT_IDENTITY_TWICE, EVENT_LISTENING, EVENT_PEERS,
     EVENT_PEER_DOWN, EVENT_PEER_UP, EVENT_PONG, EVENT_STOPPED, EVENT_STREAM_ACCEPTED, EVENT_STREAM_DATA,
     EVENT_STREAM_DONE, EVENT_STREAM_FIN, EVENT_STREAM_OPEN, EVENT_STREAM_RESET, EVENT_STREAM_SENT, EVENT_TAMPERED,
-    event_t)
+    EVENT_TWINS, event_t)
 from .guard cimport (
     N_GUARD_COUNTS, PREFIXES_MAX, access_t, guard_access_free, guard_access_swap, guard_clear, guard_init,
     guard_policy_swap, policy_init, policy_t)
@@ -46,16 +46,17 @@ from .status cimport METADATA_MAX, PEERS_LEN_MAX
 from .sys cimport SECOND_NS, atomic_exchange_ptr, atomic_poke
 from .wire cimport HELLO_SERVICES_MAX
 from .worker cimport (
-    CERT_ENTRIES, COMMAND_ACCEPT, COMMAND_CANCEL, COMMAND_CLOSE_PEER, COMMAND_CONFIGURE, COMMAND_CONNECT,
-    COMMAND_DRAIN, COMMAND_FINISH, COMMAND_KILL, COMMAND_LINKS, COMMAND_LISTEN, COMMAND_OPEN, COMMAND_PEERS,
-    COMMAND_PING, COMMAND_RENEW, COMMAND_RESET, COMMAND_STOP, COMMAND_USED, COMMAND_WRITE, RING_LEN, WORKERS_MAX,
-    WORKER_SHIFT, command_free, command_t, link_rows_t, local_renew, mark_write, node_t, worker_free, worker_of,
-    worker_post, worker_start, worker_stop, worker_t)
+    CERT_ENTRIES, COMMAND_ACCEPT, COMMAND_CANCEL, COMMAND_CLOSE_PEER, COMMAND_CONFIGURE, COMMAND_CONNECT, COMMAND_DRAIN,
+    COMMAND_FINISH, COMMAND_KILL, COMMAND_LINKS, COMMAND_LISTEN, COMMAND_OPEN, COMMAND_PEERS, COMMAND_PING,
+    COMMAND_RENEW, COMMAND_RESET, COMMAND_STOP, COMMAND_TWINS, COMMAND_USED, COMMAND_WRITE, RING_LEN, WORKERS_MAX,
+    WORKER_SHIFT, command_free, command_make, command_t, link_rows_t, local_renew, mark_write, node_t, worker_free,
+    worker_of, worker_post, worker_start, worker_stop, worker_t)
 
 cdef enum:
     REPLAY_SLOTS = 1 << 18
     MARK_LEN_MAX = 8 + REPLAY_SAVED_HEAD_LEN + REPLAY_SLOTS * REPLAY_SAVED_ENTRY_LEN
     HEAP_KEEP_LEN = 8 << 20     # freed memory that the C library shall keep; twice that at the end of the heap
+    CIRCUITS_TOGETHER = 8       # that begin at the same worker, one after the other
     BORDER_SLOTS = 1024         # throw-away identities on their way to the worker
 
 
@@ -119,6 +120,7 @@ cdef class Runtime:
     cdef uint64_t n_asked           # COMMAND_LINKS posted
     cdef int n_sent_waiters         # tasks that wait for the last byte to be sent
     cdef uint32_t n_silent          # workers that did not answer the last of them
+    cdef uint64_t n_circuits        # asked for
     cdef uint32_t turn              # the worker whose ring is read first
     cdef uint32_t n_stopped         # workers whose EVENT_STOPPED was read
     cdef uint32_t n_drained         # and EVENT_DRAINED
@@ -360,11 +362,13 @@ cdef class Runtime:
         return <ring_t *>slot
 
     def connect(self, uint64_t request, list hops not None, bint is_new=False, KeyRing ring=None,
-                uint64_t isolation=0):
+                uint64_t isolation=0, near=None):
         """Reach the last of `hops` over the others; answered by EV_PEER_UP or EV_CONNECT_FAILED.
 
         Circuits of an equal `isolation` share layers where their paths begin alike; 0 never does. `ring` is a
-        throw-away identity that the target sees instead of the node's.
+        throw-away identity that the target sees instead of the node's. The worker of the session `near` does it;
+        without one the first link key and the isolation say which, so that calls for one peer, and circuits that
+        share, meet. Other circuits go round from there in groups of eight, so that few of them share a link.
         """
         cdef command_t *command
         if not 1 <= len(hops) <= HOPS_MAX:
@@ -381,7 +385,19 @@ cdef class Runtime:
         except BaseException:
             command_free(&self.node, command)
             raise
-        self._post(command)
+        worker_post(self._worker_for(command, near), command)
+
+    cdef worker_t *_worker_for(self, const command_t *command, near) except NULL:
+        cdef uint64_t which = 0
+        if near is not None:
+            return worker_of(&self.node, near)
+        memcpy(&which, command.hops[0].link_key, 6)
+        if command.n > 1 and command.a:
+            which += command.a
+        elif command.n > 1:
+            which += self.n_circuits // CIRCUITS_TOGETHER
+            self.n_circuits += 1
+        return &self.node.workers[which % self.node.n_workers]
 
     def renew(self, KeyRing ring not None):
         """Take certificates that are new by today's date, and the link keys of `ring` if the identity was rotated."""
@@ -503,7 +519,9 @@ cdef class Runtime:
                 continue
             while slot >= 0 and limit > 0:
                 event = &worker.ring.events[slot]
-                if self._is_told(event.type):
+                if event.type == EVENT_TWINS:
+                    self._end_twins(event)
+                elif self._is_told(event.type):
                     events.append(event_tuple(event))
                 ring_drop(&worker.ring.at)
                 limit -= 1
@@ -513,6 +531,18 @@ cdef class Runtime:
             if limit <= 0:
                 self.turn = worker.idx + 1
                 break
+        return 0
+
+    cdef int _end_twins(self, const event_t *event) except -1:
+        """Links of the other workers with an older process of this peer end, once the new one is told."""
+        cdef command_t *command
+        cdef uint32_t i
+        for i in range(self.node.n_workers):
+            if &self.node.workers[i] != worker_of(&self.node, event.id):
+                command = self._command(COMMAND_TWINS, event.b, 0)
+                command.a = event.a
+                memcpy(command.data, event.peer_id, 32)
+                worker_post(&self.node.workers[i], command)
         return 0
 
     cdef bint _is_told(self, int type) noexcept:
@@ -754,10 +784,7 @@ cdef int clear_fd(int fd) except -1:
 
 
 cdef command_t *command_new(int type, uint64_t id, size_t extra) except NULL:
-    cdef command_t *command = <command_t *>malloc(sizeof(command_t) + extra)
+    cdef command_t *command = command_make(<uint32_t>type, id, extra)
     if command is NULL:
         raise MemoryError
-    memset(command, 0, sizeof(command_t))
-    command.type = <uint32_t>type
-    command.id = id
     return command

@@ -23,7 +23,8 @@ cdef enum:
     TCP_LINGER_MS = 5000            # the longest such wait
 
 cdef enum tcp_flag_t:
-    TCP_REUSEPORT = 1               # several workers listen on one port
+    TCP_REUSEPORT = 1               # several workers listen on one port: all but the first
+    TCP_REUSEPORT_FIRST = 2         # the first, which finds out whether the port is free
 
 cdef enum conn_flag_t:
     CONN_CONNECTED = 1              # else a dial is in progress
@@ -35,6 +36,8 @@ cdef enum conn_flag_t:
     CONN_CLOSING = 64               # freed by the next close callback
 
 ctypedef struct tcp_events_t:
+    bint (*on_offer)(void *ctx, int fd, const sockaddr_storage *remote) noexcept nogil
+        # before on_accept; True: it took the descriptor, for the tcp_adopt of another loop. NULL: nobody else wants it
     void *(*on_accept)(void *ctx, conn_t *conn, const sockaddr_storage *remote, uint64_t now_ns) noexcept nogil
         # gives the user pointer; NULL closes the connection with FIN
     void (*on_connect)(void *ctx, void *user, conn_t *conn, uint64_t now_ns) noexcept nogil
@@ -84,6 +87,7 @@ ctypedef struct tcp_t:
     pool_t *pool                    # borrowed; connections and nothing else are taken from it
     tcp_events_t events
     void *ctx                       # borrowed; handed to the events
+    uv_tcp_t first                  # closed at once: libuv keeps a descriptor from a loop's first stream on
     uv_timer_t tick                 # runs while something lingers or is paused
     listener_t listeners[TCP_LISTENERS_MAX]
     conn_list_t open                # dials in progress too
@@ -105,6 +109,8 @@ cdef void tcp_stop(tcp_t *tcp) noexcept nogil
 cdef int tcp_listen(tcp_t *tcp, const sockaddr_storage *address, int backlog, int flags) noexcept nogil
     # gives a listener index; uv, UV_ENOBUFS when all are taken; tcp_flag_t; [::] is IPv6 only
 cdef int tcp_listen_address(tcp_t *tcp, sockaddr_storage *dst, int idx) noexcept nogil      # what it is bound to; uv
+cdef int tcp_adopt(tcp_t *tcp, int fd, const sockaddr_storage *remote) noexcept nogil
+    # takes a connection that was accepted elsewhere, on_accept follows at once; uv, the descriptor is closed then
 cdef void tcp_unlisten(tcp_t *tcp, int idx) noexcept nogil
 cdef int tcp_dial(tcp_t *tcp, conn_t **conn, const sockaddr_storage *address, void *user) noexcept nogil
     # uv for what fails at once (nothing is reported then), else on_connect or on_dial_error follow

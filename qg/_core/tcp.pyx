@@ -89,6 +89,10 @@ cdef int tcp_init(tcp_t *tcp, loop_t *loop, pool_t *pool, const tcp_events_t *ev
     uv_timer_init(&loop.uv, &tcp.tick)
     tcp.tick.data = tcp
     tcp.n_handles = 1
+    if uv_tcp_init(&loop.uv, &tcp.first) == 0:
+        tcp.first.data = tcp
+        tcp.n_handles += 1
+        uv_close(<uv_handle_t *>&tcp.first, on_uv_helper_closed)
     return OK
 
 
@@ -103,10 +107,10 @@ cdef void tcp_stop(tcp_t *tcp) noexcept nogil:
         conn_discard(tcp.lingering.head)
     while tcp.open.head is not NULL:
         conn_break(tcp.open.head, UV_ECANCELED)
-    uv_close(<uv_handle_t *>&tcp.tick, on_uv_tick_closed)
+    uv_close(<uv_handle_t *>&tcp.tick, on_uv_helper_closed)
 
 
-cdef void on_uv_tick_closed(uv_handle_t *handle) noexcept nogil:
+cdef void on_uv_helper_closed(uv_handle_t *handle) noexcept nogil:
     cdef tcp_t *tcp = <tcp_t *>handle.data
     tcp.n_handles -= 1
 
@@ -175,6 +179,9 @@ cdef int listening_socket(const sockaddr_storage *address, int backlog, int flag
         rc = setsockopt(fd, IPPROTO_IPV6, IPV6_V6ONLY, &on, sizeof(on))
     if rc == 0:
         rc = bind(fd, <const sockaddr *>address, sockaddr_len(address))
+    # The first one binds without the option, or two nodes of one user would share a port without knowing.
+    if rc == 0 and flags & TCP_REUSEPORT_FIRST:
+        rc = setsockopt(fd, SOL_SOCKET, SO_REUSEPORT, &on, sizeof(on))
     if rc == 0:
         rc = listen(fd, backlog)
     if rc == 0:
@@ -243,14 +250,20 @@ cdef int listener_accept(listener_t *listener) noexcept nogil:
     cdef tcp_t *tcp = listener.tcp
     cdef sockaddr_storage remote
     cdef socklen_t len = sizeof(sockaddr_storage)
-    cdef conn_t *conn
-    cdef void *user
-    cdef int rc, fd
+    cdef int fd
     memset(&remote, 0, sizeof(remote))
     fd = socket_accept(listener.fd, <sockaddr *>&remote, &len)
     if fd < 0:
         return uv_translate_sys_error(errno)
-    rc = conn_create(tcp, &conn, NULL)
+    if tcp.events.on_offer is not NULL and tcp.events.on_offer(tcp.ctx, fd, &remote):
+        return 0
+    return tcp_adopt(tcp, fd, &remote)
+
+
+cdef int tcp_adopt(tcp_t *tcp, int fd, const sockaddr_storage *remote) noexcept nogil:
+    cdef conn_t *conn
+    cdef void *user
+    cdef int rc = conn_create(tcp, &conn, NULL)
     if rc == 0:
         rc = uv_tcp_open(&conn.handle, fd)
         if rc < 0:
@@ -262,7 +275,7 @@ cdef int listener_accept(listener_t *listener) noexcept nogil:
     conn.flags |= CONN_CONNECTED
     unsent_limit(conn)
     uv_read_start(<uv_stream_t *>&conn.handle, on_uv_alloc, on_uv_read)
-    user = tcp.events.on_accept(tcp.ctx, conn, &remote, loop_now(tcp.loop))
+    user = tcp.events.on_accept(tcp.ctx, conn, remote, loop_now(tcp.loop))
     if conn.flags & (CONN_LINGERING | CONN_CLOSING):
         return 0
     conn.user = user

@@ -53,11 +53,14 @@ cdef enum command_type_t:
     COMMAND_DRAIN = 16          # no new connections and circuits
     COMMAND_CONFIGURE = 17      # new settings; EVENT_CONFIGURED follows
     COMMAND_PEERS = 18          # a PEERS frame to a direct peer
+    COMMAND_ADOPT = 101         # of a worker to another: a connection that it accepted
+    COMMAND_TWINS = 102         # a peer runs under a new instance with another worker
 
 ctypedef struct command_t:
     command_t *next
-    uint64_t id                 # request, channel or flow
-    uint64_t a                  # OPEN: channel; USED: bytes; CONNECT: isolation
+    uint64_t id                 # request, channel or flow; TWINS: when the new one was seen, in ns
+    uint64_t a                  # OPEN: channel; USED: bytes; CONNECT: isolation; TWINS: instance; ADOPT: descriptor
+                                # + 1, 0 once taken
     uint32_t type
     uint32_t reason             # RESET, CLOSE_PEER: reason_t; OPEN: kind | priority << 8; CONNECT: 1 = new
     chain_t chain               # WRITE
@@ -67,8 +70,8 @@ ctypedef struct command_t:
                                 # NULL
     engine_config_t *config     # CONFIGURE: owned
     local_t *local              # CONFIGURE: the node as its peers meet it from now on, in a slot of the border; NULL
-    address_t address           # LISTEN
-    uint8_t data[1]             # OPEN, PEERS
+    address_t address           # LISTEN; ADOPT: where it comes from
+    uint8_t data[32]            # OPEN, PEERS: what they take, perhaps more; TWINS: PeerID
 
 ctypedef struct dial_t:         # a link being dialled: the addresses that are left to try
     dial_t *next
@@ -124,6 +127,8 @@ ctypedef struct worker_t:
     gate_t gate                 # opened with the number of each COMMAND_LINKS that was answered
     event_ring_t ring
     dial_t *dials
+    uint64_t n_conns            # atomic: connections when last looked at
+    uint64_t n_offered          # atomic: more that others have handed over
     uint64_t offset_ns          # when the wall clock was last looked at
     uint64_t stop_ns            # when waiting for goodbyes ends; 0 while not stopping
     uint64_t quiet_len          # bytes of which Python may not know yet that they were sent, at most QUIET_MAX
@@ -143,6 +148,7 @@ cdef void local_renew(local_t *local, const ring_t *ring) noexcept nogil       #
 cdef int mark_write(void *ctx, uint64_t mark_s) noexcept nogil   # mark_fn; ctx: a file descriptor as a pointer
 cdef int worker_start(worker_t *worker, size_t read_len) noexcept nogil
     # engine, pools and the node's event_fd are ready; starts the thread
+cdef command_t *command_make(uint32_t type, uint64_t id, size_t extra) noexcept nogil   # zeroed; NULL without memory
 cdef void worker_post(worker_t *worker, command_t *command) noexcept nogil      # takes; any thread
 cdef void worker_stop(worker_t *worker) noexcept nogil          # after the thread has ended: closes all that is left
 cdef void worker_free(worker_t *worker) noexcept nogil          # gives the memory back; last

@@ -4,7 +4,7 @@ from libc.stdint cimport int64_t, uint8_t, uint32_t, uint64_t
 from libc.stdlib cimport calloc, free, malloc
 from libc.string cimport memcpy, memset
 from posix.time cimport CLOCK_MONOTONIC, CLOCK_REALTIME, CLOCK_THREAD_CPUTIME_ID, clock_gettime, timespec
-from posix.unistd cimport pwrite, write as fd_write
+from posix.unistd cimport close as fd_close, pwrite, write as fd_write
 
 from .border cimport drop_blocks
 from .channel cimport channel_t, path_t
@@ -12,8 +12,8 @@ from .circuit cimport path_cancel, path_create, path_free, path_start
 from .crypto cimport wipe
 from .engine cimport (
     engine_accepted, engine_clear, engine_close_peer, engine_configure, engine_connected, engine_deadline,
-    engine_dial_failed, engine_drain, engine_ended, engine_halt, engine_lost, engine_open, engine_ping,
-    engine_received, engine_settle, engine_stop, engine_tell_peers, engine_tick, engine_writable)
+    engine_dial_failed, engine_drain, engine_end_twins, engine_ended, engine_halt, engine_lost, engine_open,
+    engine_ping, engine_received, engine_settle, engine_stop, engine_tell_peers, engine_tick, engine_writable)
 from .flow cimport (
     EVENT_CONFIGURED, EVENT_LISTENING, EVENT_STREAM_SENT, event_t, flow_accept, flow_finish, flow_reset, flow_used,
     flow_write, outbox_emit, outbox_is_empty, outbox_put)
@@ -27,12 +27,12 @@ from .relay cimport relay_relieve
 from .resolve cimport resolve_cancel, resolve_init, resolve_start, resolve_stop
 from .secret cimport SECRET_SLOT_LEN, secret_pool_free, secret_take
 from .shared cimport bell_ring, bell_tap, inbox_push, inbox_take, ring_drop, ring_filled, ring_publish, ring_vacant
-from .status cimport E_IO, OK
-from .sys cimport SECOND_NS, atomic_exchange_ptr, store_be64
+from .status cimport E_IO, E_MEMORY, OK
+from .sys cimport SECOND_NS, atomic_add, atomic_exchange_ptr, atomic_peek, atomic_poke, store_be64
 from .tcp cimport (
-    TCP_LISTENERS_MAX, address_from_sockaddr, conn_t, sockaddr_from_address, tcp_abort, tcp_close, tcp_dial,
-    tcp_events_t, tcp_init, tcp_listen, tcp_listen_address, tcp_pending_len, tcp_shutdown, tcp_stop, tcp_unlisten,
-    tcp_write)
+    TCP_LISTENERS_MAX, TCP_REUSEPORT, TCP_REUSEPORT_FIRST, address_from_sockaddr, conn_t, sockaddr_from_address,
+    tcp_abort, tcp_adopt, tcp_close, tcp_dial, tcp_events_t, tcp_init, tcp_listen, tcp_listen_address, tcp_pending_len,
+    tcp_shutdown, tcp_stop, tcp_unlisten, tcp_write)
 from .uv cimport sockaddr_storage
 from .wire cimport ADDRESS_NAME, address_t
 
@@ -185,6 +185,47 @@ cdef void transport_abort(void *ctx, void *conn) noexcept nogil:
 
 # Transport: tcp to engine
 
+cdef inline uint64_t load_of(worker_t *worker) noexcept nogil:
+    return atomic_peek(&worker.n_conns) + atomic_peek(&worker.n_offered)
+
+
+cdef bint on_offer(void *ctx, int fd, const sockaddr_storage *remote) noexcept nogil:
+    """The kernel spreads connections by hash, and unevenly: one goes to the worker that has fewest."""
+    cdef worker_t *worker = <worker_t *>ctx
+    cdef node_t *node = worker.node
+    cdef worker_t *least = worker
+    cdef command_t *command
+    cdef uint32_t i
+    look_at_load(worker)
+    for i in range(node.n_workers):
+        if load_of(&node.workers[i]) < load_of(least):
+            least = &node.workers[i]
+    if least == worker:
+        return False
+    command = command_make(COMMAND_ADOPT, 0, 0)
+    if command is NULL or address_from_sockaddr(&command.address, remote) < 0:
+        free(command)
+        return False
+    command.a = <uint64_t>fd + 1
+    atomic_add(&least.n_offered, 1)
+    worker_post(least, command)
+    return True
+
+
+cdef void look_at_load(worker_t *worker) noexcept nogil:
+    atomic_poke(&worker.n_conns, worker.tcp.n_conns - worker.tcp.n_lingering)
+
+
+cdef void do_adopt(worker_t *worker, command_t *command) noexcept nogil:
+    cdef sockaddr_storage remote
+    cdef int fd = <int>(command.a - 1)
+    command.a = 0
+    sockaddr_from_address(&remote, &command.address)
+    tcp_adopt(&worker.tcp, fd, &remote)
+    look_at_load(worker)
+    atomic_add(&worker.n_offered, -1)
+
+
 cdef void *on_accept(void *ctx, conn_t *conn, const sockaddr_storage *remote, uint64_t now_ns) noexcept nogil:
     cdef worker_t *worker = <worker_t *>ctx
     cdef address_t address
@@ -242,19 +283,34 @@ cdef void on_accept_error(void *ctx, int uv_error, uint64_t now_ns) noexcept nog
 
 # Commands: Python to worker
 
+cdef int listening_flags(const worker_t *worker) noexcept nogil:
+    if worker.node.n_workers == 1:
+        return 0
+    return TCP_REUSEPORT_FIRST if worker.idx == 0 else TCP_REUSEPORT
+
+
 cdef void do_listen(worker_t *worker, command_t *command) noexcept nogil:
+    """One worker after the other: the first may choose the port, the last one says that all are listening."""
     cdef sockaddr_storage address
     cdef event_t event
+    cdef command_t *following = NULL
     cdef int idx
     memset(&event, 0, sizeof(event))
     event.type = EVENT_LISTENING
     event.id = command.id
     idx = sockaddr_from_address(&address, &command.address)
     if idx >= 0:
-        idx = tcp_listen(&worker.tcp, &address, BACKLOG, 0)
+        idx = tcp_listen(&worker.tcp, &address, BACKLOG, listening_flags(worker))
     if idx >= 0:
         tcp_listen_address(&worker.tcp, &address, idx)
         address_from_sockaddr(&event.address, &address)
+        if worker.idx + 1 < worker.node.n_workers:
+            following = command_make(COMMAND_LISTEN, command.id, 0)
+            if following is not NULL:
+                following.address = event.address
+                worker_post(worker + 1, following)
+                return
+            event.status = E_MEMORY
     else:
         event.status = idx
     outbox_put(&worker.engine.outbox, &event)
@@ -349,6 +405,10 @@ cdef void do_command(worker_t *worker, command_t *command, uint64_t now_ns) noex
         engine_tell_peers(engine, command.id, command.data, command.n, now_ns)
     elif type == COMMAND_LISTEN:
         do_listen(worker, command)
+    elif type == COMMAND_ADOPT:
+        do_adopt(worker, command)
+    elif type == COMMAND_TWINS:
+        engine_end_twins(engine, command.data, command.a, command.id, now_ns)
     elif type == COMMAND_RENEW:
         local_renew(worker.local, command.ring)
     elif type == COMMAND_LINKS:
@@ -378,8 +438,18 @@ cdef void command_free(node_t *node, command_t *command) noexcept nogil:
     if command.local is not NULL:
         slot_return(node, command.local)
     free(command.config)
+    if command.type == COMMAND_ADOPT and command.a:
+        fd_close(<int>(command.a - 1))
     free(command.hops)
     free(command)
+
+
+cdef command_t *command_make(uint32_t type, uint64_t id, size_t extra) noexcept nogil:
+    cdef command_t *command = <command_t *>calloc(1, sizeof(command_t) + extra)
+    if command is not NULL:
+        command.type = type
+        command.id = id
+    return command
 
 
 cdef void worker_post(worker_t *worker, command_t *command) noexcept nogil:
@@ -438,6 +508,7 @@ cdef void on_turn_end(void *ctx, uint64_t now_ns) noexcept nogil:
     cdef uint64_t deadline_ns
     outbox_emit(&worker.engine.outbox)
     signal_python(worker)
+    look_at_load(worker)
     look_at_clock(worker, now_ns)
     deadline_ns = engine_deadline(&worker.engine)
     if worker.stop_ns:
@@ -478,6 +549,9 @@ cdef int worker_start(worker_t *worker, size_t read_len) noexcept nogil:
     hooks.on_wake = on_wake
     hooks.on_timer = on_timer
     hooks.on_turn_end = on_turn_end
+    events.on_offer = NULL
+    if worker.node.n_workers > 1:
+        events.on_offer = on_offer
     events.on_accept = on_accept
     events.on_connect = on_connect
     events.on_dial_error = on_dial_error
@@ -487,8 +561,9 @@ cdef int worker_start(worker_t *worker, size_t read_len) noexcept nogil:
     events.on_writable = on_writable
     events.on_accept_error = on_accept_error
     worker.engine.ctx.clock = work_ns
-    worker.engine.relay.call_others = wake_others
-    worker.engine.relay.ctx = worker
+    if worker.node.n_workers > 1:
+        worker.engine.relay.call_others = wake_others
+        worker.engine.relay.ctx = worker
     worker.engine.outbox.emit = on_emit
     worker.engine.outbox.emit_ctx = worker
     worker.engine.transport.ctx = worker

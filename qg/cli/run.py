@@ -61,6 +61,7 @@ def _relay_user_parse(text: str) -> Any:
     metavar="none|members|PEERID",
     help="For whom to relay: nobody, the closed network, or these PeerIDs. May be given several times.",
 )
+@click.option("--workers", type=click.IntRange(1, 64), help="Threads that carry the data; one per core if not given.")
 @click.option("--log-level", type=click.Choice(["debug", "info", "warning", "error"]), help="What is logged on stderr.")
 @click.option("--log-format", type=click.Choice(["text", "json"]), help="Lines for people, or one JSON object each.")
 @click.option("--notify", "is_notifying", is_flag=True, help="Tell the service manager how it goes (Type=notify).")
@@ -172,11 +173,17 @@ def _options_apply(
     network: str | None,
     network_previous: str | None,
     relay: "tuple[str | qg.PeerId, ...]",
+    workers: int | None,
     log_level: str | None,
     log_format: str | None,
 ) -> "qg.Config":
     """Put what was given on the command line over the configuration."""
-    given: dict[str, Any] = {"listen": listen, "log_level": log_level, "log_format": log_format}
+    given: dict[str, Any] = {
+        "listen": listen,
+        "workers": workers,
+        "log_level": log_level,
+        "log_format": log_format,
+    }
     if network or network_previous:  # both secrets of the file go, or neither
         if network is None and config.network_secret is None:
             raise click.UsageError("--network-previous stands beside --network, the secret that is used now")

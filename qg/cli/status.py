@@ -57,6 +57,8 @@ def _lines(status: dict[str, Any]) -> Iterator[str]:
     width = max(map(len, facts)) + 2
     for name, value in facts.items():
         yield textwrap.fill(name.ljust(width) + value, _WIDTH, subsequent_indent=" " * width, break_on_hyphens=False)
+    if len(status["workers"]) > 1:
+        yield f"\n{_workers_table(status['workers'])}"
     if status["links"]:
         yield f"\n{_links_table(status['links'])}"
     if status["kept"]:
@@ -85,6 +87,23 @@ def _kept_row(kept: dict[str, Any]) -> tuple[str, str, str]:
         state = f"in {duration_text(kept['next_try_s'])}"
     place = kept["address"].partition("?")[0].rpartition("@")[2].removeprefix("qg://")
     return f"{place} {(kept['peer_id'] or '')[:8]}", str(kept["n_tries"]), state
+
+
+def _workers_table(workers: list[dict[str, Any]]) -> str:
+    header = ("worker", "sessions", "in", "out", "circuits", "relayed", "CPU")
+    rows = [
+        (
+            str(number),
+            str(worker["n_sessions"]),
+            size_text(worker["bytes_in"]),
+            size_text(worker["bytes_out"]),
+            str(worker["n_splices"]),
+            size_text(worker["relayed_bytes"]),
+            duration_text(worker["cpu_s"]),
+        )
+        for number, worker in enumerate(workers)
+    ]
+    return table_text([header, *rows])
 
 
 def _links_table(links: list[dict[str, Any]]) -> str:

@@ -29,6 +29,11 @@ async def freed(node, before):
     )
 
 
+def one_link(before):
+    """What a node holds that held nothing before, and has one link."""
+    return before | {"n_sessions": 1, "n_conns": 1, "n_secret_slots": before["n_secret_slots"] + 1}
+
+
 async def busy(peer):
     """Start everything that can be under way with a peer: give its tasks."""
     flood, idle, ending, echo = [await peer.open_stream(service.id) for service in (Drain, Held, Held, Echo)]
@@ -52,7 +57,7 @@ async def test_the_target_dies_and_source_and_relay_go_on():
             assert error.reason is qg.Reason.UNREACHABLE
         assert not peer.is_connected
         await told(peer.open_stream(Echo.id))
-        await freed(b, before | {"n_sessions": 1, "n_conns": before["n_conns"] + 1, "n_secret_slots": 2})
+        await freed(b, one_link(before))
         await until(lambda: core(b)["n_blocks"] == 0, lambda: core(b))
 
 
@@ -104,6 +109,6 @@ async def test_the_source_dies_and_relay_and_target_go_on():
             assert isinstance(error, qg.RemoteError)
             assert error.reason is qg.Reason.UNREACHABLE
             await until(lambda: core(b)["n_circuits"] == 0, lambda: core(b))
-            await freed(b, before[0] | {"n_sessions": 1, "n_conns": 2, "n_secret_slots": 2})
-            await freed(c, before[1] | {"n_sessions": 1, "n_conns": 2, "n_secret_slots": 2})
+            await freed(b, one_link(before[0]))
+            await freed(c, one_link(before[1]))
             await until(lambda: core(b)["n_blocks"] == 0, lambda: core(b))

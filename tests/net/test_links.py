@@ -25,7 +25,11 @@ class Side:
     def __init__(self, identity, **tables):
         self.guests, self.held = Guests(), Held()
         self.node = qg.Node(
-            identity, listen=LISTEN, extenders=[Echo(), self.guests, self.held], config=config(**tables)
+            # One worker, since these are rules for links between two of them.
+            identity,
+            listen=LISTEN,
+            extenders=[Echo(), self.guests, self.held],
+            config=config(**{"workers": 1} | tables),
         )
 
     @property
@@ -229,7 +233,7 @@ async def test_a_peer_without_an_instance_has_eight_links_at_most():
 async def test_a_link_for_circuits_becomes_a_peer_when_either_side_uses_it():
     async with trial() as nodes:
         a, c, d = await nodes.node(), await nodes.node(), await nodes.node()
-        b = await nodes.relay(a, to=[c.address, d.address])
+        b = await nodes.relay(a, to=[c.address, d.address], workers=1)
         far = [await a.connect(target.address, via=[b.address]) for target in (c, d)]
         assert core(b)["n_auto_links"] == 2
         n_up = core(b)["n_links_up"]

@@ -335,7 +335,7 @@ async def test_a_second_flight_with_a_flipped_bit_ends_the_dial(bit):
 
 
 async def test_sinks_are_bounded_and_the_oldest_is_closed_first():
-    async with target(limits={"sinks": 4}) as to:
+    async with target(limits={"sinks": 4}, workers=1) as to:  # of several, each closes the oldest of its own
         strangers = []
         for n in range(1, 8):
             strangers += await to.tell(rng.randbytes(200))
