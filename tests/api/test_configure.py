@@ -2,6 +2,7 @@
 """A node that runs takes a changed configuration whole, or not at all."""
 
 import asyncio
+from contextlib import AsyncExitStack
 
 import msgspec
 import pytest
@@ -210,6 +211,23 @@ async def test_limits_of_connections_hold_at_once():
         with pytest.raises(qg.RemoteError):
             await (await two.connect(node.address)).ping()
         assert node.status().counters["sessions_full"] == 1
+
+
+async def test_all_workers_take_a_configuration():
+    visits = Visits()
+    async with AsyncExitStack() as stack:
+        node = qg.Node(
+            qg.Identity.generate(), listen=LISTEN, extenders=[visits, Echo()], config=qg.Config(workers=3)
+        )
+        await stack.enter_async_context(node)
+        others = [await stack.enter_async_context(qg.Node(qg.Identity.generate())) for _ in range(9)]
+        for other in others:
+            await other.connect(node.address)
+            await visits.came.get()
+        await node.configure(qg.Config(workers=3, allow=(others[0].id,)))
+        gone = {(await visits.went.get()).id for _ in others[1:]}
+        assert gone == {other.id for other in others[1:]}
+        assert [peer.id for peer in node.peers] == [others[0].id]
 
 
 async def test_one_configuration_at_a_time():

@@ -3,10 +3,12 @@
 
 import asyncio
 import os
+from contextlib import AsyncExitStack
 
 import pytest
 from api.services import Echo
 from api.test_circuit import LISTEN, relay_config
+from msgspec.structs import replace
 
 import qg
 from qg.testing import conserved
@@ -125,3 +127,20 @@ async def test_a_circuit_that_would_share_the_layers_of_an_old_one_is_refused_to
         with pytest.raises(qg.Busy):
             await net.source.connect(net.target.address, **ways)
         await peer.ping()
+
+
+async def test_a_drain_waits_for_the_circuits_of_all_workers():
+    async with AsyncExitStack() as stack:
+        target = await stack.enter_async_context(qg.Node(qg.Identity.generate(), listen=LISTEN, extenders=[Echo()]))
+        identities = [qg.Identity.generate() for _ in range(6)]
+        config = relay_config(target.address.port, allow=[identity.peer_id for identity in identities])
+        relay = qg.Node(qg.Identity.generate(), listen=LISTEN, config=replace(config, workers=3))
+        await stack.enter_async_context(relay)
+        sources = [await stack.enter_async_context(qg.Node(identity)) for identity in identities]
+        peers = [await source.connect(target.address, via=[relay.address]) for source in sources]
+        draining = asyncio.create_task(relay.drain(60))
+        for peer in peers:
+            assert not draining.done()
+            await peer.ping()
+            await peer.close()
+        assert await draining == 0
