@@ -216,9 +216,7 @@ async def test_limits_of_connections_hold_at_once():
 async def test_all_workers_take_a_configuration():
     visits = Visits()
     async with AsyncExitStack() as stack:
-        node = qg.Node(
-            qg.Identity.generate(), listen=LISTEN, extenders=[visits, Echo()], config=qg.Config(workers=3)
-        )
+        node = qg.Node(qg.Identity.generate(), listen=LISTEN, extenders=[visits, Echo()], config=qg.Config(workers=3))
         await stack.enter_async_context(node)
         others = [await stack.enter_async_context(qg.Node(qg.Identity.generate())) for _ in range(9)]
         for other in others:
