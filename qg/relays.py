@@ -20,6 +20,7 @@ _SHARE = 8  # of the records, one neighbour may have told so small a part
 _SHARE_MIN = 16  # or so many
 _AVOID_S = (600.0, 1200.0, 2400.0, 3600.0)  # after the first failure, the second, ...
 _TAMPER_WINDOW_S = 600.0  # two layers that fail to open within this
+_REPORT_S = 3600.0  # what one relay says of another waits so long for a second one that says the same
 _TAMPER_AVOID_S = 3600.0  # bar a relay for so long
 _RANDOM = SystemRandom()
 _FAILED_MAX = 4096  # relays whose failures are remembered; the oldest is forgotten
@@ -89,6 +90,8 @@ class _Failures(NamedTuple):
     until_s: float  # avoided until then
     tampered_s: float | None = None  # when a layer behind it failed to open
     suspect_s: float = 0.0  # not even as a guard until then
+    reporter: LinkKey | PeerId | None = None  # the relay before it when it failed last
+    reported_s: float = 0.0
 
 
 @final
@@ -207,11 +210,17 @@ class RelayBook:
 
     # Failures
 
-    def failed(self, relay: KnownRelay, now_s: float) -> None:
-        """Avoid a relay for a while, longer each time."""
+    def failed(self, relay: KnownRelay, reporter: KnownRelay, now_s: float) -> None:
+        """Avoid a relay for a while, longer each time, if two others have lately said that it cannot be reached.
+
+        One could so keep a source from all relays but its friends.
+        """
         before = self._failures.get(relay.key, _Failures(0, 0.0))
-        until_s = now_s + _AVOID_S[min(before.n, len(_AVOID_S) - 1)]
-        self._note(relay.key, before._replace(n=before.n + 1, until_s=max(until_s, before.until_s)))
+        if before.reporter in (None, reporter.key) or now_s - before.reported_s >= _REPORT_S:
+            self._note(relay.key, before._replace(reporter=reporter.key, reported_s=now_s))
+            return
+        until_s = max(before.until_s, now_s + _AVOID_S[min(before.n, len(_AVOID_S) - 1)])
+        self._note(relay.key, before._replace(n=before.n + 1, until_s=until_s, reporter=None))
 
     def tampered(self, link_key: LinkKey, now_s: float) -> bool:
         """Take note of a layer behind a relay that failed to open; True if the relay is avoided for it."""
@@ -227,8 +236,8 @@ class RelayBook:
     def worked(self, relay: KnownRelay) -> None:
         """A circuit over the relay was built: what failed before is forgotten, but not what it is suspected of."""
         before = self._failures.get(relay.key)
-        if before is not None and before.n:
-            self._note(relay.key, before._replace(n=0))
+        if before is not None and (before.n or before.reporter is not None):
+            self._note(relay.key, before._replace(n=0, reporter=None))
 
     def is_avoided(self, relay: KnownRelay, now_s: float) -> bool:
         """Tell whether a relay has failed lately."""

@@ -142,7 +142,7 @@ class Routes:
             return path[:1]
         self._guard_praise(path[0])
         if idx < len(path):
-            self.book.failed(path[idx], now_s)
+            self.book.failed(path[idx], path[idx - 1], now_s)
         # Which of two neighbours has failed cannot be seen from here; a refusal may well be the nearer one's.
         if error.reason in _OWN_REASONS or idx == len(path):
             return path[idx - 1 : idx + 1]

@@ -4,6 +4,7 @@
 import json
 import os
 from collections import Counter
+from contextlib import suppress
 from ipaddress import ip_address
 from random import Random
 
@@ -15,6 +16,7 @@ import qg
 from qg.guards import N_GUARDS, Guards
 from qg.relays import KnownRelay, RelayBook, network_of
 from qg.route import Bars, relays_draw, relays_usable, route_choose
+from qg.routes import Routes
 from qg.types import LinkKey, PeerId
 
 PATIENCE_S = 3600.0
@@ -165,12 +167,52 @@ def test_one_neighbour_cannot_push_out_what_others_told():
 def test_a_relay_that_failed_is_avoided_longer_each_time_and_forgiven_when_it_works():
     book, relay = RelayBook(), relay_of(1)
     for now_s, pause_s in ((0, 600), (1000, 1200), (3000, 2400), (9000, 3600), (20_000, 3600)):
-        book.failed(relay, now_s)
+        book.failed(relay, relay_of(2), now_s)
+        book.failed(relay, relay_of(3), now_s)
         assert book.is_avoided(relay, now_s + pause_s - 1)
         assert not book.is_avoided(relay, now_s + pause_s)
     book.worked(relay)
-    book.failed(relay, 40_000)
+    book.failed(relay, relay_of(2), 40_000)
+    book.failed(relay, relay_of(3), 40_000)
     assert not book.is_avoided(relay, 40_600)
+
+
+def test_what_one_relay_says_of_another_avoids_nobody_until_a_second_one_says_it_within_the_hour():
+    book, relay = RelayBook(), relay_of(1)
+    for now_s in range(10):
+        book.failed(relay, relay_of(2), now_s)
+    book.failed(relay, relay_of(3), 4000)
+    assert not book.is_avoided(relay, 4000)
+    book.worked(relay)
+    book.failed(relay, relay_of(2), 4001)
+    assert not book.is_avoided(relay, 4001)
+    book.failed(relay, relay_of(3), 4002)
+    assert book.is_avoided(relay, 4002)
+
+
+@pytest.mark.anyio
+async def test_a_hostile_guard_does_not_lead_circuits_to_its_friends_by_calling_others_unreachable():
+    now_s, guard, friends = [1e9], relay_of(40), {31, 32, 33}
+    routes = Routes(
+        qg.Config(relays=tuple(relay_of(n).address for n in range(1, 41))), qg.Identity.generate(), lambda: now_s[0]
+    )
+    routes.guards.add([guard], now_s[0])
+    asked = []
+
+    async def build(path):
+        first, second = (int.from_bytes(bytes(hop.link_key)) for hop in path[:2])
+        if first == 40:
+            asked.append(second)
+            if second not in friends:
+                error = qg.Unreachable("far", qg.Reason.UNREACHABLE)
+                error.hop_idx = 1
+                raise error
+
+    for _ in range(200):
+        with suppress(qg.Unreachable):
+            await routes.connect(relay_of(200).address, 3, (), (), build)
+        now_s[0] += 10
+    assert sum(second in friends for second in asked[-50:]) < 20  # 4 by chance, all of them if it were believed
 
 
 def test_two_layers_that_fail_to_open_within_ten_minutes_bar_a_relay_for_an_hour():
@@ -193,7 +235,8 @@ def test_who_names_the_link_key_of_another_relay_in_his_record_does_it_no_harm()
     assert book.relays(0, [relay]) == [liar, relay]
     book.record_take(relay, neighbour_of(1), 1000, 10**9, b"")
     assert book.relays(0) == [liar, relay]
-    book.failed(liar, 0)
+    book.failed(liar, relay_of(3), 0)
+    book.failed(liar, relay_of(4), 0)
     assert book.is_avoided(liar, 1)
     assert not book.is_avoided(relay, 1)
     assert relays_usable([liar, relay], NOBODY, [liar])[0] == [relay]

@@ -31,7 +31,9 @@ def threads(tmp_path_factory):
         source = str(Path(__file__).with_name("threads.c"))
         made = subprocess.run(
             [*command, "-Wno-tsan", "-I", str(folder), source, "-o", str(path), "-pthread"],
-            capture_output=True, text=True, check=False,
+            capture_output=True,
+            text=True,
+            check=False,
         )
         if "cannot find" in made.stderr and "tsan" in made.stderr:
             pytest.skip("the compiler has no ThreadSanitizer")
@@ -45,7 +47,10 @@ def run(path, rounds):
     return subprocess.run(
         [path, str(rounds)],
         env={"TSAN_OPTIONS": f"exitcode={RACE} halt_on_error=1"},
-        capture_output=True, text=True, timeout=120, check=False,
+        capture_output=True,
+        text=True,
+        timeout=120,
+        check=False,
     )
 
 
