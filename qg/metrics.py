@@ -117,7 +117,9 @@ class MetricsServer:
                 await reader.read(1)  # the end of the other side: closing before would cut off what is on its way
         except asyncio.LimitOverrunError:
             writer.write(_response("431 Request Header Fields Too Large", "the request is too long\n", "text/plain"))
-        except (TimeoutError, OSError, asyncio.IncompleteReadError):
+        except TimeoutError:
+            writer.transport.abort()  # what the client does not take keeps no descriptor
+        except (OSError, asyncio.IncompleteReadError):
             pass
         finally:
             self._tasks.discard(task)

@@ -231,8 +231,9 @@ cdef inline uint64_t oldest_ns(const splice_t *splice) noexcept nogil:
 
 
 cdef inline bint has_share(const relay_t *relay) noexcept nogil:
-    """Whether it holds its part of the node's bytes: of those that share, one always does."""
-    return relay.held.used * relay.n_sharers >= lease_total(&relay.held)
+    """Whether it holds its part of the node's bytes. Of those that share, one always does: what the others have leased
+    is less than three steps ahead of what they hold."""
+    return (relay.held.used + 3 * LEASE_STEP) * relay.n_sharers >= lease_total(&relay.held)
 
 
 cdef void relay_relieve(relay_t *relay, uint64_t now_ns) noexcept nogil:

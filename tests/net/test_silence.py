@@ -367,7 +367,7 @@ async def test_half_open_connections_are_bounded_and_the_oldest_becomes_a_sink()
 
 
 async def test_a_stranger_that_sends_on_and_on_is_read_and_ended_by_fin():
-    async with target(limits={"sinks": 1}) as to:
+    async with target(limits={"sinks": 1}, workers=1) as to:
         (chatty,) = await to.tell(rng.randbytes(8 * MIB))
         await until(lambda: core(to.node)["in_len"] > 8 * MIB, lambda: core(to.node))
         assert chatty.answer() is None
