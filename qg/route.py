@@ -45,7 +45,7 @@ def relays_usable(
 
 
 def relays_draw(usable: Sequence[KnownRelay], n: int, random: Random = _RANDOM) -> list[KnownRelay]:
-    """Draw up to n relays of which no two have a network in common; fewer where there are not so many networks.
+    """Draw up to n relays, all distinct, of which no two have a network in common; fewer where there are no more.
 
     A network is drawn first and then one of its relays, so that many relays in one network are worth no more than one:
     what an attacker would have to own are networks.
@@ -56,7 +56,11 @@ def relays_draw(usable: Sequence[KnownRelay], n: int, random: Random = _RANDOM) 
     chosen: list[KnownRelay] = []
     taken: frozenset[bytes] = frozenset()
     for network in random.sample(sorted(by_network), len(by_network)):
-        free = [relay for relay in by_network[network] if not relay.networks & taken]
+        free = [
+            relay
+            for relay in by_network[network]
+            if not relay.networks & taken and not any(relay.is_same(other) for other in chosen)
+        ]
         if free and len(chosen) < n:
             chosen.append(random.choice(free))
             taken |= chosen[-1].networks

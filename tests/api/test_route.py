@@ -9,7 +9,7 @@ from ipaddress import ip_address
 from random import Random
 
 import pytest
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 
 import qg
@@ -38,6 +38,9 @@ relays = st.builds(
 )
 
 
+@example(
+    [relay_of(0, "0.0.0.0"), relay_of(0, "0.1.0.0")], 2, [], set(), Random(0)
+)  # one relay, said to be in two places
 @given(
     st.lists(relays, max_size=40),
     st.integers(0, 7),
