@@ -68,7 +68,7 @@ def _defines(extender: Extender, name: str) -> bool:
 class Registry:
     """Hold the extenders of one node and the tasks in which they run. Belongs to the node's event loop."""
 
-    __slots__ = ("_by_id", "_connected", "_disconnected", "_hooks", "_messages", "_serving", "_streams")
+    __slots__ = ("_by_id", "_connected", "_disconnected", "_hooks", "_is_ended", "_messages", "_serving", "_streams")
 
     def __init__(self, extenders: Iterable[Extender]) -> None:
         self._by_id: dict[bytes, Extender] = {}
@@ -90,6 +90,7 @@ class Registry:
         self._disconnected = [extender for extender in extenders if _defines(extender, "on_peer_disconnected")]
         self._serving: set[asyncio.Task[None]] = set()
         self._hooks: dict[tuple[Extender, Peer], asyncio.Task[None]] = {}  # the last one of each pair
+        self._is_ended = False  # the tasks that tell of peers begin no more
 
     @property
     def keys(self) -> list[bytes]:
@@ -173,6 +174,8 @@ class Registry:
             self._hook_start(extender, peer, extender.on_peer_disconnected)
 
     def _hook_start(self, extender: Extender, peer: "Peer", hook: "_Hook") -> None:
+        if self._is_ended:
+            return
         key = extender, peer
         task = asyncio.get_running_loop().create_task(self._hook_run(hook, peer, self._hooks.get(key)))
         self._hooks[key] = task
@@ -195,7 +198,8 @@ class Registry:
         await _tasks_cancel(self._serving)
 
     async def hooks_stop(self) -> None:
-        """Wait a moment for the tasks that tell of peers, then cancel them."""
+        """Wait a moment for the tasks that tell of peers, then cancel them; from here on none begins."""
+        self._is_ended = True
         if self._hooks:
             await asyncio.wait(self._hooks.values(), timeout=_HOOKS_S)
         await _tasks_cancel(self._hooks.values())

@@ -16,7 +16,7 @@ import random
 import warnings
 import weakref
 from asyncio.events import _get_running_loop
-from collections.abc import Awaitable, Callable, Iterable, Sequence
+from collections.abc import AsyncGenerator, Awaitable, Callable, Iterable, Sequence
 from functools import partial
 from time import monotonic, time
 from types import TracebackType
@@ -113,6 +113,7 @@ class Node:
         self._account: Account | None = None  # from start on
         self._renewal: asyncio.TimerHandle | None = None
         self._watching: asyncio.TimerHandle | None = None
+        self._loop_end: AsyncGenerator[None, None] | None = None  # from start on
         self._finalizer: weakref.finalize[..., Node] | None = None
         self._handlers = self._handlers_make()
 
@@ -154,6 +155,8 @@ class Node:
         self._telling = loop.call_later(self._gossip.tell_wait_s(), self._tell)
         self._finalizer = weakref.finalize(self, _runtime_end, runtime, repr(self), os.getpid())
         loop.add_reader(runtime.fileno(), self._on_readable)
+        self._loop_end = self._loop_watch(self._border)
+        await anext(self._loop_end)
         try:
             for endpoint in self._wanted:
                 self._bound.append(await self._listen(endpoint))
@@ -290,12 +293,25 @@ class Node:
         if self._account is not None:
             self._account.save()
         self._end(border)
+        if self._loop_end is not None:
+            await self._loop_end.aclose()
         # The thread may wait for connections to take their last bytes.
         await asyncio.to_thread(border.runtime.join)
         await self._registry.hooks_stop()
         if self._finalizer is not None:
             self._finalizer.detach()
         _log.info("node_closed peer=%s", self.id)
+
+    async def _loop_watch(self, border: Border) -> AsyncGenerator[None, None]:
+        """Wait for the end of the loop, which then closes this generator: from there on no task may begin."""
+        try:
+            yield
+        finally:
+            self._loop_end = None  # nobody closes it twice
+            if not border.is_closed:
+                border.is_closing = True
+                await self._registry.serving_stop()
+                await self._registry.hooks_stop()
 
     def _renew(self) -> None:
         """Take certificates of today, and new link keys if the identity has some."""

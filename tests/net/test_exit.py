@@ -122,6 +122,23 @@ NEVER_CLOSED = {
                     pass
         asyncio.run(main())
         """,
+    "streams arrive while the loop ends": """
+        async def slow():
+            try:
+                yield
+            finally:
+                try:
+                    await kept[0].open_stream(Held.id)
+                    await kept[0].open_stream(Held.id)
+                except qg.QGError:
+                    pass
+        kept = []
+        async def main():
+            nodes, peer, stream = await linked()
+            kept[:] = peer, slow()
+            await anext(kept[1])
+        asyncio.run(main())
+        """,
     "tasks still wait under uvloop": """
         import uvloop
         async def main():
