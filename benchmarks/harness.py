@@ -9,6 +9,7 @@ import json
 import re
 import sys
 import time
+import traceback
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
 from functools import partial
@@ -23,6 +24,7 @@ from qg.identity import NetworkSecret
 N_ROUNDS = 5
 WARM_UP_LEN = 64 << 20
 BULK_LEN = 1 << 30
+N_FAILURES_MAX = 2  # of a candidate; each may take minutes to be noticed
 
 PLAIN, UVLOOP, ASYNCIO, FORWARDER = "plain TCP", "uvloop TLS", "asyncio TLS", "libuv forwarder"
 AEGIS, CHACHA, SPINNING = "qg AEGIS-256", "qg ChaCha20-Poly1305", "qg AEGIS-256, spinning Python thread"
@@ -35,6 +37,7 @@ LENGTHS = {LIBP2P: 32 << 20, RNS: 4 << 20}
 N_PINGS = {LIBP2P: 1_000, RNS: 500}
 HOPS = {1: "1 relay"} | {n_relays: f"{n_relays} relays" for n_relays in range(2, 7)}
 IDLE_FEW, IDLE_MANY = "qg, 10 idle circuits", "qg, 10,000 idle circuits"
+ONE_WORKER, TWO_WORKERS = "1 worker", "2 workers"
 TAKEN = {"qg, lists": "lists", "qg, callback each": "callbacks", "qg, await each": "each"}
 BARE, IMPORT, HELP = "python -c pass", "import qg", "qg --help"
 # Candidates that speak the roles' commands: the module under `peers`, and options for both roles.
@@ -159,18 +162,25 @@ def candidates_of(measure: Callable[..., Figures], *names: str, **options: Any) 
 def compare(benchmark: Any, candidates: dict[str, Callable[[], Figures]], n_rounds: int = N_ROUNDS) -> None:
     """Measure all candidates in each round, every other time in turned order; leave all figures in the record.
 
-    A candidate that is not installed is left out, and the record says how to install it.
+    A candidate that is not installed is left out, and the record says how to install it. One that fails keeps what was
+    measured of it and is given up when it fails again; the record names it, and this raises when all rounds are over.
     """
     rounds: dict[str, list[Figures]] = {}
     missing: dict[str, str] = {}
+    failed: dict[str, list[str]] = {}
     order = list(candidates)
 
     def alternated_round() -> None:
         for name in order:
+            if len(failed.get(name, ())) == N_FAILURES_MAX:
+                continue
             try:
                 rounds.setdefault(name, []).append(candidates[name]())
             except NotInstalled as error:
                 missing[name] = str(error)
+            except Exception as error:  # whatever it is, it costs no other candidate its figures
+                traceback.print_exc()
+                failed.setdefault(name, []).append(f"{type(error).__name__}: {error}")
         order.reverse()
 
     benchmark.pedantic(alternated_round, rounds=n_rounds)
@@ -178,3 +188,6 @@ def compare(benchmark: Any, candidates: dict[str, Callable[[], Figures]], n_roun
         name: {key: [figures[key] for figures in done] for key in done[0]} for name, done in rounds.items() if done
     }
     benchmark.extra_info["missing"] = missing
+    benchmark.extra_info["failed"] = {name: words[0] for name, words in failed.items()}
+    if failed:
+        raise RuntimeError(f"failed: {benchmark.extra_info['failed']}")

@@ -1,6 +1,7 @@
 # SPDX-License-Identifier: MIT
 """A plot of points and the straight line through them, as SVG text."""
 
+import statistics
 from collections.abc import Sequence
 
 _WIDTH, _HEIGHT, _LEFT, _TOP, _RIGHT, _BOTTOM = 640, 360, 64, 40, 20, 52
@@ -16,7 +17,7 @@ def line_fit(xs: Sequence[float], ys: Sequence[float]) -> tuple[float, float]:
 
 def scatter_svg(title: str, x_title: str, y_title: str, xs: Sequence[float], rounds: Sequence[Sequence[float]]) -> str:
     """Draw for each x the range of its rounds and their median, and the line through the medians."""
-    medians = [sorted(ys)[len(ys) // 2] for ys in rounds]
+    medians = [statistics.median(ys) for ys in rounds]
     slope, height = line_fit(xs, medians)
     x_end, y_end = max(xs) + 0.5, max(max(ys) for ys in rounds) * 1.1
 

@@ -1,7 +1,8 @@
 # SPDX-License-Identifier: MIT
 """Run all benchmarks once and write the figures into docs/performance.md: `python -m benchmarks.report`.
 
-Only what stands between the two marks there is replaced; the words around it are people's.
+Only what stands between the two marks there is replaced; the words around it are people's. Each file of benchmarks is
+a process of its own: one that fails, or ends early, costs none of the others' figures, and is named with them.
 """
 
 import json
@@ -10,7 +11,9 @@ import platform
 import statistics
 import subprocess
 import sys
+import time
 from pathlib import Path
+from typing import NamedTuple
 
 from benchmarks.harness import HOPS, ROOT, peer_version
 from benchmarks.plot import line_fit, scatter_svg
@@ -19,8 +22,10 @@ from benchmarks.targets import TARGETS, Figures, Target
 
 PAGE = ROOT / "docs" / "performance.md"
 PLOT = ROOT / "docs" / "performance-hops.svg"
-RECORD = ROOT / "build" / "benchmarks" / "run.json"
+RECORDS = ROOT / "build" / "benchmarks"
 BEGIN, END = "<!-- figures: begin -->", "<!-- figures: end -->"
+
+HOPS_OFF_MAX = 0.1  # of the cost of a GB, from the line through all
 
 FIGURES_HEADER = ["work", "candidate", "figure", "median", "range"]
 TARGETS_HEADER = ["work", "qg", "against", "is", "limit", ""]
@@ -30,13 +35,37 @@ PEER_MODULES = [
 ]  # fmt: skip
 
 
-def benchmarks_run() -> tuple[Figures, int]:
-    """Give the figures of all that did not fail, and the exit code."""
-    RECORD.parent.mkdir(parents=True, exist_ok=True)
-    command = [sys.executable, "-m", "pytest", "benchmarks", "-q", "--benchmark-quiet", f"--benchmark-json={RECORD}"]
+class Run(NamedTuple):
+    """What was measured, and what went wrong, in words."""
+
+    figures: Figures
+    failures: list[str]
+
+
+def benchmarks_run() -> Run:
+    RECORDS.mkdir(parents=True, exist_ok=True)
+    run = Run({}, [])
+    for path in sorted((ROOT / "benchmarks").glob("test_*.py")):
+        began_s = time.monotonic()
+        part = file_run(path)
+        print(f"{path.name}: {time.monotonic() - began_s:.0f} s", flush=True)
+        run.figures.update(part.figures)
+        run.failures.extend(part.failures)
+    return run
+
+
+def file_run(path: Path) -> Run:
+    """Run the benchmarks of one file and read what they recorded."""
+    record = RECORDS / f"{path.stem}.json"
+    record.unlink(missing_ok=True)
+    command = [sys.executable, "-m", "pytest", str(path), "-q", "--benchmark-quiet", f"--benchmark-json={record}"]
     code = subprocess.run(command, cwd=ROOT).returncode
-    works = json.loads(RECORD.read_text())["benchmarks"]
-    return {work["name"]: work["extra_info"]["figures"] for work in works}, code
+    recorded = record.read_text() if record.exists() else ""  # empty when it died
+    works = {work["name"]: work["extra_info"] for work in json.loads(recorded or '{"benchmarks": []}')["benchmarks"]}
+    failures = [f"{work}, {name}: {words}" for work, info in works.items() for name, words in info["failed"].items()]
+    if code and not failures:
+        failures.append(f"{path.name}: pytest ended with {code}")
+    return Run({work: info["figures"] for work, info in works.items()}, failures)
 
 
 def stolen_s() -> tuple[float, float]:
@@ -88,13 +117,30 @@ def target_row(target: Target, figures: Figures) -> list[str]:
     return [target.work, short(figure), against, f"{short(compared)} {target.unit}", limit, verdict]
 
 
+def hops_rounds(figures: Figures) -> dict[int, list[float]]:
+    """What a GB costs over so many relays, in each round."""
+    measured = figures.get("test_hops", {})
+    return {n_relays: measured[name]["cpu_s_per_gb"] for n_relays, name in HOPS.items() if name in measured}
+
+
+def hops_row(figures: Figures) -> list[str]:
+    """Tell whether a relay more costs the same wherever it comes: how far the medians are from a line."""
+    work, limit = "a GB over 1 to 6 relays, CPU s, off its line", f"at most {HOPS_OFF_MAX:.0%}"
+    medians = {n_relays: statistics.median(rounds) for n_relays, rounds in hops_rounds(figures).items()}
+    if len(medians) < len(HOPS):
+        return [work, "–", "–", "–", limit, "not measured"]
+    slope, height = line_fit([*medians], [*medians.values()])
+    off = max(abs(median / (height + slope * n_relays) - 1) for n_relays, median in medians.items())
+    verdict = "reached" if off <= HOPS_OFF_MAX else "**missed**"
+    return [work, f"{short(min(medians.values()))} … {short(max(medians.values()))}", "–", f"{off:.1%}", limit, verdict]
+
+
 def hops_lines(figures: Figures) -> list[str]:
     """Draw what a GB costs over one relay and more, and say what one more adds."""
-    measured = figures.get("test_hops", {})
-    xs = [n_relays for n_relays, name in HOPS.items() if name in measured]
-    if len(xs) < 2:
+    measured = hops_rounds(figures)
+    if len(measured) < 2:
         return []
-    rounds = [measured[HOPS[n_relays]]["cpu_s_per_gb"] for n_relays in xs]
+    xs, rounds = [*measured], [*measured.values()]
     title = "What a GB costs in all processes"
     PLOT.write_text(scatter_svg(title, "relays of the circuit", "CPU s/GB", xs, rounds))
     slope, height = line_fit(xs, [statistics.median(ys) for ys in rounds])
@@ -113,9 +159,27 @@ def figure_rows(figures: Figures) -> list[list[str]]:
     ]
 
 
-def text_make(figures: Figures, facts: list[str]) -> str:
-    lines = [f"* {fact}" for fact in facts] + [""]
-    lines += rows_text(TARGETS_HEADER, [target_row(row, figures) for row in TARGETS])
+def scope_text(figures: Figures) -> str:
+    """Say how often all was measured, and what of the table was not."""
+    n_rounds = {
+        work: max(len(rounds) for keys in candidates.values() for rounds in keys.values())
+        for work, candidates in figures.items()
+        if candidates
+    }
+    if not n_rounds:
+        return "nothing was measured"
+    usual = statistics.mode(n_rounds.values())
+    others = ", ".join(f"{n} of {work}" for work, n in n_rounds.items() if n != usual)
+    left_out = ", ".join(sorted({"test_hops", *(target.test for target in TARGETS)} - n_rounds.keys()))
+    rounds = f"one run: {usual} rounds of each work" + (f", but {others}" if others else "")
+    return rounds + (f"; without {left_out}" if left_out else "; nothing is left out")
+
+
+def text_make(run: Run, facts: list[str]) -> str:
+    figures = run.figures
+    lines = [f"* {fact}" for fact in [*facts, scope_text(figures)]]
+    lines += [f"* **failed**: {failure}" for failure in run.failures] + [""]
+    lines += rows_text(TARGETS_HEADER, [*(target_row(row, figures) for row in TARGETS), hops_row(figures)])
     lines += hops_lines(figures)
     lines += ["", "All figures, median and range of the rounds:", ""]
     lines += rows_text(FIGURES_HEADER, figure_rows(figures))
@@ -132,13 +196,13 @@ def page_write(text: str) -> None:
 
 def main() -> int:
     facts, (stolen_before_s, all_before_s) = machine_facts(), stolen_s()
-    figures, code = benchmarks_run()
+    run = benchmarks_run()
     stolen_after_s, all_after_s = stolen_s()
     share = (stolen_after_s - stolen_before_s) / (all_after_s - all_before_s)
-    text = text_make(figures, [*facts, f"taken by the hypervisor during the run: {share:.1%}"])
+    text = text_make(run, [*facts, f"taken by the hypervisor during the run: {share:.1%}"])
     page_write(text)
     print(text)
-    return code
+    return 1 if run.failures else 0
 
 
 if __name__ == "__main__":

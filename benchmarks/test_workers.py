@@ -9,11 +9,12 @@ from functools import partial
 from typing import Any
 
 import qg
-from benchmarks.harness import Figures, compare
+from benchmarks.harness import ONE_WORKER, TWO_WORKERS, Figures, compare
 from qg.types import Status
 
 N_CIRCUITS = 64
 PART_LEN = 4 << 20
+LIMIT_S = 120
 LISTEN = ["tcp://127.0.0.1:0"]
 
 
@@ -66,8 +67,8 @@ async def relay_measure(n_workers: int) -> Figures:
 
 
 def measure(n_workers: int) -> Figures:
-    return asyncio.run(relay_measure(n_workers))
+    return asyncio.run(asyncio.wait_for(relay_measure(n_workers), LIMIT_S))
 
 
 def test_workers(benchmark: Any) -> None:
-    compare(benchmark, {"1 worker": partial(measure, 1), "2 workers": partial(measure, 2)})
+    compare(benchmark, {ONE_WORKER: partial(measure, 1), TWO_WORKERS: partial(measure, 2)})

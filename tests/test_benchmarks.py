@@ -12,7 +12,7 @@ ROOT = Path(__file__).resolve().parent.parent
 sys.path.insert(0, str(ROOT))
 
 from benchmarks import plot, report  # noqa: E402
-from benchmarks.harness import compare  # noqa: E402
+from benchmarks.harness import HOPS, compare  # noqa: E402
 from benchmarks.program import NotInstalled, Program, descendants, is_running, port_is_open, process_cpu_s  # noqa: E402
 from benchmarks.targets import TARGETS, Target  # noqa: E402
 
@@ -43,6 +43,58 @@ def test_candidates_alternate_and_one_that_is_missing_is_named():
     assert order == ["a", "b", "b", "a", "a", "b"]
     assert benchmark.extra_info["figures"] == {"a": {"figure": [1, 4, 5]}, "b": {"figure": [2, 3, 6]}}
     assert benchmark.extra_info["missing"] == {"c": "c is not installed: install c"}
+
+
+def test_a_candidate_that_fails_keeps_what_was_measured_and_is_given_up_after_the_second_time():
+    calls = []
+
+    def failing():
+        calls.append("b")
+        if len(calls) == 1:
+            return {"figure": 7}
+        raise OSError("cut")
+
+    benchmark = Rounds()
+    with pytest.raises(RuntimeError, match="'b': 'OSError: cut'"):
+        compare(benchmark, {"a": lambda: {"figure": 1}, "b": failing}, n_rounds=5)
+    assert calls == ["b"] * 3
+    assert benchmark.extra_info["figures"] == {"a": {"figure": [1] * 5}, "b": {"figure": [7]}}
+    assert benchmark.extra_info["failed"] == {"b": "OSError: cut"}
+
+
+def test_a_file_that_fails_or_dies_is_named_and_costs_no_figure(tmp_path, monkeypatch):
+    monkeypatch.setattr(report, "RECORDS", tmp_path)
+    path = tmp_path / "test_it.py"
+    path.write_text(
+        "from benchmarks.harness import HOPS, compare\n"
+        "def fails(): raise OSError('cut')\n"
+        "def test_one(benchmark): compare(benchmark, {'a': lambda: {'figure': 3}, 'b': fails}, 2)\n"
+    )
+    run = report.file_run(path)
+    assert run.figures == {"test_one": {"a": {"figure": [3, 3]}}}
+    assert run.failures == ["test_one, b: OSError: cut"]
+    path.write_text("import os\ndef test_two(benchmark): os.abort()\n")
+    assert report.file_run(path) == ({}, ["test_it.py: pytest ended with -6"])
+
+
+def test_the_report_says_how_often_it_measured_and_what_is_left_out():
+    rounds = {test: {"qg": {"key": [1] * 5}} for test in ("test_hops", *(target.test for target in TARGETS))}
+    assert report.scope_text(rounds) == "one run: 5 rounds of each work; nothing is left out"
+    rounds["test_ping"]["qg"]["key"] = [1] * 11
+    del rounds["test_link"], rounds["test_circuit"]
+    less = "one run: 5 rounds of each work, but 11 of test_ping; without test_circuit, test_link"
+    assert report.scope_text(rounds) == less
+    assert report.scope_text({}) == "nothing was measured"
+
+
+@pytest.mark.parametrize(("last", "words"), [(8, ["0.0%", "reached"]), (14, ["61.5%", "**missed**"])])
+def test_what_hops_cost_is_held_against_a_line(last, words):
+    costs = dict(zip(HOPS.values(), [3, 4, 5, 6, 7, last], strict=True))
+    figures = {"test_hops": {name: {"cpu_s_per_gb": [cost]} for name, cost in costs.items()}}
+    row = report.hops_row(figures)
+    assert [row[3], row[5]] == words
+    del figures["test_hops"]["1 relay"]
+    assert report.hops_row(figures)[-1] == "not measured"
 
 
 def figures(**medians):

@@ -30,7 +30,7 @@ CIPHER = "TLS_AES_256_GCM_SHA384"
 
 
 def version() -> str:
-    return ssl.OPENSSL_VERSION
+    return f"asyncio with {ssl.OPENSSL_VERSION}"
 
 
 def certificate_make() -> tuple[bytes, bytes]:
