@@ -47,6 +47,12 @@ class Mailbox(qg.Extender):
     id = qg.ExtenderId("4d6fc18e-6650-4cf8-a6c2-f03155cb5eb4")
     n_messages = 0
 
+    def __init__(self) -> None:
+        self.has_peer = asyncio.Event()
+
+    async def on_peer_connected(self, peer: "qg.Peer") -> None:
+        self.has_peer.set()
+
     async def take(self, peer: "qg.Peer") -> None:
         """Count those of one peer, until it goes."""
         async for batch in peer.messages(self.id):
@@ -199,6 +205,7 @@ async def _receiver_main(suite: str | None, secret: str, host: str, folder: str)
         return await asyncio.to_thread(tar_digest, Path(folder, name))
 
     async def messages_take() -> None:
+        await mailbox.has_peer.wait()  # the sender may know of the session first
         tasks.extend(asyncio.create_task(mailbox.take(peer)) for peer in node.peers)
 
     def counts() -> dict[str, float]:

@@ -4,6 +4,7 @@
 import json
 import signal
 import subprocess
+import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -125,6 +126,17 @@ def test_a_process_that_cannot_do_its_part_is_one_error() -> None:
         with pytest.raises(click.ClickException, match=r"sender.*qg://"):
             sender.ask("connect", address="nowhere")
         assert sender.ask("usage")["cpu_s"] > 0
+
+
+def test_messages_are_counted_although_the_receiver_learns_of_the_session_last() -> None:
+    with roles_run(None) as (sender, _, receiver):
+        receiver.post("messages_take")
+        sender.ask("connect", address=receiver.hello["address"])
+        receiver.answer()
+        sender.ask("push", what="messages")
+        end_s = time.monotonic() + 60
+        while receiver.ask("usage")["n_messages"] == 0:
+            assert time.monotonic() < end_s
 
 
 def test_a_process_that_dies_is_one_error() -> None:
