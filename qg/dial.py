@@ -16,6 +16,7 @@ from qg.errors import (
     PeerTimeout,
     QGError,
     Reason,
+    Unreachable,
     UsageError,
     error_from_reason,
     refusal_from_reason,
@@ -127,6 +128,12 @@ def connect_error(
         return PeerTimeout(
             f"{what} failed: {where} does not answer; check that it is running there, and that link key and network"
             " secret are right: a node answers strangers with silence",
+            reason,
+        )
+    if reason is Reason.PROTOCOL and status >= 0 and not is_direct:
+        return Unreachable(
+            f"{what} failed: bytes were changed on the way to {where}, by it or by"
+            f" {_hop_text(hops, max(hop_idx - 1, 0))}; try again, over other relays",
             reason,
         )
     if reason is Reason.PROTOCOL:

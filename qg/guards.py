@@ -16,11 +16,15 @@ from qg.address import Address
 from qg.errors import InvalidValue, LocalError
 from qg.relays import KnownRelay
 from qg.storage import file_replace
+from qg.types import LinkKey, PeerId
 
 __all__ = ["N_GUARDS", "Guards"]
 
 N_GUARDS = 2  # in two networks, so that a target that one of them is, or is near to, can be reached over the other
 _RETRY_S = (60.0, 300.0, 600.0)  # a guard that failed is passed over so long while another one answers
+_EXTENSIONS = 20  # relays, the last to which a guard was to lead circuits
+_EXTENSIONS_MIN = 6  # of which so many must be known before a guard is doubted
+_DOUBT_S = 3600.0  # then, if it led to fewer than a half, it is passed over for so long while the other one serves
 _VERSION = 1
 
 
@@ -51,6 +55,8 @@ class Guards:
         self._random = random or SystemRandom()
         self._guards: list[_Guard] = [] if path is None else _guards_load(path)
         self._candidate: KnownRelay | None = None  # may take the place of a lost one, once it has answered
+        self._led: dict[LinkKey, dict[LinkKey | PeerId, bool]] = {}  # per guard: whether it led to a relay, newest last
+        self._doubted_s: dict[LinkKey, float] = {}  # per guard: passed over until then
 
     @property
     def relays(self) -> tuple[KnownRelay, ...]:
@@ -78,7 +84,7 @@ class Guards:
     def order(self, now_s: float) -> list[KnownRelay]:
         """Give the guards in the order in which they should be tried, before them whoever is to replace one."""
         guards = self._random.sample(self._guards, len(self._guards))
-        guards.sort(key=lambda guard: guard.is_passed(now_s))
+        guards.sort(key=lambda guard: (guard.is_passed(now_s), self.is_doubted(guard.relay, now_s)))
         candidates = [] if self._candidate is None else [self._candidate]
         return candidates + [guard.relay for guard in guards]
 
@@ -121,9 +127,33 @@ class Guards:
         if lost_idx is None:
             return None  # it has come back meanwhile
         gone = self._guards[lost_idx].relay
+        self._led.pop(gone.link_key, None)
         self._guards[lost_idx] = _Guard(relay, now_s, None, 0.0, 0)
         self._save()
         return gone
+
+    def extended(self, relay: KnownRelay, onward: KnownRelay, now_s: float, *, is_led: bool) -> bool:
+        """Take note whether a guard led a circuit to the relay behind it; True if from now on it is passed over.
+
+        A hostile one could refuse all relays but its friends, so that circuits end up with these (path bias). Each
+        relay counts once, by what came of it last: many tries at one that is down say nothing of the guard.
+        """
+        if not any(guard.relay.is_same(relay) for guard in self._guards):
+            return False
+        led = self._led.setdefault(relay.link_key, {})
+        led.pop(onward.key, None)
+        led[onward.key] = is_led
+        if len(led) > _EXTENSIONS:
+            del led[next(iter(led))]
+        if len(led) < _EXTENSIONS_MIN or 2 * sum(led.values()) >= len(led):
+            return False
+        led.clear()
+        self._doubted_s[relay.link_key] = now_s + _DOUBT_S
+        return True
+
+    def is_doubted(self, relay: KnownRelay, now_s: float) -> bool:
+        """Tell whether a guard has not led to most relays behind it lately."""
+        return now_s < self._doubted_s.get(relay.link_key, 0.0)
 
     def _save(self) -> None:
         if self._path is None:

@@ -745,7 +745,7 @@ class Node:
 
     def _on_tampered(self, event: tuple[Any, ...]) -> None:
         if self._routes is not None:
-            self._routes.tampered(LinkKey(event[2]))
+            self._routes.tampered(LinkKey(event[2]), LinkKey(event[3]))
 
     def _on_connect_failed(self, event: tuple[Any, ...]) -> None:
         _, number, reason, hop_idx, status, by_relay, terms = event

@@ -19,9 +19,9 @@ KNOWN_MAX = 4096  # records kept; a full book forgets of the neighbour that told
 _SHARE = 8  # of the records, one neighbour may have told so small a part
 _SHARE_MIN = 16  # or so many
 _AVOID_S = (600.0, 1200.0, 2400.0, 3600.0)  # after the first failure, the second, ...
-_TAMPER_WINDOW_S = 600.0  # two layers that fail to open within this
+_TAMPER_WINDOW_S = 600.0  # two layers that fail to open within this, between a relay and different others,
+_TAMPER_AVOID_S = 3600.0  # bar it for so long
 _REPORT_S = 3600.0  # what one relay says of another waits so long for a second one that says the same
-_TAMPER_AVOID_S = 3600.0  # bar a relay for so long
 _RANDOM = SystemRandom()
 _FAILED_MAX = 4096  # relays whose failures are remembered; the oldest is forgotten
 
@@ -88,7 +88,8 @@ class _Entry(NamedTuple):
 class _Failures(NamedTuple):
     n: int  # in a row
     until_s: float  # avoided until then
-    tampered_s: float | None = None  # when a layer behind it failed to open
+    tampered_s: float | None = None  # when a layer between it and another node failed to open
+    partner: LinkKey | None = None  # that node
     suspect_s: float = 0.0  # not even as a guard until then
     reporter: LinkKey | PeerId | None = None  # the relay before it when it failed last
     reported_s: float = 0.0
@@ -222,16 +223,24 @@ class RelayBook:
         until_s = max(before.until_s, now_s + _AVOID_S[min(before.n, len(_AVOID_S) - 1)])
         self._note(relay.key, before._replace(n=before.n + 1, until_s=until_s, reporter=None))
 
-    def tampered(self, link_key: LinkKey, now_s: float) -> bool:
-        """Take note of a layer behind a relay that failed to open; True if the relay is avoided for it."""
+    def tampered(self, near: LinkKey, far: LinkKey, now_s: float) -> list[LinkKey]:
+        """Take note of a layer between two nodes that failed to open; give those that are avoided for it.
+
+        Which of the two it was cannot be seen, so a relay is avoided that did so with two others: one alone could else
+        have any relay avoided that it is beside. In a layer of its own (`near` is `far`) there is only it.
+        """
+        pairs = dict.fromkeys([(near, far), (far, near)])
+        return [one for one, other in pairs if self._tamper_note(one, other, now_s)]
+
+    def _tamper_note(self, link_key: LinkKey, partner: LinkKey, now_s: float) -> bool:
         before = self._failures.get(link_key, _Failures(0, 0.0))
-        is_second = before.tampered_s is not None and now_s - before.tampered_s < _TAMPER_WINDOW_S
-        if is_second:
-            until_s = now_s + _TAMPER_AVOID_S
-            self._note(link_key, before._replace(until_s=until_s, tampered_s=None, suspect_s=until_s))
-        else:
-            self._note(link_key, before._replace(tampered_s=now_s))
-        return is_second
+        is_late = before.tampered_s is None or now_s - before.tampered_s >= _TAMPER_WINDOW_S
+        if is_late or (partner == before.partner and partner != link_key):
+            self._note(link_key, before._replace(tampered_s=now_s, partner=partner))
+            return False
+        until_s = now_s + _TAMPER_AVOID_S
+        self._note(link_key, before._replace(until_s=until_s, tampered_s=None, partner=None, suspect_s=until_s))
+        return True
 
     def worked(self, relay: KnownRelay) -> None:
         """A circuit over the relay was built: what failed before is forgotten, but not what it is suspected of."""
@@ -245,7 +254,7 @@ class RelayBook:
         return any(failures is not None and now_s < failures.until_s for failures in found)
 
     def is_suspect(self, relay: KnownRelay, now_s: float) -> bool:
-        """Tell whether bytes were changed behind a relay, twice lately."""
+        """Tell whether bytes were changed between a relay and two others lately."""
         failures = self._failures.get(relay.link_key)
         return failures is not None and now_s < failures.suspect_s
 

@@ -23,8 +23,8 @@ _log = logging.getLogger("qg.node")
 _HOPS_MAX = 7  # docs/protocol.md, section 6.5
 _TRIES = 3
 _TRIES_S = 30.0  # after that no new try begins
-# What a relay says of itself, rather than of what lies behind it.
-_OWN_REASONS = frozenset({Reason.REFUSED, Reason.BUSY, Reason.LIMIT, Reason.MEMORY, Reason.HOPS})
+# What a relay says of itself, rather than of what lies behind it; and that it may have changed what it passed on.
+_OWN_REASONS = frozenset({Reason.REFUSED, Reason.BUSY, Reason.LIMIT, Reason.MEMORY, Reason.HOPS, Reason.PROTOCOL})
 
 _Built = TypeVar("_Built")
 
@@ -141,20 +141,27 @@ class Routes:
             )
             return path[:1]
         self._guard_praise(path[0])
-        if idx < len(path):
+        if len(path) > 1 and self.guards.extended(path[0], path[1], now_s, is_led=idx > 1):
+            _log.warning(
+                "guard_passed_over guard=%s: most of the relays behind it could not be reached", path[0].address
+            )
+        if idx < len(path) and not self.guards.is_doubted(path[idx - 1], now_s):
             self.book.failed(path[idx], path[idx - 1], now_s)
         # Which of two neighbours has failed cannot be seen from here; a refusal may well be the nearer one's.
         if error.reason in _OWN_REASONS or idx == len(path):
             return path[idx - 1 : idx + 1]
         return path[idx : idx + 1]
 
-    def tampered(self, link_key: LinkKey) -> None:
-        """Take note of bytes that were changed behind a relay, by that one as far as can be seen."""
-        if self.book.tampered(link_key, self._clock()):
-            _log.warning("relay_avoided link_key=%s: twice bytes were changed behind it", link_key)
+    def tampered(self, near: LinkKey, far: LinkKey) -> None:
+        """Take note of bytes that were changed between two nodes of a path, by one of them."""
+        _log.info("tampered near=%s far=%s: one of the two has changed bytes of a circuit", near, far)
+        for link_key in self.book.tampered(near, far, self._clock()):
+            _log.warning("relay_avoided link_key=%s: bytes were changed between it and two others", link_key)
 
     def _praise(self, path: list[KnownRelay]) -> None:
         self._guard_praise(path[0])
+        if len(path) > 1:
+            self.guards.extended(path[0], path[1], self._clock(), is_led=True)
         for relay in path:
             self.book.worked(relay)
 

@@ -333,7 +333,7 @@ cdef tuple event_tuple(event_t *event):
     if type == EVENT_CONNECT_FAILED:
         return type, event.id, event.reason, event.a, event.status, bool(event.b), terms_tuple(event)
     if type == EVENT_TAMPERED:
-        return type, event.id, (<char *>event.link_key)[:32]
+        return type, event.id, (<char *>event.link_key)[:32], (<char *>event.peer_id)[:32]
     if type == EVENT_LISTENING:
         host, port = endpoint(&event.address)
         return type, event.id, event.status, host, port

@@ -403,9 +403,8 @@ cdef void on_closed(channel_t *channel, uint64_t now_ns) noexcept nogil:
         event.is_remote = channel.session.is_remote
         event.status = channel.session.status
         outbox_put_late(&channel.engine.outbox, &event)
-    if (channel.session.status == E_TAG or channel.session.status == E_LENGTH) and channel.session.role == 0:
-        if channel.parent is not NULL:
-            report_tampered(channel)
+    if channel.session.role == 0 and channel.parent is not NULL and is_tampered(channel):
+        report_tampered(channel)
     paths_failed(channel, channel.session.reason, now_ns)
     circuits_refuse(channel, now_ns)
     channel_close(channel, now_ns)
@@ -469,13 +468,21 @@ cdef void on_peers(channel_t *channel, uint64_t now_ns) noexcept nogil:
         outbox_put(&engine.outbox, &event)
 
 
+cdef bint is_tampered(const channel_t *layer) noexcept nogil:
+    """Did a record of this layer not open, here or, as is said, at its far end?"""
+    if layer.session.status == E_TAG or layer.session.status == E_LENGTH:
+        return True
+    return layer.session.is_remote and layer.stream is not NULL and layer.stream.reason == REASON_PROTOCOL
+
+
 cdef void report_tampered(channel_t *layer) noexcept nogil:
-    """Name the relay in whose layer this one ran: what it passed on does not open (protocol.md 6.5)."""
+    """Name the two that may have changed its records: in whose layer it ran, and its far end (protocol.md 6.5)."""
     cdef event_t event
     memset(&event, 0, sizeof(event))
     event.type = EVENT_TAMPERED
     event.id = layer.id
     memcpy(event.link_key, layer.parent.session.peer_link_key, 32)
+    memcpy(event.peer_id, layer.session.peer_link_key, 32)
     outbox_put(&layer.engine.outbox, &event)
 
 

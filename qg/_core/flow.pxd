@@ -31,7 +31,8 @@ cdef enum event_type_t:
     EVENT_DRAINED = 15          # engine_drain was called and no circuit passes through any more
     EVENT_CONFIGURED = 16       # new settings are in force
     EVENT_PEERS = 17            # a direct peer tells of others: records, each behind its length, in the blocks
-    EVENT_TAMPERED = 18         # a layer of ours failed to open: behind the relay of link_key somebody changed bytes
+    EVENT_TAMPERED = 18         # a layer of ours failed to open, here or at its far end: between the relay of link_key
+                                # and the node that peer_id holds the link key of, one has changed bytes
     EVENT_TWINS = 19            # a peer runs under a new instance; for the owner of several engines
 
 ctypedef struct event_t:

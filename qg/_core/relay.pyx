@@ -15,7 +15,7 @@ from .session cimport session_send_data, session_t, session_wake
 from .shared cimport budget_t, lease_add, lease_init, lease_total
 from .status cimport (
     E_CREDIT, E_MEMORY, INITIAL_CREDIT_PIPE, OK, REASON_BUSY, REASON_HOPS, REASON_LIMIT, REASON_MEMORY, REASON_NONE,
-    REASON_REFUSED, REASON_SLOW_READER, REASON_TIMEOUT, REASON_UNREACHABLE, WINDOW_MIN)
+    REASON_PROTOCOL, REASON_REFUSED, REASON_SLOW_READER, REASON_TIMEOUT, REASON_UNREACHABLE, WINDOW_MIN)
 from .sys cimport NEVER, SECOND_NS, atomic_add, atomic_peek
 
 cdef enum:
@@ -42,9 +42,9 @@ cdef inline stream_t *other_of(splice_t *splice, stream_t *stream) noexcept nogi
 
 
 cdef int relay_reason(int reason) noexcept nogil:
-    if (reason == REASON_REFUSED or reason == REASON_UNREACHABLE or reason == REASON_BUSY or reason == REASON_LIMIT
-            or reason == REASON_TIMEOUT or reason == REASON_MEMORY or reason == REASON_SLOW_READER
-            or reason == REASON_HOPS):
+    if (reason == REASON_PROTOCOL or reason == REASON_REFUSED or reason == REASON_UNREACHABLE or reason == REASON_BUSY
+            or reason == REASON_LIMIT or reason == REASON_TIMEOUT or reason == REASON_MEMORY
+            or reason == REASON_SLOW_READER or reason == REASON_HOPS):
         return reason
     return REASON_NONE
 

@@ -218,17 +218,88 @@ async def test_a_hostile_guard_does_not_lead_circuits_to_its_friends_by_calling_
     assert sum(second in friends for second in asked[-50:]) < 20  # 4 by chance, all of them if it were believed
 
 
-def test_two_layers_that_fail_to_open_within_ten_minutes_bar_a_relay_for_an_hour():
-    book, relay = RelayBook(), relay_of(1)
-    assert not book.tampered(relay.link_key, 0)
-    assert not book.tampered(relay.link_key, 600)
+@pytest.mark.anyio
+async def test_a_guard_that_leads_to_its_friends_only_is_passed_over_with_a_warning(caplog):
+    now_s, friends = [1e9], {31, 32, 33}
+    routes = Routes(
+        qg.Config(relays=tuple(relay_of(n).address for n in range(1, 42))), qg.Identity.generate(), lambda: now_s[0]
+    )
+    routes.guards.add([relay_of(40), relay_of(41)], now_s[0])
+    asked = []
+
+    async def build(path):
+        first, second = (int.from_bytes(bytes(hop.link_key)) for hop in path[:2])
+        asked.append(first)
+        if first == 40 and second not in friends:
+            error = qg.Unreachable("far", qg.Reason.UNREACHABLE)
+            error.hop_idx = 1
+            raise error
+
+    with caplog.at_level("WARNING", "qg.node"):
+        for _ in range(60):
+            with suppress(qg.Unreachable):
+                await routes.connect(relay_of(200).address, 3, (), (), build)
+            now_s[0] += 10
+    assert asked.count(40) < 20
+    assert set(asked[-40:]) == {41}
+    assert [record.getMessage().split()[0] for record in caplog.records] == ["guard_passed_over"]
+    assert str(relay_of(40).address) in caplog.text
+    now_s[0] += 3600
+    assert {routes.guards.order(now_s[0])[0] for _ in range(60)} == {relay_of(40), relay_of(41)}
+
+
+def test_a_guard_is_doubted_only_when_it_led_to_fewer_than_half_of_the_relays_behind_it(path):
+    guards, guard = Guards(path, PATIENCE_S), relay_of(1)
+    guards.add([guard, relay_of(2)], 0)
+    for number in range(100):  # of the last twenty, ten
+        assert not guards.extended(guard, relay_of(10 + number), 0, is_led=number % 2 == 0)
+        assert not guards.extended(guard, relay_of(9), 0, is_led=True)
+        assert not guards.extended(relay_of(3), relay_of(10 + number), 0, is_led=False)  # no guard
+    other = relay_of(2)
+    assert not any(guards.extended(other, relay_of(number % 5), 0, is_led=False) for number in range(100))  # too few
+    assert guards.extended(other, relay_of(5), 0, is_led=False)
+    assert guards.order(3599) == [guard, other]
+    guards.failed(guard, 3599)  # one that does not answer is worse than one that is doubted
+    assert guards.order(3599) == [other, guard]
+    assert not guards.is_doubted(other, 3600)
+
+
+def test_both_guards_doubted_serve_on(path):
+    """Then it is rather this node, or the network, that is at fault."""
+    guards = Guards(path, PATIENCE_S)
+    guards.add([relay_of(1), relay_of(2)], 0)
+    for guard in guards.relays:
+        assert any(guards.extended(guard, relay_of(number), 0, is_led=False) for number in range(10, 16))
+    assert {guards.order(1)[0] for _ in range(60)} == {relay_of(1), relay_of(2)}
+
+
+def test_layers_that_fail_to_open_with_two_others_within_ten_minutes_bar_a_relay_for_an_hour():
+    book, relay, (one, two, three) = RelayBook(), relay_of(1), (relay_of(n).link_key for n in (2, 3, 4))
+    assert not book.tampered(relay.link_key, one, 0)
+    assert not book.tampered(two, relay.link_key, 600)
     assert not book.is_avoided(relay, 601)
-    assert book.tampered(relay.link_key, 1100)
+    assert book.tampered(relay.link_key, three, 1100) == [relay.link_key]
     book.worked(relay)
     assert book.is_avoided(relay, 1100 + 3599)
     assert book.is_suspect(relay, 1100 + 3599)
     assert not book.is_suspect(relay, 1100 + 3600)
     assert not book.is_avoided(relay, 1100 + 3600)
+
+
+def test_one_relay_that_breaks_layers_bars_itself_and_none_of_those_it_is_beside():
+    book, evil, others = RelayBook(), relay_of(1), [relay_of(n) for n in range(2, 9)]
+    for now_s, other in enumerate(others):
+        for pair in ((other, evil), (other, evil), (evil, other)):
+            book.tampered(*(relay.link_key for relay in pair), now_s)
+    assert book.is_avoided(evil, 10)
+    assert book.is_suspect(evil, 10)
+    assert not any(book.is_avoided(other, 10) for other in others)
+
+
+def test_a_relay_whose_own_layer_breaks_twice_is_barred():
+    book, relay = RelayBook(), relay_of(1)
+    assert not book.tampered(relay.link_key, relay.link_key, 0)
+    assert book.tampered(relay.link_key, relay.link_key, 1) == [relay.link_key]
 
 
 def test_who_names_the_link_key_of_another_relay_in_his_record_does_it_no_harm():
@@ -243,8 +314,8 @@ def test_who_names_the_link_key_of_another_relay_in_his_record_does_it_no_harm()
     assert book.is_avoided(liar, 1)
     assert not book.is_avoided(relay, 1)
     assert relays_usable([liar, relay], NOBODY, [liar])[0] == [relay]
-    for _ in range(2):
-        book.tampered(relay.link_key, 0)  # whoever has the key itself
+    for other in (3, 4):
+        book.tampered(relay.link_key, relay_of(other).link_key, 0)  # whoever has the key itself
     assert book.is_avoided(relay, 1)
 
 

@@ -12,7 +12,9 @@ from .frames import KIND_BYTES, KIND_MESSAGES, REASON, Open, reason_known
 WINDOW = 65536
 SERVICE_EARLY = 16384  # bytes the opener may send before ACCEPT on kinds 0 and 1
 CIRCUIT_EARLY = 4096  # on kinds 2 and 3
-SPLICE_REASONS = ("none", "refused", "unreachable", "busy", "limit", "timeout", "memory", "slow_reader", "hops")
+SPLICE_REASONS = (
+    *("none", "protocol", "refused", "unreachable", "busy", "limit", "timeout", "memory", "slow_reader", "hops"),
+)
 
 
 class Stream:

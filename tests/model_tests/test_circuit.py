@@ -164,7 +164,7 @@ def test_a_bit_that_the_relay_flips_is_found_by_the_far_end_and_kills_the_circui
     chunks[0] = chunks[0][:9] + bytes([chunks[0][9] ^ 1]) + chunks[0][10:]
     world.run()
     assert world.targets[0].end == "reset"
-    assert world.relay_stream.reset_reason == REASON["none"]  # `protocol` is not among the reasons a splice passes on
+    assert world.relay_stream.reset_reason == REASON["protocol"]  # so the source learns where bytes were changed
     assert session.end == "fin"
     assert world.ab.end is None
 

@@ -164,17 +164,20 @@ async def test_a_hundred_thousand_records_at_once_close_the_link_as_too_many_con
         assert core(made.node)["pool_taken_len"] < 1 << 20
 
 
-async def test_a_relay_that_changes_bytes_twice_is_avoided():
-    """The model relays and flips a bit on the way back: the layer behind it fails to open at the source."""
-    async with member() as source, member() as target, Model(CLOSED_NETWORK) as model:
-        onward = model.dial(target.node.address)
-        await model.connected(onward.peer)
+@pytest.mark.parametrize("direction", ["forward", "backward"])
+async def test_a_relay_that_changes_bytes_of_two_others_is_avoided_and_they_are_not(direction):
+    """The model relays and flips a bit: the layer behind it fails to open at the source, or at its far end."""
+    async with member() as source, member() as one, member() as other, Model(CLOSED_NETWORK) as model:
+        onwards = {bytes(each.node.address.link_key): model.dial(each.node.address) for each in (one, other)}
+        for onward in onwards.values():
+            await model.connected(onward.peer)
         spliced = []
 
         def extend(layer, stream):
-            pipe = onward.peer.stream_open(frames.KIND_PIPE, b"\x05", stream.opened.credit)
-            splice(layer, stream, onward.peer, pipe)
-            spliced.append((layer, stream))
+            onward = onwards[stream.opened.body[:32]].peer
+            pipe = onward.stream_open(frames.KIND_PIPE, b"\x05", stream.opened.credit)
+            splice(layer, stream, onward, pipe)
+            spliced.append(pipe if direction == "forward" else stream)
 
         def answer(peer, stream):
             layer = layer_answer(model.party, peer, stream)
@@ -182,13 +185,13 @@ async def test_a_relay_that_changes_bytes_twice_is_avoided():
 
         model.handlers[frames.KIND_PIPE] = answer
         address = model.listen()
-        routes = source.node._routes
+        book = source.node._routes.book
         relay = qg.relays.KnownRelay.of(address)
-        for n_times in (1, 2):
+        for target in (one, one, other):
+            assert not book.is_avoided(relay, time.time())
             far = await source.node.connect(target.node.address, via=[address])
-            _, stream = spliced[-1]
 
-            def flip(stream=stream):
+            def flip(stream=spliced[-1]):
                 for idx, piece in enumerate(stream.chunks):
                     stream.chunks[idx] = piece[:-1] + bytes([piece[-1] ^ 1])
 
@@ -197,7 +200,9 @@ async def test_a_relay_that_changes_bytes_twice_is_avoided():
                 await far.ping()
             model.steps.clear()
             await asyncio.sleep(0)
-            assert routes.book.is_avoided(relay, routes._clock()) == (n_times == 2)
+        assert book.is_avoided(relay, time.time())
+        for each in (one, other):
+            assert not book.is_avoided(qg.relays.KnownRelay.of(each.node.address), time.time())
 
 
 async def test_a_relay_that_drains_is_drawn_no_more_by_those_who_knew_it():

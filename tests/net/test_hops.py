@@ -175,13 +175,14 @@ async def test_a_guard_behind_which_bytes_were_changed_is_no_first_relay_for_an_
         routes = source._routes
         bad, good = (qg.relays.KnownRelay.of(relay.address) for relay in made.relays[:2])
         routes.guards.add([bad, good], 0)
-        for _ in range(2):
-            routes.tampered(bad.link_key)
+        others = [relay.address.link_key for relay in (made.relays[2], made.target)]
+        for other in others:
+            routes.tampered(bad.link_key, other)
         for _ in range(8):
             async with await source.connect(made.target.address, hops=1):
                 assert carrying(made) == {good.address.host}
-        for _ in range(2):
-            routes.tampered(good.link_key)
+        for other in others:
+            routes.tampered(good.link_key, other)
         with pytest.raises(qg.NoRoute, match="2 failed lately"):
             await source.connect(made.target.address, hops=1)
 

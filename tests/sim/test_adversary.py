@@ -6,6 +6,8 @@ from core.endpoint_help import LIMIT, PROTOCOL, REFUSED, TIMEOUT, UNREACHABLE
 from sim.graph import Graph
 from sim.world import MS_NS, SECOND_NS
 
+from qg._core import runtime
+
 E_TAG, E_LENGTH = -3, -12
 N_RELAYS = 3
 LENGTH = 300_000
@@ -18,6 +20,8 @@ class Line:
     def __init__(self, seed, **options):
         self.graph = Graph(seed, N_RELAYS + 2, **options)
         self.source, *self.hops = self.graph.hosts
+        self.blamed = []  # pairs of link keys
+        self.source.on_event[runtime.EV_TAMPERED] = lambda channel, near, far: self.blamed.append((near, far))
         for one in self.graph.hosts:
             for other in self.graph.hosts:
                 if one is not other:
@@ -44,6 +48,11 @@ class Line:
         counts = {host: host.machine.status()["by_status"] for host in self.graph.hosts}
         return [host for host, by_status in counts.items() if by_status.keys() & {E_TAG, E_LENGTH}]
 
+    def suspects(self):
+        """Of the layers that broke, the one farthest from the source: the pair that may have changed something."""
+        near, far = self.blamed[-1]
+        return [host for host in self.graph.hosts if bytes(host.link_key) in (near, far)]
+
     def warm(self):
         """Let all links be there, and no circuit."""
         transfer = self.transfer(1000)
@@ -66,7 +75,9 @@ def test_what_a_relay_does_to_a_piece_is_found_by_the_next_hop(how, relay_idx, a
     line.finish(transfer)
     assert line.hops[relay_idx].machine.n_tampered == 1
     assert line.noticed() == [line.hops[relay_idx + 1]]
-    assert (transfer.state, transfer.reason) == ("failed", UNREACHABLE)
+    # The layer that broke is the one with the next hop; what ran in it was cut off.
+    assert (transfer.state, transfer.reason) == ("failed", PROTOCOL if relay_idx == N_RELAYS - 1 else UNREACHABLE)
+    assert line.suspects() == [line.hops[relay_idx], line.hops[relay_idx + 1]]
     line.graph.close()
 
 
@@ -80,6 +91,7 @@ def test_what_a_relay_does_on_the_way_back_is_found_by_the_source(how, relay_idx
     line.finish(transfer)
     assert line.hops[relay_idx].machine.n_tampered == 1
     assert line.noticed() == [line.source]
+    assert line.suspects() == [line.hops[relay_idx], line.hops[relay_idx + 1]]
     # The layer that broke is the one with the next hop; what ran in it was cut off.
     assert (transfer.state, transfer.reason) == ("failed", PROTOCOL if relay_idx == N_RELAYS - 1 else UNREACHABLE)
     line.graph.close()
