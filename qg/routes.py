@@ -141,10 +141,7 @@ class Routes:
             )
             return path[:1]
         self._guard_praise(path[0])
-        if len(path) > 1 and self.guards.extended(path[0], path[1], now_s, is_led=idx > 1):
-            _log.warning(
-                "guard_passed_over guard=%s: most of the relays behind it could not be reached", path[0].address
-            )
+        self._guard_judge(path, now_s, is_led=idx > 1)
         if idx < len(path) and not self.guards.is_doubted(path[idx - 1], now_s):
             self.book.failed(path[idx], path[idx - 1], now_s)
         # Which of two neighbours has failed cannot be seen from here; a refusal may well be the nearer one's.
@@ -160,10 +157,14 @@ class Routes:
 
     def _praise(self, path: list[KnownRelay]) -> None:
         self._guard_praise(path[0])
-        if len(path) > 1:
-            self.guards.extended(path[0], path[1], self._clock(), is_led=True)
+        self._guard_judge(path, self._clock(), is_led=True)
         for relay in path:
             self.book.worked(relay)
+
+    def _guard_judge(self, path: list[KnownRelay], now_s: float, *, is_led: bool) -> None:
+        """Take note whether the guard led to the relay behind it, if there is one."""
+        if len(path) > 1 and self.guards.extended(path[0], path[1], now_s, is_led=is_led):
+            _log.warning("guard_passed_over guard=%s: it led to few of the relays behind it", path[0].address)
 
     def _guard_praise(self, relay: KnownRelay) -> None:
         gone = self.guards.worked(relay, self._clock())
