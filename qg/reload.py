@@ -24,11 +24,10 @@ _LIVE = frozenset(
     limits.node_handshakes_per_s limits.peer_pipe_sessions limits.pipes limits.pipes_burst limits.pipes_per_link
     limits.pipes_per_s limits.service_streams limits.service_streams_per_s limits.sink_max_s limits.sink_min_s
     limits.sinks limits.slow_reader_s limits.slow_record_s
-    relay.burst_kib relay.neighbour_burst_kib rates.neighbour_burst_kib rates.node_burst_kib
+    relay.burst_kib relay.neighbour_burst_kib relay.neighbour_rate_kib_s relay.rate_kib_s
+    rates.neighbour_burst_kib rates.neighbour_kib_s rates.node_burst_kib rates.node_kib_s
     """.split()
 )
-# The same, but to or from 0, which is no rate at all: what paces is made with the links.
-_LIVE_RATES = frozenset("relay.rate_kib_s relay.neighbour_rate_kib_s rates.neighbour_kib_s rates.node_kib_s".split())
 
 
 def changes_check(running: Config, wanted: Config) -> list[str]:
@@ -37,7 +36,7 @@ def changes_check(running: Config, wanted: Config) -> list[str]:
     problems = [
         f"{name}: needs a restart to become {_text(value)}; it stays {_text(former)} until then"
         for name, former, value in changes
-        if name not in _LIVE and not (name in _LIVE_RATES and former and value)
+        if name not in _LIVE
     ]
     if problems:
         raise ConfigError(*problems)

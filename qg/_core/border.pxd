@@ -14,7 +14,7 @@ from .rate cimport rates_t
 from .wire cimport address_t
 
 cdef int config_fill(engine_config_t *config, dict options) except -1  # all but services, worker and instance
-cdef bint rates_wanted(dict options) except -1          # is a rate in bytes set?
+cdef bint rates_wanted(dict options) except -1          # is any named, be it 0?
 cdef int rates_fill(rates_t *rates, dict options) except -1    # all but the key; any time
 cdef int policy_fill(policy_t *policy, dict options) except -1         # limits, ports, networks; after policy_init
 cdef access_t *access_take(pool_t *pool, dict options) except NULL     # gives: who may have a session

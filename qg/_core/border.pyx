@@ -156,7 +156,7 @@ RATES = ("link_rate", "neighbour_rate", "relay_rate", "relay_neighbour_rate")
 
 
 cdef bint rates_wanted(dict options) except -1:
-    return any(options.get(name, (0, 0))[0] for name in RATES)
+    return any(name in options for name in RATES)
 
 
 cdef int rates_fill(rates_t *rates, dict options) except -1:

@@ -139,7 +139,7 @@ ctypedef struct engine_config_t:
     uint64_t relay_idle_ns      # of circuits that pass through: without a byte, for one hop to come up, at the longest
     uint64_t relay_build_ns
     uint64_t relay_life_ns
-    rates_t *rates              # shared with other workers; borrowed; NULL: none is set
+    rates_t *rates              # shared with other workers; borrowed; NULL: none ever will be set
     uint32_t terms_rate_kib     # what this node says of relaying; 0: no limit
     uint32_t terms_burst_kib
     const uint8_t *services     # ids of what this node offers, 16 bytes each; borrowed

@@ -143,7 +143,7 @@ cdef void join_splice(engine_t *engine, splice_t *splice, channel_t *link, uint6
             or bucket_take(&link.onward, ONWARD_PER_S, ONWARD_PER_S, now_ns) < 0):
         refuse_later(engine, splice, REASON_BUSY, now_ns)
         return
-    far = mux_open(&link.session.mux, STREAM_PIPE, splice.near.priority,
+    far = mux_open(&link.session.mux, STREAM_PIPE, PRIORITY_NORMAL,        # no source goes before the others
                    min(splice.near.tx_credit, link.session.mux.window_max), &splice.hops_left, 1)
     if far is NULL:
         refuse_later(engine, splice, REASON_MEMORY, now_ns)

@@ -24,8 +24,9 @@ from .handshake cimport HANDSHAKE_NK, HANDSHAKE_XK, STAGE_ADMIT_M1, handshake_t,
 from .heap cimport heap_clear, heap_drop, heap_first, heap_init, heap_node_t, heap_set
 from .memory cimport block_class_for, block_start, block_take, pool_t
 from .mux cimport mux_control, mux_hooks_t, mux_t, receive_init, stream_accept, stream_t, streams_sweep
-from .rate cimport shaper_deadline, shaper_init
-from .relay cimport relay_clear, relay_init, relay_rates, relay_reset_all, relay_serve, relay_sweep, relay_tick
+from .rate cimport rates_t, shaper_deadline, shaper_init
+from .relay cimport (
+    relay_clear, relay_init, relay_pause, relay_rates, relay_reset_all, relay_serve, relay_sweep, relay_tick)
 from .session cimport (
     LAYER_FAR_END, LAYER_NONE, SESSION_HANDSHAKE, SESSION_ON_CLOSED, SESSION_ON_DEADLINE, SESSION_ON_FAILED,
     SESSION_ON_KEYED, SESSION_ON_PEERS, SESSION_ON_PONG, SESSION_ON_READY, SESSION_OPEN, session_close, session_connect,
@@ -71,10 +72,7 @@ cdef int engine_init(engine_t *engine, pool_t *pool, guard_t *guard, const engin
     table_init(&engine.channels, pool, TABLE_MAX, mix)
     relay_init(&engine.relay, pool, config.relay_memory_len, &guard.n_splices)
     relay_configure(engine, config)
-    if config.rates is not NULL:
-        relay_rates(&engine.relay, config.rates)
-        shaper_init(&engine.shaper, &config.rates.links, &config.rates.links_ns)
-        engine.shaper.is_on = config.rates.links.per_s > 0 or config.rates.neighbour.per_s > 0
+    rates_apply(engine, 0)
     return party_init(&engine.ctx.party)
 
 
@@ -681,7 +679,7 @@ cdef void engine_ping(engine_t *engine, uint64_t channel_id, uint64_t now_ns) no
         session_ping(&channel.session, now_ns)
 
 
-cdef void engine_configure(engine_t *engine, const engine_config_t *config) noexcept nogil:
+cdef void engine_configure(engine_t *engine, const engine_config_t *config, uint64_t now_ns) noexcept nogil:
     cdef engine_config_t *now = &engine.config
     now.times = config.times
     now.sink_min_ns = config.sink_min_ns
@@ -695,6 +693,24 @@ cdef void engine_configure(engine_t *engine, const engine_config_t *config) noex
     now.terms_rate_kib = config.terms_rate_kib
     now.terms_burst_kib = config.terms_burst_kib
     relay_configure(engine, config)
+    rates_apply(engine, now_ns)
+
+
+cdef void rates_apply(engine_t *engine, uint64_t now_ns) noexcept nogil:
+    """The node's rates were set, or are others now: whoever waits for one asks again, and nobody has a debt."""
+    cdef rates_t *rates = engine.config.rates
+    cdef channel_t *channel = engine.all
+    if rates is NULL:
+        return
+    relay_pause(&engine.relay, now_ns)
+    while channel is not NULL:
+        if channel.kind == CHANNEL_LINK:
+            channel_rates(channel)
+            channel_mark(channel)
+        channel = channel.next
+    shaper_init(&engine.shaper, &rates.links, &rates.links_ns)
+    engine.shaper.is_on = rates.links.per_s > 0 or rates.neighbour.per_s > 0
+    relay_rates(&engine.relay, rates, now_ns)
 
 
 cdef void relay_configure(engine_t *engine, const engine_config_t *config) noexcept nogil:

@@ -317,7 +317,7 @@ cdef class Machine:
     cdef uint8_t *read              # READ_LEN bytes with READ_ROOM on both sides
     cdef cert_entry_t *cert_entries
     cdef uint64_t *replay_slots
-    cdef rates_t *rates             # NULL: none is set
+    cdef rates_t *rates             # NULL: none is named in the options
     cdef access_t *access
     cdef access_t *relay_access
     cdef bytes services

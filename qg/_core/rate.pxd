@@ -15,7 +15,7 @@ cdef enum:
     NEIGHBOURS = 16384          # buckets of neighbours: a keyed hash of the PeerID picks one, so that a new link finds
                                 # the old one's; two of a hundred neighbours share one in a third of all nodes
 
-ctypedef struct rate_t:         # settings, by rate_set; whether one is unlimited, before the workers start
+ctypedef struct rate_t:         # settings, by rate_set
     uint64_t per_s              # bytes a second; 0: unlimited
     uint64_t burst_len          # bytes at once, at least 4 * RATE_CHUNK_MIN
 

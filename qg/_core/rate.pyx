@@ -44,6 +44,7 @@ cdef uint64_t meter_ask(meter_t *meter, uint64_t now_ns) noexcept nogil:
     per_s = atomic_peek(&rate.per_s)            # each once: they may change
     burst_len = atomic_peek(&rate.burst_len)
     if per_s == 0:
+        meter.left = 0                          # nothing is owed for what went out meanwhile
         return 0
     while meter.left <= 0:
         if meter.taken_len == 0:

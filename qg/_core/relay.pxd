@@ -37,7 +37,7 @@ ctypedef struct splice_t:
     stream_t *near              # the relay stream in the source's layer; NULL once gone
     stream_t *far               # the pipe on the onward link; NULL before the join and once gone
     void *link                  # of the owner: the onward link waited for; NULL
-    asker_t *asker              # whom its bytes are charged to; NULL: to nobody, no rate is set
+    asker_t *asker              # whom its bytes are charged to where a rate is set; NULL: that link has ended
     pace_t to_near
     pace_t to_far
     chain_t early               # what the source sent before the join: at most INITIAL_CREDIT_PIPE
@@ -71,12 +71,14 @@ ctypedef struct relay_t:
     uint64_t build_ns
     uint64_t n_bytes            # payload passed on, both directions
     uint64_t n_memory_resets
-    shaper_t shaper             # is_on: every new splice has an asker
+    shaper_t shaper             # is_on: splices with an asker are paced
 
 cdef void relay_init(relay_t *relay, pool_t *pool, uint64_t held_max, uint64_t *n_all) noexcept nogil
     # with a budget of its own; it may not move
 cdef void relay_share(relay_t *relay, budget_t *budget, uint32_t n_sharers) noexcept nogil     # before use
-cdef void relay_rates(relay_t *relay, rates_t *rates) noexcept nogil            # borrowed; before use
+cdef void relay_pause(relay_t *relay, uint64_t now_ns) noexcept nogil           # before rates change: nobody waits
+cdef void relay_rates(relay_t *relay, rates_t *rates, uint64_t now_ns) noexcept nogil
+    # borrowed; they are set, or have changed since relay_pause
 cdef void relay_relieve(relay_t *relay, uint64_t now_ns) noexcept nogil
     # if the budget is spent: resets what holds the oldest bytes, until three quarters are left or others hold more
 cdef void relay_clear(relay_t *relay, uint64_t now_ns) noexcept nogil          # resets all (shutdown) and frees

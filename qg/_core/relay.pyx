@@ -41,6 +41,10 @@ cdef inline stream_t *other_of(splice_t *splice, stream_t *stream) noexcept nogi
     return splice.far if stream == splice.near else splice.near
 
 
+cdef inline bint is_paced(const splice_t *splice) noexcept nogil:
+    return splice.relay.shaper.is_on and splice.asker is not NULL
+
+
 cdef int relay_reason(int reason) noexcept nogil:
     if (reason == REASON_PROTOCOL or reason == REASON_REFUSED or reason == REASON_UNREACHABLE or reason == REASON_BUSY
             or reason == REASON_LIMIT or reason == REASON_TIMEOUT or reason == REASON_MEMORY
@@ -65,11 +69,6 @@ cdef void relay_share(relay_t *relay, budget_t *budget, uint32_t n_sharers) noex
     relay.n_sharers = n_sharers
 
 
-cdef void relay_rates(relay_t *relay, rates_t *rates) noexcept nogil:
-    shaper_init(&relay.shaper, &rates.relay, &rates.relay_ns)
-    relay.shaper.is_on = rates.relay.per_s > 0 or rates.relay_neighbour.per_s > 0
-
-
 cdef splice_t *relay_open(relay_t *relay, stream_t *near, asker_t *asker, uint64_t now_ns) noexcept nogil:
     cdef splice_t *splice = <splice_t *>mem_take(relay.pool, sizeof(splice_t))
     if splice is NULL:
@@ -86,9 +85,8 @@ cdef splice_t *relay_open(relay_t *relay, stream_t *near, asker_t *asker, uint64
     relay.splices = splice
     relay.n_splices += 1
     atomic_add(relay.n_all, 1)
-    if relay.shaper.is_on:
-        splice.asker = asker
-        asker.n_splices += 1
+    splice.asker = asker
+    asker.n_splices += 1
     stream_bind(near, splice, &SINK)
     return splice
 
@@ -172,7 +170,7 @@ cdef bint withholds(const splice_t *splice) noexcept nogil:
         return False
     if is_overfull(relay):
         return True
-    if splice.asker is NULL:
+    if not is_paced(splice):
         return False
     return splice.held > min(relay.held.budget.max // 2 // max(atomic_peek(relay.n_all), <uint64_t>1),
                              <uint64_t>HELD_SHARE)
@@ -364,6 +362,34 @@ cdef void pace_end(splice_t *splice, stream_t *stream, uint64_t now_ns) noexcept
         session_wake(session_of(stream), now_ns)
 
 
+cdef void pace_begin(splice_t *splice, stream_t *stream, uint64_t now_ns) noexcept nogil:
+    """From now on what it sends is paid for, what it holds too."""
+    if stream is not NULL:
+        stream.tx_pace = stream.tx_off
+        pace_wait(splice, stream, now_ns)
+
+
+cdef void relay_pause(relay_t *relay, uint64_t now_ns) noexcept nogil:
+    cdef splice_t *splice = relay.splices
+    while splice is not NULL:
+        if splice.asker is not NULL:
+            pace_end(splice, splice.near, now_ns)
+            pace_end(splice, splice.far, now_ns)
+        splice = splice.next
+
+
+cdef void relay_rates(relay_t *relay, rates_t *rates, uint64_t now_ns) noexcept nogil:
+    cdef splice_t *splice = relay.splices
+    shaper_init(&relay.shaper, &rates.relay, &rates.relay_ns)
+    relay.shaper.is_on = rates.relay.per_s > 0 or rates.relay_neighbour.per_s > 0
+    while splice is not NULL:
+        if splice.state == SPLICE_JOINED and is_paced(splice):
+            pace_begin(splice, splice.near, now_ns)
+            pace_begin(splice, splice.far, now_ns)
+        release_credit(splice, now_ns)          # what a rate withheld
+        splice = splice.next
+
+
 # The sink of both streams
 
 cdef int hold_early(splice_t *splice, const uint8_t *data, size_t len, uint64_t now_ns) noexcept nogil:
@@ -409,7 +435,7 @@ cdef int on_data(stream_t *stream, uint8_t *data, size_t len, uint64_t now_ns) n
     if stream.rx_credit < other.tx_credit:
         pass_credit(splice, other, now_ns)
     is_whole = is_piece(splice, len)
-    is_paid = splice.asker is NULL or pace_now(splice, other, len, now_ns)
+    is_paid = not is_paced(splice) or pace_now(splice, other, len, now_ns)
     if is_whole and is_paid and session_send_data(session_of(other), other, data, len, now_ns) > 0:
         return OK
     if other.flags & FLAG_DEAD:
@@ -452,7 +478,7 @@ cdef void on_event(stream_t *stream, int event, uint64_t now_ns) noexcept nogil:
         pass_credit(splice, stream, now_ns)
     elif event == STREAM_SENT:
         count_held(splice)
-        if splice.asker is not NULL:
+        if is_paced(splice):
             pace_wait(splice, stream, now_ns)
         release_credit(splice, now_ns)
     elif event == STREAM_FIN:
@@ -477,12 +503,12 @@ cdef void relay_join(splice_t *splice, stream_t *far, uint64_t now_ns) noexcept 
     splice.state = SPLICE_JOINED
     stream_bind(far, splice, &SINK)
     stream_accept(splice.near, far.tx_credit)
-    if splice.asker is not NULL:
+    if is_paced(splice):
+        pace_begin(splice, splice.near, now_ns)
         far.tx_pace = far.tx_off
-        splice.near.tx_pace = splice.near.tx_off
     if splice.early.len:
         stream_write(far, &splice.early, now_ns)
-        if splice.asker is not NULL:
+        if is_paced(splice):
             pace_wait(splice, far, now_ns)
     if splice.near.flags & FLAG_FIN_RECEIVED:
         stream_finish(far, now_ns)

@@ -13,7 +13,7 @@ from libc.string cimport memcpy, memset
 
 from .border cimport (
     access_take, config_fill, event_tuple, fill_bytes, fill_hops, fill_ip, local_options, policy_fill, rates_fill,
-    rates_wanted, relay_access_take)
+    relay_access_take)
 from .cert cimport cert_cache_init, cert_entry_t
 from .channel cimport HOPS_MAX, SKEWS_KEPT, engine_config_t, engine_t, hop_t
 from .crypto cimport crypto_init, crypto_random, random_pooled
@@ -104,7 +104,7 @@ cdef class Runtime:
     cdef pool_t border              # blocks of what Python writes
     cdef secret_pool_t secrets      # slots in which Python hands keys over
     cdef uint64_t *replay_slots
-    cdef rates_t *rates             # shared by the workers; NULL: none is set
+    cdef rates_t *rates             # shared by the workers
     cdef settings_t settings        # that the guard has
     cdef settings_t retired         # that it had, until EVENT_CONFIGURED
     cdef pool_t plain               # of the snapshots
@@ -202,12 +202,11 @@ cdef class Runtime:
         return 0
 
     def _make_rates(self, dict options):
-        if rates_wanted(options):
-            self.rates = <rates_t *>calloc(1, sizeof(rates_t))
-            if self.rates is NULL:
-                raise MemoryError
-            crypto_random(NULL, self.rates.key, 16)
-            rates_fill(self.rates, options)
+        self.rates = <rates_t *>calloc(1, sizeof(rates_t))
+        if self.rates is NULL:
+            raise MemoryError
+        crypto_random(NULL, self.rates.key, 16)
+        rates_fill(self.rates, options)
 
     cdef int _make_engine(self, worker_t *worker, const engine_config_t *config, dict options) except -1:
         cdef engine_t *engine = &worker.engine
@@ -590,8 +589,7 @@ cdef class Runtime:
                 command_free(&self.node, commands[i])
             settings_free(&fresh)
             raise
-        if self.rates is not NULL:
-            rates_fill(self.rates, options)
+        rates_fill(self.rates, options)
         self.retired.access = guard_access_swap(&self.node.guard.access, fresh.access)
         self.retired.relay = guard_access_swap(&self.node.guard.relay, fresh.relay)
         self.retired.policy = guard_policy_swap(&self.node.guard, fresh.policy)

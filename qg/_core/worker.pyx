@@ -368,10 +368,10 @@ cdef void do_drain(worker_t *worker) noexcept nogil:
     engine_drain(&worker.engine)
 
 
-cdef void do_configure(worker_t *worker, command_t *command) noexcept nogil:
+cdef void do_configure(worker_t *worker, command_t *command, uint64_t now_ns) noexcept nogil:
     cdef event_t event
     memset(&event, 0, sizeof(event))
-    engine_configure(&worker.engine, command.config)
+    engine_configure(&worker.engine, command.config, now_ns)
     memcpy(worker.local, command.local, sizeof(local_t))
     event.type = EVENT_CONFIGURED
     outbox_put(&worker.engine.outbox, &event)
@@ -414,7 +414,7 @@ cdef void do_command(worker_t *worker, command_t *command, uint64_t now_ns) noex
     elif type == COMMAND_LINKS:
         do_links(worker, command)
     elif type == COMMAND_CONFIGURE:
-        do_configure(worker, command)
+        do_configure(worker, command, now_ns)
     elif type == COMMAND_DRAIN:
         do_drain(worker)
     elif type == COMMAND_STOP:

@@ -103,7 +103,7 @@ async def test_what_needs_a_restart_is_refused_by_name_and_nothing_changes():
         assert await node.configure(qg.Config()) == []
 
 
-async def test_a_rate_changes_while_bytes_are_sent_but_does_not_begin_or_end():
+async def test_a_rate_changes_while_bytes_are_sent():
     def rates(**settings):
         return qg.Config(rates=qg.RatesConfig(**settings))
 
@@ -120,8 +120,43 @@ async def test_a_rate_changes_while_bytes_are_sent_but_does_not_begin_or_end():
             assert await node.configure(quick) == ["rates.node_kib_s", "rates.node_burst_kib"]
             for _ in range((len(data) >> 16) - 1):
                 await stream.readexactly(65536)
-        with pytest.raises(qg.ConfigError, match=r"rates\.node_kib_s: needs a restart"):
-            await node.configure(qg.Config())
+
+
+@pytest.mark.parametrize(
+    ("table", "key"),
+    [("rates", "node"), ("rates", "neighbour"), ("relay", "rate"), ("relay", "neighbour_rate")],
+)
+async def test_a_rate_begins_and_ends_on_links_and_circuits_that_are_in_use(table, key):
+    source = qg.Identity.generate()
+    async with (
+        conserved() as nodes,
+        qg.Node(qg.Identity.generate(), listen=LISTEN, extenders=[Echo()]) as target,
+        qg.Node(source) as node,
+        qg.Node(
+            qg.Identity.generate(), listen=LISTEN, config=relay_config(target.address.port, allow=[source.peer_id])
+        ) as relay,
+    ):
+        nodes += [target, node, relay]
+        plain = relay_config(target.address.port, allow=[source.peer_id])
+        slow = replace(plain, **{table: replace(getattr(plain, table), **{f"{key}_kib_s": 1})})
+        peer = await node.connect(target.address, via=[relay.address])
+        stream = await peer.open_stream(Echo.id)
+        for _ in range(2):
+            await echo_through(stream)
+            assert await relay.configure(slow) == [f"{table}.{key}_kib_s"]
+            # An hour at 1 KiB/s, and nothing at all without.
+            waiting = asyncio.create_task(echo_through(stream))
+            assert await asyncio.wait([waiting], timeout=0.3) == (set(), {waiting})
+            await relay.configure(plain)
+            await waiting
+        await peer.close()
+
+
+async def echo_through(stream):
+    data = bytes(1 << 22)
+    async with asyncio.TaskGroup() as group:
+        group.create_task(stream.write(data))
+        assert await stream.readexactly(len(data)) == data
 
 
 async def test_a_file_of_secrets_that_cannot_be_read_changes_nothing(tmp_path):

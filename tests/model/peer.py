@@ -245,10 +245,12 @@ class ModelPeer:
             return kind in frames.SERVICE_KINDS
         return kind in (*frames.SERVICE_KINDS, frames.KIND_PIPE)
 
-    def stream_open(self, kind: int, body: bytes, credit: int = WINDOW) -> Stream:
+    def stream_open(
+        self, kind: int, body: bytes, credit: int = WINDOW, priority: int = frames.PRIORITY_NORMAL
+    ) -> Stream:
         """Open a stream; `body` as section 7 says for its kind."""
         self._last_id["us"] += 2
-        opened = Open(self._last_id["us"], kind, frames.PRIORITY_NORMAL, credit, body)
+        opened = Open(self._last_id["us"], kind, priority, credit, body)
         stream = self.streams[opened.id] = Stream(opened, "us")
         self.frame_send(opened)
         return stream

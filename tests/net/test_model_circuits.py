@@ -511,7 +511,7 @@ async def test_a_bit_that_a_relay_flips_ends_the_circuit_and_nothing_else(direct
 
 
 @asynccontextmanager
-async def spliced_models(credit=WINDOW, window_kib=1024, **settings):
+async def spliced_models(credit=WINDOW, window_kib=1024, priority=frames.PRIORITY_NORMAL, **settings):
     """A relay between two models: the source's layer and its stream, and the stream and link at the target."""
     async with Model(CLOSED_NETWORK) as source, Model(CLOSED_NETWORK) as target:
         address, pipes = target.listen(), []
@@ -525,11 +525,17 @@ async def spliced_models(credit=WINDOW, window_kib=1024, **settings):
             pipe = link.peer.stream_open(frames.KIND_PIPE, b"\x08")
             layer = layer_dial(source.party, link.peer, pipe, bytes(relay.address.link_key), bytes(relay.id))
             await source.connected(layer)
-            stream = layer.stream_open(frames.KIND_RELAY, target_body(address, bytes(32)))
+            stream = layer.stream_open(frames.KIND_RELAY, target_body(address, bytes(32)), priority=priority)
             await source.until(lambda: stream.is_accepted)
             far = await target.arrivals.get()
             await target.until(lambda: pipes)
             yield source, layer, stream, target, far, pipes[0]
+
+
+@pytest.mark.parametrize("priority", [frames.PRIORITY_EXPEDITED, frames.PRIORITY_DELAYED])
+async def test_no_source_has_its_circuit_go_before_those_of_others(priority):
+    async with spliced_models(priority=priority) as (*_, pipe):
+        assert pipe.opened.priority == frames.PRIORITY_NORMAL
 
 
 @pytest.mark.parametrize("length", [1, 100, 255, 256, 1013, 1014, 1030, 2048, 4095, 4096, 8000, 16000])
