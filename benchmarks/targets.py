@@ -64,6 +64,7 @@ class Target:
 
 
 LISTS, CALLBACKS, AWAITS = TAKEN
+CLOCK, CPU = "messages_per_s", "per_python_cpu_s"
 
 TARGETS = [
     Target("one link, bulk, AEGIS-256, CPU s/GB", "test_link", AEGIS, "cpu_s_per_gb", 0.6, against=UVLOOP),
@@ -86,9 +87,12 @@ TARGETS = [
     Target("round trip p50 over one link, 64 B, µs", "test_ping", AEGIS, "p50_us", 1.8, against=UVLOOP),
     Target("64 B messages/s, batches", "test_messages", BATCH, "messages_per_s", 2, against=ZMQ, sense="at least"),
     Target("same, `await` each", "test_messages", EACH, "messages_per_s", 1, against=ZMQ, sense="at least"),
-    Target("64 B to Python per CPU s, lists", "test_handoff", LISTS, "per_python_cpu_s", 6e6, "/s", sense="at least"),
-    Target("same, callback each", "test_handoff", CALLBACKS, "per_python_cpu_s", 2e6, "/s", sense="at least"),
-    Target("same, `await` each", "test_handoff", AWAITS, "per_python_cpu_s", 1e6, "/s", sense="at least"),
+    Target("64 B messages/s to Python by the clock, lists", "test_handoff", LISTS, CLOCK, 6e6, "/s", sense="at least"),
+    Target("same, callback each", "test_handoff", CALLBACKS, CLOCK, 2e6, "/s", sense="at least"),
+    Target("same, `await` each", "test_handoff", AWAITS, CLOCK, 1e6, "/s", sense="at least"),
+    Target("64 B messages per CPU s of its Python, lists", "test_handoff", LISTS, CPU, 6e6, "/s", sense="at least"),
+    Target("same, callback each", "test_handoff", CALLBACKS, CPU, 2e6, "/s", sense="at least"),
+    Target("same, `await` each", "test_handoff", AWAITS, CPU, 1e6, "/s", sense="at least"),
     Target("relay of two workers, CPU s/GB", "test_workers", TWO_WORKERS, "cpu_s_per_gb", 1.1, against=ONE_WORKER),
     Target("same, least share of one", "test_workers", TWO_WORKERS, "smallest_share", 0.4, "of all", sense="at least"),
     Target("idle circuit on a relay, bytes", "test_idle_circuits", IDLE_MANY, "bytes_per_idle_circuit", 16_384, "B"),

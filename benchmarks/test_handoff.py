@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: MIT
 """Messages of 64 bytes handed from the loop thread to Python, which takes them in one of three ways.
 
-A sender in another process keeps the receiver busy. What counts is how many messages the receiver's Python thread takes
-in a second of its own CPU time: on two cores the sender, its loop thread and the receiver's would else be measured.
+A sender in another process keeps the receiver busy. Counted by the clock, where the sender and two loop threads may be
+what holds it up, and per second of CPU time of the receiver's Python thread.
 """
 
 import json

@@ -212,6 +212,10 @@ class Flow:
     def _put(self, data: bytes | bytearray | memoryview, n: int) -> None:
         """Hand n bytes to the core, which copies them."""
         self._border.runtime.write(self._flow, data)
+        self._count(n)
+
+    def _count(self, n: int) -> None:
+        """Take note of n bytes that have to be sent."""
         self._n_queued += n
         self._link.n_queued += n
 
@@ -244,8 +248,7 @@ class Flow:
         if not self._is_finished and not self._is_gone:
             self._is_finished = True
             self._border.runtime.finish(self._flow)
-            self._n_queued += 1
-            self._link.n_queued += 1
+            self._count(1)
 
     def _give_back(self, n: int) -> None:
         """Give the peer credit for n bytes; also after the end, for they count in its session's credit."""

@@ -10,16 +10,17 @@ from collections import deque
 from collections.abc import Iterable
 from typing import Self, final
 
-from qg._core.message import MessageReader, message_head, messages_pack, messages_take
+from qg._core.message import Collector, MessageReader, message_head, messages_pack, messages_take
 from qg.errors import InvalidValue, QGError, Reason, UsageError
 from qg.flow import Border, Flow, Link, wake
+from qg.types import ExtenderId
 
 __all__ = ["Inbox", "MessageSource", "MessageWriter"]
 
 _log = logging.getLogger("qg.message")
 
 _SHORT_MAX = 16_383  # a message up to this long is copied behind its head, which is cheaper than two writes
-_COLLECTED_MAX = 16_384  # bytes of short messages that are handed over together
+_COLLECTED_MAX = 16_384  # bytes of short messages that are handed over together, heads included
 _PACKED_MAX = 65_536  # the same of a batch, heads included: what fits one block of the core
 
 
@@ -136,27 +137,37 @@ class MessageWriter(Flow):
     """Be the sending end of a message stream.
 
     The first short message of a turn of the event loop goes out at once; those behind it are collected until the turn
-    ends, or there are enough of them, for handing bytes to the core costs more than a short message.
+    ends, or there are enough of them, for handing bytes to the core costs more than a short message. An open collector
+    counts as one byte that waits to be sent, so that nobody takes the stream for flushed.
     """
 
-    __slots__ = ("_collected", "_is_collecting", "_n_collected", "_turn")
+    __slots__ = ("_turn", "collector", "is_told")
 
-    def __init__(self, link: Link, flow: int) -> None:
+    def __init__(self, link: Link, flow: int, extender_id: ExtenderId, priority: int) -> None:
         super().__init__(link, flow)
         self._turn: asyncio.Lock | None = None  # held by the task that waits for room; others wait in order behind it
-        self._is_collecting = False
-        self._collected: list[bytes] = []
-        self._n_collected = 0
+        self.is_told = False  # an error of the stream has been raised
+        longest = min(_SHORT_MAX, link.border.message_max)
+        self.collector = Collector(extender_id, priority, longest, _COLLECTED_MAX)
 
     def send_now(self, message: bytes | bytearray | memoryview) -> bool:
         """Send a message; False when it has to wait for room, and nothing was done."""
+        self._check_writable("sending a message")
         n = len(message) if type(message) is bytes else memoryview(message).nbytes
-        if not self._is_collecting:
-            self._check_writable("sending a message")
-            if self._is_full() or (self._turn is not None and self._turn.locked()):
-                return False
         if n > self._border.message_max:
             raise self._length_error(n)
+        if n <= _SHORT_MAX:
+            message = bytes(message)
+            if self.collector.add(message):
+                return True
+        self._collected_put()
+        if self._is_full() or (self._turn is not None and self._turn.locked()):
+            self.collector.close()
+            return False
+        if n <= _SHORT_MAX and not self.collector.is_open:
+            self.collector.open()
+            self._count(1)
+            self._border.loop.call_soon(self._turn_end)
         self._message_put(message, n)
         return True
 
@@ -180,7 +191,7 @@ class MessageWriter(Flow):
                 self._check_writable("sending messages")
                 await self._room_wait("sending messages")
                 self._collected_put()
-                self._is_collecting = False
+                self.collector.close()
                 packed, at = messages_pack(taken, at, _PACKED_MAX)
                 self._put(packed, len(packed))
 
@@ -191,44 +202,33 @@ class MessageWriter(Flow):
         )
 
     def _message_put(self, message: bytes | bytearray | memoryview, n: int) -> None:
-        if n <= _SHORT_MAX and self._is_collecting:
-            self._collected.append(message if type(message) is bytes else bytes(message))
-            n += 2 if n < 64 else 3  # its head
-            self._n_collected += n
-            self._n_queued += n
-            self._link.n_queued += n
-            if self._n_collected >= _COLLECTED_MAX:
-                self._collected_put()
-                self._is_collecting = not self._is_full()
-            return
         head = message_head(n)
         if n <= _SHORT_MAX:
-            self._is_collecting = True
-            self._border.loop.call_soon(self._turn_end)
             self._put(head + message, len(head) + n)
             return
         body = memoryview(message).cast("B")  # raises for what is not bytes before the head is out
-        self._collected_put()
         self._put(head, len(head))
         self._put(body, n)
-        self._is_collecting = self._is_collecting and not self._is_full()
+
+    def _error(self, what: str) -> QGError:
+        self.is_told = True
+        return super()._error(what)
 
     def _turn_end(self) -> None:
-        self._is_collecting = False
-        if not self._border.is_closed:
+        self.collector.close()
+        if not self._is_gone:
             self._collected_put()
+            self.on_sent(1)
 
     def _collected_put(self) -> None:
-        """Hand over what was collected; it is counted as waiting to be sent already."""
-        if self._collected and not self._is_gone:
-            packed, _ = messages_pack(self._collected, 0, _PACKED_MAX)
-            self._border.runtime.write(self._flow, packed)
-        self._collected.clear()
-        self._n_collected = 0
+        packed = self.collector.take()
+        if packed:
+            self._put(packed, len(packed))
 
     def _leave(self, reason: Reason | None) -> None:
         super()._leave(reason)
-        self._is_collecting = False
+        self.collector.close()
+        self.collector.take()
 
     def on_data(self, data: bytes) -> None:
         self.abort(Reason.PROTOCOL)  # the accepting side sends nothing

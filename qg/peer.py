@@ -7,6 +7,7 @@ from contextlib import suppress
 from types import TracebackType
 from typing import TYPE_CHECKING, Self, final
 
+from qg._core.message import Collector
 from qg.errors import ClosedError, InvalidValue, PeerClosed, QGError, Reason, error_from_reason
 from qg.flow import Border, Link, wake
 from qg.message import Inbox, MessageWriter
@@ -22,6 +23,7 @@ __all__ = ["Peer", "links_flush"]
 KIND_BYTES, KIND_MESSAGES = 0, 1  # of streams, docs/protocol.md, section 7
 _METADATA_MAX = 1024
 _FLUSH_S = 2.0  # how long closing waits for what was written
+_CLOSED = Collector(None, None, 0, 0)
 # Reasons for which a session ends in the normal course of things.
 _QUIET = frozenset({Reason.NONE, Reason.SHUTDOWN, Reason.IDLE})
 
@@ -53,6 +55,7 @@ class Peer:
     __slots__ = (
         "__weakref__",
         "_border",
+        "_collector",
         "_down",
         "_inboxes",
         "_is_closing",
@@ -102,6 +105,7 @@ class Peer:
         self._pongs: list[asyncio.Future[float]] | None = None
         self._writers: tuple[dict[bytes, MessageWriter], ...] | None = None  # by priority
         self._inboxes: dict[bytes, Inbox] | None = None
+        self._collector = _CLOSED  # of the writer that was used last
 
     @property
     def is_connected(self) -> bool:
@@ -165,13 +169,26 @@ class Peer:
         (it has no such extender, or its extender failed) is raised by the next call, and messages in between are lost;
         the call after that starts anew. A cancelled call has sent nothing.
         """
+        if self._collector.add_for(extender_id, message, priority):
+            return
         writer = self._writer(extender_id, priority)
-        try:
-            if not writer.send_now(message):
-                await writer.send(message)
-        except QGError:
-            self._writer_drop(writer, extender_id, priority)
-            raise
+        if not writer.send_now(message):
+            await writer.send(message)
+
+    def try_send(
+        self,
+        extender_id: ExtenderId,
+        message: bytes | bytearray | memoryview,
+        *,
+        priority: Priority = Priority.NORMAL,
+    ) -> bool:
+        """Send a message to an extender of the peer if there is room for it; False when `send` would have to wait.
+
+        Then nothing was sent. Raises what `send` does.
+        """
+        return self._collector.add_for(extender_id, message, priority) or self._writer(extender_id, priority).send_now(
+            message
+        )
 
     async def send_batch(
         self,
@@ -185,12 +202,7 @@ class Peer:
         They arrive as so many messages, in this order. None is sent if one of them is too long; a cancelled call has
         sent the first of them, perhaps none.
         """
-        writer = self._writer(extender_id, priority)
-        try:
-            await writer.send_batch(messages)
-        except QGError:
-            self._writer_drop(writer, extender_id, priority)
-            raise
+        await self._writer(extender_id, priority).send_batch(messages)
 
     def messages(self, extender_id: ExtenderId) -> AsyncIterator[list[bytes]]:
         """Take the messages that this peer sends for an extender: `async for batch in peer.messages(id)`.
@@ -312,22 +324,19 @@ class Peer:
         return self._links[-1]
 
     def _writer(self, extender_id: ExtenderId, priority: int) -> MessageWriter:
-        """Give the stream that carries the messages to an extender; it is opened if there is none."""
+        """Give the stream that carries the messages to an extender; one is opened if there is none, or it has ended."""
         self._border.check()
         if self._writers is None:
             self._writers = ({}, {}, {})
         key = _key(extender_id)
         writer = self._writers[_priority(priority)].get(key)
-        if writer is None:
+        if writer is None or writer.is_told:
             link = self._link("sending a message")
-            writer = self._writers[priority][key] = MessageWriter(link, self._border.flow_next(link))
+            writer = MessageWriter(link, self._border.flow_next(link), extender_id, _priority(priority))
+            self._writers[priority][key] = writer
             writer.open(KIND_MESSAGES, priority, key)
+        self._collector = writer.collector
         return writer
-
-    def _writer_drop(self, writer: MessageWriter, extender_id: ExtenderId, priority: int) -> None:
-        """Forget a stream that has ended: the next message opens another."""
-        if writer.is_gone and self._writers is not None and self._writers[priority].get(bytes(extender_id)) is writer:
-            del self._writers[priority][bytes(extender_id)]
 
     def _error(self, what: str) -> QGError:
         """Make the error for an operation on a peer that is gone."""

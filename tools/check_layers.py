@@ -21,7 +21,7 @@ ROOT = Path(__file__).resolve().parent.parent
 
 # Level -> modules of qg/_core, from the bottom up.
 CORE = {
-    "L0": ("sodium", "uv", "sys", "shared", "status", "_build_info"),
+    "L0": ("sodium", "uv", "sys", "shared", "fork", "status", "_build_info"),
     "L1": ("memory", "table", "heap", "rate"),
     "L2": ("crypto", "secret"),
     "L3": ("wire",),

@@ -3,7 +3,7 @@
 
 The bytes go straight into the Python objects that the application gets, so the owner class does the work under the GIL.
 """
-from libc.stdint cimport uint8_t
+from libc.stdint cimport uint8_t, uint64_t
 
 cdef enum:
     MESSAGE_HEAD_MAX = 9        # varint 8, flags 1
@@ -19,3 +19,16 @@ cdef class MessageReader:
 
     cdef int take_head(self, const uint8_t *src, size_t len, size_t *length) noexcept
         # bytes of a whole head at src and the message's length; E_SHORT, or what is wrong with it
+
+cdef class Collector:
+    cdef object extender_id     # compared by identity
+    cdef object priority
+    cdef list messages          # bytes objects
+    cdef Py_ssize_t longest     # of the messages that are taken, in bytes
+    cdef Py_ssize_t room        # bytes that are handed over together, heads included
+    cdef Py_ssize_t len         # of `messages`, heads included
+    cdef readonly bint is_open
+    cdef unsigned long thread   # that opened it
+    cdef uint64_t n_forks       # when it did
+
+    cdef bint push(self, bytes message) noexcept    # False: closed, too long, no room, or not the thread that opened it

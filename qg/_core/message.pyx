@@ -5,8 +5,15 @@ from cpython.bytes cimport PyBytes_AS_STRING, PyBytes_FromStringAndSize, PyBytes
 from libc.stdint cimport uint8_t, uint64_t
 from libc.string cimport memcpy
 
+from .fork cimport forks_count, forks_watch
 from .status cimport E_LENGTH, E_NONZERO, E_SHORT, OK, REASON_LIMIT, REASON_NONE, REASON_PROTOCOL
 from .wire cimport varint_get, varint_len, varint_put
+
+cdef extern from "pythread.h":
+    unsigned long PyThread_get_thread_ident() noexcept
+
+if forks_watch() != 0:
+    raise MemoryError
 
 
 cdef class MessageReader:
@@ -137,3 +144,55 @@ def messages_pack(list messages not None, Py_ssize_t start, Py_ssize_t room):
         memcpy(place, PyBytes_AS_STRING(message), n)
         place += n
     return packed, idx
+
+
+cdef class Collector:
+    """Collect short messages for one extender and priority during a turn of the event loop, to hand them over together.
+
+    Open, it takes them from the thread that opened it, and in a forked child none.
+    """
+
+    def __cinit__(self, extender_id, priority, Py_ssize_t longest, Py_ssize_t room):
+        self.extender_id = extender_id
+        self.priority = priority
+        self.messages = []
+        self.longest = longest
+        self.room = room
+
+    def open(self):
+        """Take messages from now on."""
+        self.is_open = True
+        self.thread = PyThread_get_thread_ident()
+        self.n_forks = forks_count()
+
+    def close(self):
+        """Take no more; what is here stays."""
+        self.is_open = False
+
+    cdef bint push(self, bytes message) noexcept:
+        cdef Py_ssize_t n = PyBytes_GET_SIZE(message)
+        cdef Py_ssize_t len = self.len + n + varint_len(n) + 1
+        if not self.is_open or n > self.longest or len > self.room:
+            return False
+        if self.thread != PyThread_get_thread_ident() or self.n_forks != forks_count():
+            return False
+        self.messages.append(message)
+        self.len = len
+        return True
+
+    def add(self, bytes message not None):
+        """Take a message; False when it must go another way."""
+        return self.push(message)
+
+    def add_for(self, extender_id, message, priority):
+        """Take a message if these very objects say where it goes; False when it must go another way."""
+        if extender_id is not self.extender_id or priority is not self.priority or type(message) is not bytes:
+            return False
+        return self.push(<bytes>message)
+
+    def take(self):
+        """Give the bytes of all that is here, b"" for nothing, and forget it."""
+        packed, _ = messages_pack(self.messages, 0, self.room)
+        self.messages.clear()
+        self.len = 0
+        return packed

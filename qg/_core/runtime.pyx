@@ -23,6 +23,7 @@ from .flow cimport (
     EVENT_PEER_DOWN, EVENT_PEER_UP, EVENT_PONG, EVENT_STOPPED, EVENT_STREAM_ACCEPTED, EVENT_STREAM_DATA,
     EVENT_STREAM_DONE, EVENT_STREAM_FIN, EVENT_STREAM_OPEN, EVENT_STREAM_RESET, EVENT_STREAM_SENT, EVENT_TAMPERED,
     EVENT_TWINS, event_t)
+from .fork cimport forks_count, forks_watch
 from .guard cimport (
     N_GUARD_COUNTS, PREFIXES_MAX, access_t, guard_access_free, guard_access_swap, guard_clear, guard_init,
     guard_policy_swap, policy_init, policy_t)
@@ -59,6 +60,8 @@ cdef enum:
     CIRCUITS_TOGETHER = 8       # that begin at the same worker, one after the other
     BORDER_SLOTS = 1024         # throw-away identities on their way to the worker
 
+if forks_watch() != 0:
+    raise MemoryError
 
 WAKE = (1).to_bytes(8, "little")     # what an eventfd takes; any byte of it wakes a pipe
 
@@ -111,7 +114,7 @@ cdef class Runtime:
     cdef int read_fd
     cdef int mark_fd                # of the replay filter's high-water mark; -1: none is kept
     cdef int write_fd
-    cdef int pid
+    cdef uint64_t n_forks           # when it was made: in a forked child there are more
     cdef bint is_started
     cdef bint is_joined
     cdef object ring                # keeps the keys alive while they are copied
@@ -131,7 +134,7 @@ cdef class Runtime:
         self.read_fd = -1
         self.write_fd = -1
         self.mark_fd = -1
-        self.pid = os.getpid()
+        self.n_forks = forks_count()
         self.options = dict(options)
         pool_init(&self.border, <uint64_t>1 << 40)
         self.border.is_border = 1
@@ -310,13 +313,13 @@ cdef class Runtime:
         return self.read_fd
 
     def _check(self):
-        if self.pid != os.getpid():
+        if self.n_forks != forks_count():
             raise RuntimeError("this node was made in another process: make a new one after fork")
 
     cdef command_t *_command(self, int type, uint64_t id, size_t extra) except NULL:
         if not self.is_started or self.is_joined:
             raise RuntimeError("the runtime does not run")
-        if self.pid != os.getpid():
+        if self.n_forks != forks_count():
             raise RuntimeError("this node was made in another process: make a new one after fork")
         return command_new(type, id, extra)
 
@@ -617,7 +620,7 @@ cdef class Runtime:
 
     def join(self):
         """Wait for the workers' threads, without the GIL, and free everything; after the last event, or to give up."""
-        if self.is_joined or not self.is_started or self.pid != os.getpid():
+        if self.is_joined or not self.is_started or self.n_forks != forks_count():
             return
         self._kill(self.node.n_workers)
         self.is_joined = True
@@ -648,7 +651,7 @@ cdef class Runtime:
 
     def __dealloc__(self):
         cdef uint32_t i
-        if self.pid != os.getpid():
+        if self.n_forks != forks_count():
             return
         if self.is_started and not self.is_joined:
             try:

@@ -253,6 +253,53 @@ async def test_tasks_that_wait_to_send_take_their_turns_and_a_cancelled_one_send
         assert got[n_filling:] == [b"%d" % number for number in range(10) if number != 3] + [b"last"]
 
 
+async def test_trying_to_send_tells_when_there_is_no_room_and_then_sends_nothing():
+    recorder = Recorder()
+    async with network(extenders=lambda: [recorder]) as net:
+        peer = net.peer(0, 1)
+        recorder.may_go_on.clear()
+        sent = []
+        for number in range(400):  # 4 MB are more than a window and what may wait here
+            message = number.to_bytes(2) * (number % 2 * 10_000 + 1)
+            if peer.try_send(Recorder.id, message):
+                sent.append(message)
+        assert 0 < len(sent) < 400
+        recorder.may_go_on.set()
+        await peer.send(Recorder.id, b"last")
+        got = [(await recorder.seen.get())[1] for _ in range(len(sent) + 1)]
+        assert got == [*sent, b"last"]
+        assert peer.try_send(Recorder.id, b"room again")
+
+
+async def test_a_short_message_does_not_slip_past_those_that_have_to_wait():
+    async with network(extenders=lambda: [Mailbox()]) as net:
+        peer = net.peer(0, 1)
+        assert peer.try_send(Mailbox.id, b"first of the turn")
+        while peer.try_send(Mailbox.id, bytes(100_000)):
+            pass
+        assert not peer.try_send(Mailbox.id, b"short")
+
+
+async def test_trying_to_send_raises_what_sending_does():
+    async with network() as net:
+        peer = net.peer(0, 1)
+        with pytest.raises(qg.InvalidValue, match="message_max_kib"):
+            peer.try_send(UNKNOWN, bytes(2 << 20))
+        with pytest.raises(qg.Unsupported):
+            while peer.try_send(UNKNOWN, b"one more"):
+                await asyncio.sleep(0)
+
+
+async def test_a_peer_that_is_closed_takes_no_messages_of_the_same_turn():
+    async with network(extenders=lambda: [Mailbox()]) as net:
+        peer = net.peer(0, 1)
+        assert peer.try_send(Mailbox.id, b"first")
+        assert peer.try_send(Mailbox.id, b"second")
+        await net.nodes[0].close()
+        with pytest.raises(qg.ClosedError):
+            peer.try_send(Mailbox.id, b"third")
+
+
 async def test_only_one_task_takes_messages_and_a_cancelled_one_loses_none():
     async with network(extenders=lambda: [Mailbox()]) as net:
         box = net.peer(1, 0).messages(Mailbox.id)

@@ -1,12 +1,15 @@
 # SPDX-License-Identifier: MIT
 """Cutting a stream into messages: any cut of the bytes gives the same messages, and nothing longer than the limit."""
 
+import os
+import threading
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from model.frames import message_build
 
-from qg._core.message import MessageReader, message_head, messages_pack, messages_take
+from qg._core.message import Collector, MessageReader, message_head, messages_pack, messages_take
 
 PROTOCOL, LIMIT = 1, 7  # reasons of docs/protocol.md, section 7
 
@@ -92,3 +95,60 @@ def test_only_bytes_are_taken():
         MessageReader(1000).feed("text")
     with pytest.raises(TypeError):
         MessageReader(1000).feed(None)
+
+
+KEY, PRIORITY = object(), object()
+
+
+@pytest.fixture
+def collector():
+    collector = Collector(KEY, PRIORITY, 100, 200)
+    collector.open()
+    return collector
+
+
+@given(st.lists(st.binary(max_size=150), max_size=20))
+def test_collected_messages_are_the_same_bytes_and_no_more_than_there_is_room_for(bodies):
+    collector = Collector(KEY, PRIORITY, 100, 200)
+    collector.open()
+    taken = []
+    for body in bodies:
+        fits = len(body) <= 100 and len(wire_of([*taken, body])) <= 200
+        assert collector.add(body) == fits
+        taken += [body] * fits
+    assert collector.take() == wire_of(taken)
+    assert collector.take() == b""
+
+
+def test_a_collector_takes_messages_while_it_is_open(collector):
+    assert collector.add(b"first")
+    collector.close()
+    assert not collector.add(b"second")
+    assert collector.take() == wire_of([b"first"])
+    assert not Collector(KEY, PRIORITY, 100, 200).add(b"third")
+
+
+def test_a_collector_takes_only_bytes_for_the_very_same_objects(collector):
+    assert collector.add_for(KEY, b"yes", PRIORITY)
+    assert not collector.add_for(object(), b"no", PRIORITY)
+    assert not collector.add_for(KEY, b"no", object())
+    assert not collector.add_for(KEY, bytearray(b"no"), PRIORITY)
+    assert not collector.add_for(KEY, 5, PRIORITY)
+    assert collector.take() == wire_of([b"yes"])
+
+
+def test_a_collector_takes_nothing_from_another_thread(collector):
+    taken = []
+    thread = threading.Thread(target=lambda: taken.append(collector.add_for(KEY, b"no", PRIORITY)))
+    thread.start()
+    thread.join()
+    assert taken == [False]
+
+
+@pytest.mark.filterwarnings("ignore:.*fork:DeprecationWarning")
+def test_a_collector_takes_nothing_in_a_forked_child(collector):
+    pid = os.fork()
+    if pid == 0:
+        os._exit(collector.add(b"no"))
+    assert os.waitpid(pid, 0)[1] == 0
+    assert collector.add(b"yes")
