@@ -364,6 +364,9 @@ cdef void path_next(engine_t *engine, path_t *path, uint64_t now_ns) noexcept no
         report_peer(channel, path.request)
         path_free(engine, path)
         return
+    if channel.session.state > SESSION_OPEN:
+        path_fail(engine, path, REASON_LIMIT, 0)    # a path that shares the layer found no room, and closed it
+        return
     hop = &path.hops[next_idx]
     channel = find_shared(engine, path, hop) if next_idx + 1 < path.n_hops else NULL
     if channel is not NULL:

@@ -159,7 +159,7 @@ cdef int session_pump(session_t *session, uint64_t now_ns) noexcept nogil
 cdef bint session_has_output(const session_t *session) noexcept nogil
 cdef void session_tick(session_t *session, uint64_t now_ns) noexcept nogil
 cdef void session_close(session_t *session, int reason, uint64_t now_ns) noexcept nogil
-    # CLOSE to the peer, then SESSION_ON_CLOSED
+    # CLOSE to the peer, then SESSION_ON_CLOSED: later, where there are keys; nothing where it is closing already
 cdef void session_drop(session_t *session, int reason, uint64_t now_ns) noexcept nogil     # at once, without a word
 cdef void session_clear(session_t *session, uint64_t now_ns) noexcept nogil    # wipes and frees everything; no event
 cdef void session_wake(session_t *session, uint64_t now_ns) noexcept nogil

@@ -168,6 +168,8 @@ cdef void session_drop(session_t *session, int reason, uint64_t now_ns) noexcept
 
 cdef void session_close(session_t *session, int reason, uint64_t now_ns) noexcept nogil:
     cdef uint8_t[CLOSE_TEXT_MAX + 16] frame
+    if session.state == SESSION_CLOSING:
+        return                                  # its CLOSE is on its way, and callers may be walking over its circuits
     if session.state != SESSION_KEYED and session.state != SESSION_OPEN:
         session_drop(session, reason, now_ns)
         return
