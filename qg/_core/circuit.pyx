@@ -120,8 +120,8 @@ cdef int circuit_extend(channel_t *layer, stream_t *stream, const frame_t *frame
         refuse_later(engine, splice, REASON_LIMIT, now_ns)
         return OK
     if link is NULL and 4 * atomic_peek(&engine.guard.n_auto_links) < engine.config.max_sessions:
-        link = channel_dial(engine, &address, target.link_key,
-                            target.peer_id if has_id(target.peer_id) else NULL, now_ns)
+        # Whose key it is, each circuit compares for itself: others may wait for this dial, and one may name anybody.
+        link = channel_dial(engine, &address, target.link_key, NULL, now_ns)
         if link is not NULL:
             link.is_auto = 1
             atomic_add(&engine.guard.n_auto_links, 1)
@@ -262,7 +262,7 @@ cdef void path_start(engine_t *engine, path_t *path, uint64_t now_ns) noexcept n
             return
         if hop.address.type != ADDRESS_NAME:    # another name may lead elsewhere
             link = find_dialling(engine, hop.link_key, &hop.address)
-    if link is not NULL and (memcmp(link.session.peer_id, hop.peer_id, 32) == 0
+    if link is not NULL and (not has_id(link.session.peer_id) or memcmp(link.session.peer_id, hop.peer_id, 32) == 0
                              or (not hop.has_peer_id and link.session.state == SESSION_KEYED)):
         path.channel = link                     # somebody else's dial is as good as one of its own
         return
