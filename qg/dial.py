@@ -5,6 +5,7 @@ import os
 from collections.abc import Sequence
 from hashlib import sha256
 from ipaddress import ip_address
+from typing import Any
 
 from qg.address import Address, Endpoint
 from qg.errors import (
@@ -23,7 +24,7 @@ from qg.errors import (
 )
 from qg.identity import Identity
 
-__all__ = ["connect_error", "far_target", "hop_tuple", "hops_of", "isolation_number", "listen_error", "start_error"]
+__all__ = ["connect_error", "far_target", "hop_tuples", "hops_of", "isolation_number", "listen_error", "start_error"]
 
 # Why a relay itself may refuse; that the next hop cannot be reached is not its doing.
 _RELAY_REASONS = frozenset({Reason.REFUSED, Reason.BUSY, Reason.LIMIT, Reason.MEMORY, Reason.HOPS})
@@ -92,14 +93,18 @@ def _address_check(hop: Address) -> None:
         ) from None
 
 
-def hop_tuple(hop: Address) -> tuple[bytes | None, bytes | None, str, int]:
-    """Give a hop as the core takes it."""
-    return (
-        None if hop.link_key is None else bytes(hop.link_key),
-        None if hop.peer_id is None else bytes(hop.peer_id),
-        hop.host,
-        hop.port,
-    )
+def hop_tuples(hops: Sequence[Address], others: Sequence[Sequence[tuple[str, int]]] = ()) -> list[tuple[Any, ...]]:
+    """Give hops as the core takes them; `others` are addresses of each, tried where its first does not answer."""
+    return [
+        (
+            None if hop.link_key is None else bytes(hop.link_key),
+            None if hop.peer_id is None else bytes(hop.peer_id),
+            hop.host,
+            hop.port,
+            *(others[idx] if others else ()),
+        )
+        for idx, hop in enumerate(hops)
+    ]
 
 
 def connect_error(

@@ -158,7 +158,10 @@ class Guards:
     def _save(self) -> None:
         if self._path is None:
             return
-        guards = [guard._asdict() | {"relay": str(guard.relay.address)} for guard in self._guards]
+        guards = [
+            guard._asdict() | {"relay": str(guard.relay.address), "others": guard.relay.endpoints[1:]}
+            for guard in self._guards
+        ]
         text = json.dumps({"version": _VERSION, "guards": guards}, indent=1) + "\n"
         try:
             file_replace(self._path, text.encode())
@@ -187,8 +190,10 @@ def _guard_read(fields: dict[str, Any]) -> _Guard:
     address = Address.parse(fields["relay"])
     if address.link_key is None:
         raise InvalidValue("a guard has a link key")
+    others = [(str(host), int(port)) for host, port in fields.get("others", ())]
     relay = KnownRelay.of(address)
-    _ = relay.networks  # an IP address
+    relay = relay._replace(endpoints=(*relay.endpoints, *others[:3]))
+    _ = relay.networks  # IP addresses
     down_s = None if fields["down_s"] is None else _time_read(fields["down_s"])
     return _Guard(
         relay, _time_read(fields["chosen_s"]), down_s, _time_read(fields["failed_s"]), int(fields["n_failed"])

@@ -28,7 +28,7 @@ from qg.access import runtime_options
 from qg.account import Account
 from qg.address import Address, Endpoint
 from qg.config import Config
-from qg.dial import connect_error, far_target, hop_tuple, hops_of, isolation_number, listen_error, start_error
+from qg.dial import connect_error, far_target, hop_tuples, hops_of, isolation_number, listen_error, start_error
 from qg.errors import ClosedError, ConfigError, InvalidValue, QGError, Reason, RemoteError, UsageError
 from qg.extender import Extender, Registry
 from qg.flow import Border, Link, wake
@@ -512,7 +512,12 @@ class Node:
         return await self._routes.connect(target, n_hops, hosts, linked, build)
 
     async def _dial(
-        self, hops: tuple[Address, ...], identity: Identity | None, isolation: int, gone: Peer | None
+        self,
+        hops: tuple[Address, ...],
+        identity: Identity | None,
+        isolation: int,
+        gone: Peer | None,
+        others: Sequence[Any] = (),
     ) -> Peer:
         """Connect to the last of the hops; a peer that is `gone` comes back as the same object."""
         border = self._border_now()
@@ -524,8 +529,8 @@ class Node:
         request.isolation = isolation
         near = None if identity is not None and len(hops) == 1 else self._channel_near(hops, isolation)
         try:
-            wanted = [hop_tuple(hop) for hop in hops]
-            border.runtime.connect(number, wanted, identity is not None, ring, isolation, near)
+            request.wanted = hop_tuples(hops, others)
+            border.runtime.connect(number, request.wanted, identity is not None, ring, isolation, near)
             return await request.future
         except asyncio.CancelledError:
             self._connect_cancel(border, number, request)
@@ -767,9 +772,8 @@ class Node:
         if request.is_masked or peer is None or not peer.is_connected or peer.is_closed_here:
             return False
         request.is_second = True
-        hops = [hop_tuple(hop) for hop in request.hops]
-        near = peer.links[-1].channel
-        self._border_now().runtime.connect(number, hops, isolation=request.isolation, near=near)
+        runtime = self._border_now().runtime
+        runtime.connect(number, request.wanted, isolation=request.isolation, near=peer.links[-1].channel)
         return True
 
     def _on_stream_open(self, event: tuple[Any, ...]) -> None:
@@ -870,6 +874,7 @@ class _Connecting(_Request[Peer]):
     ) -> None:
         super().__init__(future)
         self.hops = hops
+        self.wanted: list[tuple[Any, ...]] = []  # the hops as the core takes them
         self.gone = gone  # comes back as the same object
         self.is_masked = is_masked  # under an identity of its own
         self.isolation = 0

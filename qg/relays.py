@@ -22,6 +22,7 @@ _AVOID_S = (600.0, 1200.0, 2400.0, 3600.0)  # after the first failure, the secon
 _TAMPER_WINDOW_S = 600.0  # two layers that fail to open within this, between a relay and different others,
 _TAMPER_AVOID_S = 3600.0  # bar it for so long
 _REPORT_S = 3600.0  # what one relay says of another waits so long for a second one that says the same
+_ENDPOINTS_MAX = 4  # of one relay, as in a record
 _RANDOM = SystemRandom()
 _FAILED_MAX = 4096  # relays whose failures are remembered; the oldest is forgotten
 
@@ -107,8 +108,13 @@ class RelayBook:
         self._failures: dict[LinkKey | PeerId, _Failures] = {}  # those of a layer by link key, which was proven
 
     def configure(self, configured: Iterable[Address]) -> None:
-        """Take other relays from the configuration."""
-        self._configured = tuple(KnownRelay.of(address) for address in configured)
+        """Take other relays from the configuration; one that stands there at several addresses is one relay."""
+        relays: dict[LinkKey, KnownRelay] = {}
+        for relay in map(KnownRelay.of, configured):
+            known = relays.get(relay.link_key, relay)
+            endpoints = tuple(dict.fromkeys((*known.endpoints, *relay.endpoints)))[:_ENDPOINTS_MAX]
+            relays[relay.link_key] = known._replace(peer_id=known.peer_id or relay.peer_id, endpoints=endpoints)
+        self._configured = tuple(relays.values())
 
     def __len__(self) -> int:
         return len(self._entries)

@@ -53,15 +53,15 @@ class Routes:
         n_hops: int,
         hosts: Iterable[str],
         linked: Sequence[KnownRelay],
-        build: Callable[[tuple[Address, ...]], Awaitable[_Built]],
+        build: Callable[..., Awaitable[_Built]],
     ) -> _Built:
         """Build a circuit over `n_hops` relays to a target; `hosts` are addresses of this node, beside its machine's.
 
         `linked` are direct peers that relay, beside those that the book knows.
 
-        `build` is given the hops, the target last, and raises `RemoteError` with `hop_idx` where the way ended. Then
-        others are drawn, three times in all within half a minute; the last error is raised. Raises `NoRoute` where
-        too few relays are known.
+        `build` is given the hops, the target last, and in `others` further addresses of each relay; it raises
+        `RemoteError` with `hop_idx` where the way ended. Then others are drawn, three times in all within half a
+        minute; the last error is raised. Raises `NoRoute` where too few relays are known.
         """
         if isinstance(n_hops, bool) or not isinstance(n_hops, int) or not 1 <= n_hops <= _HOPS_MAX:
             raise InvalidValue(f"hops = {n_hops!r}: must be a whole number from 1 to {_HOPS_MAX}, the relays between")
@@ -79,7 +79,8 @@ class Routes:
                     raise
                 break
             try:
-                made = await build((*(relay.address for relay in path), target))
+                hops = (*(relay.address for relay in path), target)
+                made = await build(hops, others=[*(relay.endpoints[1:] for relay in path), ()])
             except RemoteError as error:
                 failure = error
                 unfit += self._learn(path, error)

@@ -22,7 +22,7 @@ from .memory cimport (
 from .rate cimport rate_set, rate_t, rates_t
 from .status cimport E_MEMORY, OK, SEND_QUEUE_MAX, SESSION_WINDOW_MAX, WINDOW_MAX
 from .sys cimport SECOND_NS
-from .wire cimport ADDRESS_IP4, ADDRESS_IP6, ADDRESS_NAME, address_t
+from .wire cimport ADDRESS_IP4, ADDRESS_IP6, ADDRESS_NAME, RELAY_ADDRESSES_MAX, address_t
 
 cdef enum:
     BURST_MIN = 65536           # of a rate: one read of a slow link
@@ -240,20 +240,21 @@ cdef int fill_ip(address_t *address, str host, int port) except -1:
 cdef int fill_hop(hop_t *hop, str host, int port) except -1:
     """An IP literal or a name; the worker points the address at the name in its own copy."""
     cdef bytes name
-    if fill_ip(&hop.address, host, port):
+    hop.n_addresses = 1
+    if fill_ip(&hop.addresses[0], host, port):
         return 0
     name = host.encode("idna") if not host.isascii() else host.encode()
     if not 0 < len(name) < 256:
         raise ValueError(f"{host!r} is not a host name")
-    hop.address.type = ADDRESS_NAME
-    hop.address.name_len = <uint8_t>len(name)
+    hop.addresses[0].type = ADDRESS_NAME
+    hop.addresses[0].name_len = <uint8_t>len(name)
     memcpy(hop.name, <const char *>name, len(name))
     return 0
 
 
 cdef int fill_hops(hop_t *hops, list named) except -1:
     cdef hop_t *hop
-    for i, (link_key, peer_id, host, port) in enumerate(named):
+    for i, (link_key, peer_id, host, port, *others) in enumerate(named):
         hop = &hops[<int>i]
         for key in (link_key, peer_id):
             if key is not None and len(key) != 32:
@@ -265,6 +266,11 @@ cdef int fill_hops(hop_t *hops, list named) except -1:
             hop.has_peer_id = 1
             memcpy(hop.peer_id, <char *><bytes>peer_id, 32)
         fill_hop(hop, host, port)
+        for other_host, other_port in others[:RELAY_ADDRESSES_MAX - 1]:
+            if hop.addresses[0].type == ADDRESS_NAME or not fill_ip(&hop.addresses[hop.n_addresses], other_host,
+                                                                    other_port):
+                raise ValueError(f"{host!r} and {other_host!r}: several addresses of one hop are IP addresses")
+            hop.n_addresses += 1
     return 0
 
 

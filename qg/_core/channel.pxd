@@ -17,7 +17,7 @@ from .rate cimport lane_t, rates_t, shaper_t
 from .relay cimport asker_t, relay_t
 from .session cimport context_t, session_hooks_t, session_t, session_times_t
 from .table cimport table_t
-from .wire cimport address_t
+from .wire cimport RELAY_ADDRESSES_MAX, address_t
 
 cdef enum:
     HOPS_MAX = 8                # relays and target of a circuit
@@ -39,8 +39,8 @@ cdef enum channel_state_t:
 
 ctypedef struct transport_t:
     void *ctx
-    void (*dial)(void *ctx, channel_t *channel, const address_t *address) noexcept nogil
-        # answers by engine_connected or engine_dial_failed, later; names are resolved
+    void (*dial)(void *ctx, channel_t *channel, const address_t *addresses, uint32_t n_addresses) noexcept nogil
+        # one after the other, or the one name; answers by engine_connected or engine_dial_failed, later
     void (*cancel)(void *ctx, channel_t *channel) noexcept nogil            # forget the dial
     void (*write)(void *ctx, void *conn, chain_t *chain) noexcept nogil     # takes the chain
     uint64_t (*pending)(void *ctx, void *conn) noexcept nogil               # bytes that wait for the kernel
@@ -53,7 +53,8 @@ ctypedef struct hop_t:
     uint8_t peer_id[32]
     uint8_t has_link_key
     uint8_t has_peer_id
-    address_t address           # a name's bytes lie in `name`
+    uint32_t n_addresses        # in the order in which they are to be tried
+    address_t addresses[RELAY_ADDRESSES_MAX]    # of names only one, whose bytes lie in `name`
     uint8_t name[256]
 
 ctypedef struct path_t:         # a circuit under construction, or a direct link somebody waits for
@@ -195,8 +196,9 @@ cdef uint64_t draw(engine_t *engine, uint64_t low, uint64_t high) noexcept nogil
 cdef bint is_own_key(const engine_t *engine, const uint8_t *link_key) noexcept nogil
 cdef bint has_id(const uint8_t *peer_id) noexcept nogil         # False for 32 zero bytes: only the link key is known
 cdef channel_t *find_link(engine_t *engine, const uint8_t *link_key) noexcept nogil    # an open link, NULL
-cdef channel_t *find_dialling(engine_t *engine, const uint8_t *link_key, const address_t *address) noexcept nogil
-    # one that is being made to that address, NULL
+cdef channel_t *find_dialling(engine_t *engine, const uint8_t *link_key, const address_t *addresses,
+                              uint32_t n_addresses) noexcept nogil
+    # one that is being made to one of those addresses, NULL
 
 # Links with one peer: the first takes new streams, the others end (protocol.md 7)
 cdef bint has_instance(const channel_t *channel) noexcept nogil # False: the peer wants its links to stand alone
@@ -206,8 +208,8 @@ cdef channel_t *links_find(engine_t *engine, const uint8_t *peer_id, uint32_t wo
 cdef int link_enter(channel_t *channel, uint64_t now_ns) noexcept nogil # a ready link; OK, E_FULL
 cdef void name_put(channel_t *channel) noexcept nogil           # to be found by the peer's link key
 
-cdef channel_t *channel_dial(engine_t *engine, const address_t *address, const uint8_t *link_key,
-                             const uint8_t *peer_id, uint64_t now_ns) noexcept nogil
+cdef channel_t *channel_dial(engine_t *engine, const address_t *addresses, uint32_t n_addresses,
+                             const uint8_t *link_key, const uint8_t *peer_id, uint64_t now_ns) noexcept nogil
     # link_key NULL: XX; NULL at the session limit
 cdef channel_t *channel_accept(engine_t *engine, void *conn, const address_t *remote, uint64_t now_ns) noexcept nogil
     # NULL without memory

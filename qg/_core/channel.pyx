@@ -468,12 +468,17 @@ cdef bint is_dialling(const channel_t *channel) noexcept nogil:
     return (channel.session.state <= SESSION_KEYED and channel.state <= CHANNEL_LIVE and channel.identity is NULL)
 
 
-cdef channel_t *find_dialling(engine_t *engine, const uint8_t *link_key, const address_t *address) noexcept nogil:
-    """A link to that key at that address which is being made."""
+cdef channel_t *find_dialling(engine_t *engine, const uint8_t *link_key, const address_t *addresses,
+                              uint32_t n_addresses) noexcept nogil:
+    """A link to that key at one of those addresses which is being made."""
     cdef channel_t *channel = <channel_t *>table_get(&engine.dials, load_be64(link_key))
-    if channel is NULL or not is_dialling(channel) or not same_address(&channel.remote, address):
+    cdef uint32_t i
+    if channel is NULL or not is_dialling(channel) or memcmp(channel.session.peer_link_key, link_key, 32) != 0:
         return NULL
-    return channel if memcmp(channel.session.peer_link_key, link_key, 32) == 0 else NULL
+    for i in range(n_addresses):
+        if same_address(&channel.remote, &addresses[i]):
+            return channel
+    return NULL
 
 
 cdef void dial_enter(channel_t *channel) noexcept nogil:
@@ -486,15 +491,15 @@ cdef void dial_enter(channel_t *channel) noexcept nogil:
         table_put(dials, id, channel)           # without memory it stands alone
 
 
-cdef channel_t *channel_dial(engine_t *engine, const address_t *address, const uint8_t *link_key,
-                             const uint8_t *peer_id, uint64_t now_ns) noexcept nogil:
+cdef channel_t *channel_dial(engine_t *engine, const address_t *addresses, uint32_t n_addresses,
+                             const uint8_t *link_key, const uint8_t *peer_id, uint64_t now_ns) noexcept nogil:
     cdef channel_t *channel = NULL
     if not is_full(engine):
         channel = channel_create(engine, CHANNEL_LINK, &LINK_CARRIER, NULL)
     if channel is NULL:
         return NULL
     channel.state = CHANNEL_DIALLING
-    channel.remote = address[0]
+    channel.remote = addresses[0]
     if link_key is not NULL:
         memcpy(channel.session.peer_link_key, link_key, 32)
         channel.session.kind = HANDSHAKE_XK
@@ -506,7 +511,7 @@ cdef channel_t *channel_dial(engine_t *engine, const address_t *address, const u
     channel.session.deadline_ns = now_ns + engine.config.times.handshake_ns
     channel.session.start_ns = now_ns
     channel_arm(channel)
-    engine.transport.dial(engine.transport.ctx, channel, &channel.remote)
+    engine.transport.dial(engine.transport.ctx, channel, addresses, n_addresses)
     channel.remote.name = NULL
     return channel
 

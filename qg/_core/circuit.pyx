@@ -23,7 +23,7 @@ from .status cimport (
 from .sys cimport atomic_add, atomic_peek, load_be64
 from .table cimport table_drop, table_get, table_put, table_t
 from .wire cimport (
-    ADDRESS_NAME, PRIORITY_NORMAL, STREAM_PIPE, STREAM_RELAY, address_t, frame_t, hello_t, open_relay_parse,
+    ADDRESS_NAME, PRIORITY_NORMAL, STREAM_PIPE, STREAM_RELAY, frame_t, hello_t, open_relay_parse,
     open_relay_put, open_relay_t)
 
 cdef enum:
@@ -69,24 +69,40 @@ cdef void circuits_arm(engine_t *engine, uint64_t at_ns) noexcept nogil:
         heap_set(&engine.timers, &engine.relay_timer, at_ns)
 
 
-cdef int check_target(channel_t *layer, const open_relay_t *target, address_t *address) noexcept nogil:
-    """Loops, and the addresses that policy lets this relay dial: OK or a reason. `address` is the first allowed one."""
+cdef int check_target(channel_t *layer, open_relay_t *target) noexcept nogil:
+    """Loops, and the addresses that policy lets this relay dial: OK or a reason. Others are taken out."""
     cdef engine_t *engine = layer.engine
-    cdef uint32_t i
+    cdef uint32_t i, n = 0
     if is_own_key(engine, target.link_key) or memcmp(layer.parent.session.peer_link_key, target.link_key, 32) == 0:
         return REASON_REFUSED
     for i in range(target.n_addresses):
         if guard_allows_target(engine.guard, &target.addresses[i]):
-            address[0] = target.addresses[i]
-            return OK
-    return REASON_REFUSED
+            target.addresses[n] = target.addresses[i]
+            n += 1
+    target.n_addresses = n
+    return <int>OK if n else <int>REASON_REFUSED
+
+
+cdef channel_t *dial_onward(channel_t *layer, const open_relay_t *target, uint64_t now_ns) noexcept nogil:
+    """A new link, to as many of the addresses as the neighbour may have dialled now; NULL without room for one more."""
+    cdef engine_t *engine = layer.engine
+    cdef channel_t *link = NULL
+    cdef uint32_t n = 1
+    while n < target.n_addresses and guard_target_take(engine.guard, layer.parent.session.peer_id, now_ns) == OK:
+        n += 1
+    if 4 * atomic_peek(&engine.guard.n_auto_links) < engine.config.max_sessions:
+        # Whose key it is, each circuit compares for itself: others may wait for this dial, and one may name anybody.
+        link = channel_dial(engine, target.addresses, n, target.link_key, NULL, now_ns)
+    if link is not NULL:
+        link.is_auto = 1
+        atomic_add(&engine.guard.n_auto_links, 1)
+    return link
 
 
 cdef int circuit_extend(channel_t *layer, stream_t *stream, const frame_t *frame, uint64_t now_ns) noexcept nogil:
     """A source asks to extend its circuit from here."""
     cdef engine_t *engine = layer.engine
     cdef open_relay_t target
-    cdef address_t address
     cdef channel_t *link
     cdef splice_t *splice
     cdef int reason = OK
@@ -109,22 +125,18 @@ cdef int circuit_extend(channel_t *layer, stream_t *stream, const frame_t *frame
     elif splice.hops_left == 0:
         reason = REASON_HOPS
     else:
-        reason = check_target(layer, &target, &address)
+        reason = check_target(layer, &target)
     if reason != OK:
         refuse_later(engine, splice, reason, now_ns)
         return OK
     link = find_link(engine, target.link_key)
     if link is NULL:
-        link = find_dialling(engine, target.link_key, &address)
+        link = find_dialling(engine, target.link_key, target.addresses, target.n_addresses)
     if link is NULL and guard_target_take(engine.guard, layer.parent.session.peer_id, now_ns) < 0:
         refuse_later(engine, splice, REASON_LIMIT, now_ns)
         return OK
-    if link is NULL and 4 * atomic_peek(&engine.guard.n_auto_links) < engine.config.max_sessions:
-        # Whose key it is, each circuit compares for itself: others may wait for this dial, and one may name anybody.
-        link = channel_dial(engine, &address, target.link_key, NULL, now_ns)
-        if link is not NULL:
-            link.is_auto = 1
-            atomic_add(&engine.guard.n_auto_links, 1)
+    if link is NULL:
+        link = dial_onward(layer, &target, now_ns)
     if link is NULL:
         refuse_later(engine, splice, REASON_BUSY, now_ns)
         return OK
@@ -260,13 +272,13 @@ cdef void path_start(engine_t *engine, path_t *path, uint64_t now_ns) noexcept n
             path.channel = link
             path_next(engine, path, now_ns)
             return
-        if hop.address.type != ADDRESS_NAME:    # another name may lead elsewhere
-            link = find_dialling(engine, hop.link_key, &hop.address)
+        if hop.addresses[0].type != ADDRESS_NAME:       # another name may lead elsewhere
+            link = find_dialling(engine, hop.link_key, hop.addresses, hop.n_addresses)
     if link is not NULL and (not has_id(link.session.peer_id) or memcmp(link.session.peer_id, hop.peer_id, 32) == 0
                              or (not hop.has_peer_id and link.session.state == SESSION_KEYED)):
         path.channel = link                     # somebody else's dial is as good as one of its own
         return
-    path.channel = channel_dial(engine, &hop.address, hop.link_key if hop.has_link_key else NULL,
+    path.channel = channel_dial(engine, hop.addresses, hop.n_addresses, hop.link_key if hop.has_link_key else NULL,
                         hop.peer_id if hop.has_peer_id else NULL, now_ns)
     if path.channel is NULL:
         path_fail(engine, path, REASON_LIMIT, 0)
@@ -295,7 +307,7 @@ cdef void path_layer(engine_t *engine, path_t *path, stream_t *stream, uint64_t 
         path_stop(engine, path, REASON_LIMIT, now_ns)
         return
     layer.is_auto = kind == HANDSHAKE_NK
-    layer.remote = hop.address
+    layer.remote = hop.addresses[0]
     layer.remote.name = NULL
     if kind == HANDSHAKE_XK:
         give_identity(path, layer)
@@ -384,8 +396,8 @@ cdef void path_next(engine_t *engine, path_t *path, uint64_t now_ns) noexcept no
         memset(&target, 0, sizeof(target))
         target.link_key = hop.link_key
         target.peer_id = hop.peer_id
-        target.n_addresses = 1
-        target.addresses[0] = hop.address
+        target.n_addresses = hop.n_addresses
+        memcpy(target.addresses, hop.addresses, sizeof(target.addresses))
         stream = mux_open(&channel.session.mux, STREAM_RELAY, PRIORITY_NORMAL, WINDOW_MIN, opening,
                           open_relay_put(opening, &target))
     if stream is NULL:

@@ -129,14 +129,16 @@ cdef void port_free(body_t *body, port_t *port) noexcept nogil:
     mem_give(&body.own, port, sizeof(port_t))
 
 
-cdef void transport_dial(void *ctx, channel_t *channel, const address_t *address) noexcept nogil:
+cdef void transport_dial(void *ctx, channel_t *channel, const address_t *addresses,
+                         uint32_t n_addresses) noexcept nogil:
+    """The first one only: trying others is the worker's."""
     cdef body_t *body = <body_t *>ctx
     cdef port_t *port = port_create(body, body.next_port)
     if port is NULL:
         return                                  # the handshake's deadline ends it
     body.next_port += 2
     port.channel = channel
-    port.address = address[0]
+    port.address = addresses[0]
     port.is_dialling = 1
     port.is_new = 1
     channel.conn = port

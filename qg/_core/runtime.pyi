@@ -53,7 +53,7 @@ class Runtime:
     def connect(
         self,
         request: int,
-        hops: list[tuple[bytes | None, bytes | None, str, int]],
+        hops: list[tuple[Any, ...]],
         is_new: bool = ...,
         ring: KeyRing | None = ...,
         isolation: int = ...,

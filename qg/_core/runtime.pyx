@@ -367,6 +367,8 @@ cdef class Runtime:
                 uint64_t isolation=0, near=None):
         """Reach the last of `hops` over the others; answered by EV_PEER_UP or EV_CONNECT_FAILED.
 
+        Each is (link key or None, PeerID or None, host, port), and up to three pairs (IP address, port) more, which are
+        tried in this order.
         Circuits of an equal `isolation` share layers where their paths begin alike; 0 never does. `ring` is a
         throw-away identity that the target sees instead of the node's. The worker of the session `near` does it;
         without one the first link key and the isolation say which, so that calls for one peer, and circuits that

@@ -78,6 +78,7 @@ ctypedef struct dial_t:         # a link being dialled: the addresses that are l
     channel_t *channel
     uint32_t n_addresses
     uint32_t address_idx
+    uint64_t next_ns            # when the address being tried is given up; NEVER for the last one
     address_t addresses[DIAL_ADDRESSES_MAX]
     uint8_t has_failed          # no address is left; told to the engine on the next turn
 
@@ -127,6 +128,7 @@ ctypedef struct worker_t:
     gate_t gate                 # opened with the number of each COMMAND_LINKS that was answered
     event_ring_t ring
     dial_t *dials
+    uint64_t dial_ns            # the first next_ns of them, or some time before it
     uint64_t n_conns            # atomic: connections when last looked at
     uint64_t n_offered          # atomic: more that others have handed over
     uint64_t offset_ns          # when the wall clock was last looked at

@@ -28,7 +28,7 @@ from .resolve cimport resolve_cancel, resolve_init, resolve_start, resolve_stop
 from .secret cimport SECRET_SLOT_LEN, secret_pool_free, secret_take
 from .shared cimport bell_ring, bell_tap, inbox_push, inbox_take, ring_drop, ring_filled, ring_publish, ring_vacant
 from .status cimport E_IO, E_MEMORY, OK
-from .sys cimport SECOND_NS, atomic_add, atomic_exchange_ptr, atomic_peek, atomic_poke, store_be64
+from .sys cimport NEVER, SECOND_NS, atomic_add, atomic_exchange_ptr, atomic_peek, atomic_poke, store_be64
 from .tcp cimport (
     TCP_LISTENERS_MAX, TCP_REUSEPORT, TCP_REUSEPORT_FIRST, address_from_sockaddr, conn_t, sockaddr_from_address,
     tcp_abort, tcp_adopt, tcp_close, tcp_dial, tcp_events_t, tcp_init, tcp_listen, tcp_listen_address, tcp_pending_len,
@@ -41,6 +41,7 @@ cdef enum:
     CERT_LIFE_S = 366 * 86400   # of the certificates made at start, unless the key itself ends before
 
 cdef uint64_t STOP_NS = 3 * SECOND_NS       # for goodbyes
+cdef uint64_t DIAL_STEP_NS = 3 * SECOND_NS  # for an address while there are others: time for a lost SYN
 
 
 # Events: worker to Python
@@ -92,11 +93,12 @@ cdef dial_t *dial_of(worker_t *worker, channel_t *channel) noexcept nogil:
     return dial
 
 
-cdef void dial_next(worker_t *worker, dial_t *dial) noexcept nogil:
+cdef void dial_next(worker_t *worker, dial_t *dial, uint64_t now_ns) noexcept nogil:
     """Try the next address; when none is left the engine is told on the next turn, never from inside its own call."""
     cdef sockaddr_storage address
     cdef conn_t *conn = NULL
     dial.channel.conn = NULL
+    dial.next_ns = NEVER
     while dial.address_idx < dial.n_addresses:
         dial.address_idx += 1
         if sockaddr_from_address(&address, &dial.addresses[dial.address_idx - 1]) < 0:
@@ -104,27 +106,45 @@ cdef void dial_next(worker_t *worker, dial_t *dial) noexcept nogil:
         if tcp_dial(&worker.tcp, &conn, &address, dial.channel) >= 0:
             dial.channel.conn = conn
             dial.channel.remote = dial.addresses[dial.address_idx - 1]
+            dial.next_ns = NEVER if dial.address_idx == dial.n_addresses else now_ns + DIAL_STEP_NS
+            worker.dial_ns = min(worker.dial_ns, dial.next_ns)
             return
     dial.has_failed = 1
     loop_wake(&worker.loop)
 
 
-cdef void transport_dial(void *ctx, channel_t *channel, const address_t *address) noexcept nogil:
+cdef void dials_tick(worker_t *worker, uint64_t now_ns) noexcept nogil:
+    """An address that is silent is given up for the next one; the last one has all the time that is left."""
+    cdef dial_t *dial = worker.dials
+    if now_ns < worker.dial_ns:
+        return
+    worker.dial_ns = NEVER
+    while dial is not NULL:
+        if now_ns >= dial.next_ns:
+            tcp_abort(<conn_t *>dial.channel.conn)
+            dial_next(worker, dial, now_ns)
+        worker.dial_ns = min(worker.dial_ns, dial.next_ns)
+        dial = dial.next
+
+
+cdef void transport_dial(void *ctx, channel_t *channel, const address_t *addresses,
+                         uint32_t n_addresses) noexcept nogil:
     cdef worker_t *worker = <worker_t *>ctx
     cdef dial_t *dial = <dial_t *>calloc(1, sizeof(dial_t))
     if dial is NULL:
         return                                  # the handshake's deadline ends it
     dial.channel = channel
+    dial.next_ns = NEVER
     dial.next = worker.dials
     worker.dials = dial
-    if address.type == ADDRESS_NAME:
-        if resolve_start(&worker.resolve, address, channel) < 0:
+    if addresses.type == ADDRESS_NAME:
+        if resolve_start(&worker.resolve, addresses, channel) < 0:
             dial.has_failed = 1
             loop_wake(&worker.loop)
         return
-    dial.addresses[0] = address[0]
-    dial.n_addresses = 1
-    dial_next(worker, dial)
+    dial.n_addresses = min(n_addresses, <uint32_t>DIAL_ADDRESSES_MAX)
+    memcpy(dial.addresses, addresses, dial.n_addresses * sizeof(address_t))
+    dial_next(worker, dial, loop_now(&worker.loop))
 
 
 cdef void on_resolved(void *ctx, void *user, const address_t *addresses, uint32_t n_addresses, int uv_error,
@@ -135,7 +155,7 @@ cdef void on_resolved(void *ctx, void *user, const address_t *addresses, uint32_
         return
     dial.n_addresses = min(n_addresses, <uint32_t>DIAL_ADDRESSES_MAX)
     memcpy(dial.addresses, addresses, dial.n_addresses * sizeof(address_t))
-    dial_next(worker, dial)
+    dial_next(worker, dial, now_ns)
 
 
 cdef void fail_dials(worker_t *worker, uint64_t now_ns) noexcept nogil:
@@ -250,7 +270,7 @@ cdef void on_dial_error(void *ctx, void *user, int uv_error, uint64_t now_ns) no
     cdef worker_t *worker = <worker_t *>ctx
     cdef dial_t *dial = dial_of(worker, <channel_t *>user)
     if dial is not NULL:
-        dial_next(worker, dial)
+        dial_next(worker, dial, now_ns)
 
 
 cdef void on_read(void *ctx, void *user, uint8_t *data, size_t len, uint64_t now_ns) noexcept nogil:
@@ -334,8 +354,8 @@ cdef void do_connect(worker_t *worker, command_t *command, uint64_t now_ns) noex
     path.isolation = command.a
     memcpy(path.hops, command.hops, command.n * sizeof(hop_t))
     for i in range(command.n):
-        if path.hops[i].address.type == ADDRESS_NAME:
-            path.hops[i].address.name = path.hops[i].name
+        if path.hops[i].addresses[0].type == ADDRESS_NAME:
+            path.hops[i].addresses[0].name = path.hops[i].name
     path_start(&worker.engine, path, now_ns)
 
 
@@ -482,6 +502,7 @@ cdef void wake_others(void *ctx) noexcept nogil:
 cdef void on_timer(void *ctx, uint64_t now_ns) noexcept nogil:
     cdef worker_t *worker = <worker_t *>ctx
     engine_tick(&worker.engine, now_ns)
+    dials_tick(worker, now_ns)
     engine_settle(&worker.engine, now_ns)
 
 
@@ -510,7 +531,7 @@ cdef void on_turn_end(void *ctx, uint64_t now_ns) noexcept nogil:
     signal_python(worker)
     look_at_load(worker)
     look_at_clock(worker, now_ns)
-    deadline_ns = engine_deadline(&worker.engine)
+    deadline_ns = min(engine_deadline(&worker.engine), worker.dial_ns)
     if worker.stop_ns:
         if not worker.engine.is_stopped and now_ns >= worker.stop_ns:
             engine_halt(&worker.engine, now_ns)
@@ -560,6 +581,7 @@ cdef int worker_start(worker_t *worker, size_t read_len) noexcept nogil:
     events.on_lost = on_lost
     events.on_writable = on_writable
     events.on_accept_error = on_accept_error
+    worker.dial_ns = NEVER
     worker.engine.ctx.clock = work_ns
     if worker.node.n_workers > 1:
         worker.engine.relay.call_others = wake_others

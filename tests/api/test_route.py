@@ -202,7 +202,7 @@ async def test_a_hostile_guard_does_not_lead_circuits_to_its_friends_by_calling_
     routes.guards.add([guard], now_s[0])
     asked = []
 
-    async def build(path):
+    async def build(path, others):
         first, second = (int.from_bytes(bytes(hop.link_key)) for hop in path[:2])
         if first == 40:
             asked.append(second)
@@ -227,7 +227,7 @@ async def test_a_guard_that_leads_to_its_friends_only_is_passed_over_with_a_warn
     routes.guards.add([relay_of(40), relay_of(41)], now_s[0])
     asked = []
 
-    async def build(path):
+    async def build(path, others):
         first, second = (int.from_bytes(bytes(hop.link_key)) for hop in path[:2])
         asked.append(first)
         if first == 40 and second not in friends:
@@ -337,6 +337,17 @@ def test_a_relay_of_the_configuration_stands_for_its_record():
     assert [known.endpoints for known in book.relays(0)] == [relay.endpoints]
 
 
+def test_a_relay_that_the_configuration_names_at_several_addresses_is_one_relay():
+    hosts = [f"10.{n}.0.1" for n in range(6)]
+    one = [relay_of(1, host).address._replace(peer_id=None) for host in hosts]
+    one[2] = relay_of(1, hosts[2]).address
+    other = relay_of(2, "10.9.0.1")
+    (first, second) = RelayBook([*one[:2], other.address, *one[2:], one[0]]).relays(0)
+    assert first == relay_of(1, *hosts[:4])
+    assert second == other
+    assert len(first.networks) == 4
+
+
 def test_a_record_that_names_the_link_key_of_another_relay_does_not_hide_it():
     book, relay = RelayBook(), relay_of(1)
     liar = relay_of(2)._replace(link_key=relay.link_key)
@@ -363,6 +374,12 @@ def test_guards_are_kept_across_restarts(path):
     assert again.relays == (relay_of(1), relay_of(2))
     assert again.wanted() == 0
     assert os.listdir(os.path.dirname(path)) == [os.path.basename(path)]
+
+
+def test_all_addresses_of_a_guard_are_kept(path):
+    relay = relay_of(1, "10.1.0.1", "2001:db8:1::1", "10.2.0.1")
+    Guards(path, PATIENCE_S).add([relay], 0)
+    assert Guards(path, PATIENCE_S).relays == (relay,)
 
 
 def test_the_guards_take_turns_and_one_that_failed_comes_last_for_a_while(path):
