@@ -198,6 +198,29 @@ async def test_each_priority_has_an_order_of_its_own():
             assert [m for m in got if m.startswith(letter)] == [letter + b"%d" % number for number in range(100)]
 
 
+async def test_messages_of_one_priority_do_not_wait_for_those_of_another():
+    class Slow(Recorder):
+        async def on_message(self, peer, message):
+            if message[:1] == b"n":
+                await self.may_go_on.wait()
+            self.seen.put_nowait(message[:1])
+
+    slow = Slow()
+    async with network(extenders=lambda: [slow]) as net:
+        peer = net.peer(0, 1)
+        slow.may_go_on.clear()
+        assert peer.try_send(Slow.id, b"delayed", priority=qg.Priority.DELAYED)
+        n_normal = 0
+        while peer.try_send(Slow.id, b"normal" * 10_000):
+            n_normal += 1
+        assert not peer.try_send(Slow.id, b"normal")
+        assert peer.try_send(Slow.id, b"expedited", priority=qg.Priority.EXPEDITED)
+        assert {await slow.seen.get(), await slow.seen.get()} == {b"e", b"d"}
+        assert slow.seen.empty()
+        slow.may_go_on.set()
+        assert [await slow.seen.get() for _ in range(n_normal)] == [b"n"] * n_normal
+
+
 async def test_a_slow_extender_holds_up_its_senders_and_nobody_else():
     recorder = Recorder()
     async with network(extenders=lambda: [recorder, Echo()]) as net:
