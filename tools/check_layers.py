@@ -28,9 +28,9 @@ CORE = {
     "L4": ("noise", "envelope", "cert", "replay", "record", "keyfile", "message"),
     "L5": ("handshake", "rekey", "mux", "cover"),
     "L6": ("session",),
-    "L7": ("layer", "relay", "guard", "flow"),
+    "L7": ("layer", "relay", "guard", "roster", "flow"),
     "L8": ("channel", "circuit", "engine", "border", "machine", "endpoint"),  # the last two: owners for the tests
-    "L9": ("loop", "tcp", "resolve", "udp", "probe"),
+    "L9": ("loop", "tcp", "resolve", "bridge", "udp", "probe"),
     "L10": ("worker", "runtime"),
 }
 

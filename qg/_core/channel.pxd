@@ -15,6 +15,7 @@ from .memory cimport block_t, chain_t, pool_t
 from .mux cimport mux_hooks_t, stream_t
 from .rate cimport lane_t, rates_t, shaper_t
 from .relay cimport asker_t, relay_t
+from .roster cimport roster_t
 from .session cimport context_t, session_hooks_t, session_t, session_times_t
 from .table cimport table_t
 from .wire cimport RELAY_ADDRESSES_MAX, address_t
@@ -24,6 +25,7 @@ cdef enum:
     LINK_OUT_MAX = 262144       # sealed bytes of a link that may wait for a kernel that takes all of them at once
     LINK_OUT_MIN = 65536        # for one that does not: nothing can overtake what is sealed
     SKEWS_KEPT = 16             # what the last peers dialled said of our clock
+    WORKERS_MAX = 64
     LINKS_PER_PEER = 8          # of one instance; a further one is closed (duplicate)
 
 cdef enum channel_kind_t:
@@ -47,6 +49,8 @@ ctypedef struct transport_t:
     void (*shutdown)(void *ctx, void *conn) noexcept nogil                  # FIN behind what is pending
     void (*close)(void *ctx, void *conn) noexcept nogil                     # the same and forget; no event follows
     void (*abort)(void *ctx, void *conn) noexcept nogil                     # drop what is pending and close
+    void *(*cross)(void *ctx, channel_t *channel, uint32_t worker) noexcept nogil
+        # instead of `dial`, to another worker of this node: gives the connection, NULL without memory
 
 ctypedef struct hop_t:
     uint8_t link_key[32]
@@ -76,6 +80,7 @@ ctypedef struct queue_t:        # channels in the order in which they came
 ctypedef struct channel_t:
     session_t session           # first: a session of the engine is a channel
     engine_t *engine
+    const transport_t *transport    # of the connection: the engine's, or that between workers
     uint64_t id
     heap_node_t timer
     void *conn                  # of the transport; NULL for layers and when gone
@@ -117,11 +122,14 @@ ctypedef struct channel_t:
     uint8_t is_half_open
     uint8_t is_auto             # made for circuits only: a layer closes with the last of them, a link some time after
     uint8_t is_known            # in the table of peers, or behind the link that is
+    uint8_t is_rostered         # counted among the node's links with that peer
     uint8_t is_retiring         # another link took its place; it closes with its last stream
     uint8_t is_counted          # guard counts its session
     uint8_t has_twins           # other workers may have links with an older process of this peer
     uint8_t is_far_end          # it runs in a pipe that a peer opened
     uint8_t hops                # layers: hops that the pipe of the first one was opened with
+    uint8_t is_crossing         # a link between two workers of this node: for circuits only, no rate, count or limit
+    uint8_t crosses_to          # the other worker, where it was opened here
 
 ctypedef struct engine_config_t:
     session_times_t times
@@ -156,8 +164,11 @@ ctypedef struct engine_t:
     context_t ctx
     pool_t *pool                # borrowed
     guard_t *guard              # borrowed
+    roster_t *roster            # of all workers; borrowed; NULL: there is none
     engine_config_t config
     transport_t transport
+    transport_t crossing        # between workers; `cross` is NULL where there is one
+    channel_t *crossings[WORKERS_MAX]   # links opened to the other workers, by their number; NULL: none yet
     outbox_t outbox
     const session_hooks_t *session_hooks
     const mux_hooks_t *mux_hooks
@@ -213,6 +224,10 @@ cdef channel_t *channel_dial(engine_t *engine, const address_t *addresses, uint3
     # link_key NULL: XX; NULL at the session limit
 cdef channel_t *channel_accept(engine_t *engine, void *conn, const address_t *remote, uint64_t now_ns) noexcept nogil
     # NULL without memory
+cdef channel_t *channel_cross(engine_t *engine, uint32_t worker, uint64_t now_ns) noexcept nogil
+    # the link to another worker of this node, made when it is first asked for; NULL without memory
+cdef channel_t *channel_crossed(engine_t *engine, void *conn, uint64_t now_ns) noexcept nogil
+    # the other end of one; NULL: close it
 cdef channel_t *channel_layer(channel_t *parent, stream_t *stream) noexcept nogil      # binds the stream
 cdef void channel_feed(channel_t *channel, uint8_t *data, size_t len, uint64_t now_ns) noexcept nogil
 cdef void channel_flush(channel_t *channel, uint64_t now_ns) noexcept nogil

@@ -6,7 +6,7 @@ from libc.string cimport memcmp, memcpy
 from .crypto cimport keyed_hash, random_between
 from .flow cimport flow_abandon
 from .guard cimport guard_half_open_end, guard_is_spent, guard_peer_end, guard_session_end, guard_sink_end, guard_t
-from .handshake cimport HANDSHAKE_XK, HANDSHAKE_XX
+from .handshake cimport HANDSHAKE_NK, HANDSHAKE_XK, HANDSHAKE_XX
 from .heap cimport heap_drop, heap_set
 from .layer cimport layer_carrier, layer_pull
 from .memory cimport (
@@ -19,39 +19,45 @@ from .rate cimport (
     NEIGHBOURS, lane_init, lane_t, rates_t, shaper_ask, shaper_charge, shaper_done, shaper_leave, shaper_may,
     shaper_next, shaper_wait)
 from .relay cimport relay_forget
+from .roster cimport roster_enter, roster_leave, roster_link_begin, roster_link_end
 from .secret cimport secret_give
 from .session cimport (
     LAYER_NONE, SESSION_KEYED, SESSION_OPEN, carrier_t, session_admit, session_bind, session_clear, session_close,
-    session_drop, session_feed, session_has_output, session_listen, session_pump, session_t, session_wake)
+    session_connect, session_drop, session_feed, session_has_output, session_listen, session_pump, session_t,
+    session_wake)
 from .status cimport (
     E_FULL, NEED_ADMIT, OK, REASON_MEMORY, REASON_NONE, REASON_PROTOCOL, REASON_REFUSED, REASON_SHUTDOWN,
     REASON_UNREACHABLE)
 from .sys cimport NEVER, SECOND_NS, atomic_add, atomic_peek, is_zero, load_be64
 from .table cimport table_drop, table_get, table_put, table_t
-from .wire cimport address_t, hello_t
+from .wire cimport PADDING_NONE, address_t, hello_t
 
 cdef enum:
     LINK_ROOM = 32768           # of a link that takes more: a whole record, so that none is cut at the limit
+    READ_ROOM = 1024            # behind what another worker reads from the block: see session_send_data
 
 cdef uint64_t RETIRE_NS = SECOND_NS    # what the peer sent before it knew of the other link has come by then
 
 
 # Links: the carrier of a session on a transport connection
 
+cdef inline bint is_shaped(const channel_t *channel) noexcept nogil:
+    return channel.engine.shaper.is_on and not channel.is_crossing
+
+
 cdef size_t link_room(session_t *session) noexcept nogil:
     cdef channel_t *channel = <channel_t *>session.carrier_ctx
     cdef uint64_t used
-    if channel.conn is NULL or (channel.engine.shaper.is_on
-                                and not shaper_may(&channel.engine.shaper, &channel.lane)):
+    if channel.conn is NULL or (is_shaped(channel) and not shaper_may(&channel.engine.shaper, &channel.lane)):
         return 0
-    used = channel.out.len + channel.engine.transport.pending(channel.engine.transport.ctx, channel.conn)
+    used = channel.out.len + channel.transport.pending(channel.transport.ctx, channel.conn)
     return LINK_ROOM if used < channel.out_max else 0
 
 
 cdef uint8_t *link_reserve(session_t *session, size_t len) noexcept nogil:
     cdef channel_t *channel = <channel_t *>session.carrier_ctx
     cdef block_t *block = channel.out.tail
-    if block is NULL or block_room(block) < len:
+    if block is NULL or block_room(block) < len + READ_ROOM:
         block = block_take(channel.engine.pool, BLOCK_LARGE)
         if block is NULL:
             return NULL
@@ -63,7 +69,7 @@ cdef void link_commit(session_t *session, size_t len, uint64_t now_ns) noexcept 
     cdef channel_t *channel = <channel_t *>session.carrier_ctx
     channel.out.tail.end += <uint32_t>len
     channel.out.len += len
-    if channel.engine.shaper.is_on:
+    if is_shaped(channel):
         shaper_charge(&channel.engine.shaper, &channel.lane, <int64_t>len)
     channel_mark(channel)
 
@@ -89,17 +95,19 @@ cdef void channel_mark(channel_t *channel) noexcept nogil:
 cdef void channel_flush(channel_t *channel, uint64_t now_ns) noexcept nogil:
     """Seal what the scheduler has while the kernel takes it."""
     cdef engine_t *engine = channel.engine
+    cdef const transport_t *transport = channel.transport
     while channel.conn is not NULL:
-        if engine.shaper.is_on and not shaper_ask(&engine.shaper, &channel.lane, now_ns):
+        if is_shaped(channel) and not shaper_ask(&engine.shaper, &channel.lane, now_ns):
             if session_has_output(&channel.session):
                 shaper_wait(&engine.shaper, &channel.lane, now_ns)
         while session_has_output(&channel.session) and session_pump(&channel.session, now_ns) > 0:
             pass
         if channel.out.len == 0 or channel.conn is NULL:
             return
-        engine.n_bytes_out += channel.out.len
-        engine.transport.write(engine.transport.ctx, channel.conn, &channel.out)
-        if engine.transport.pending(engine.transport.ctx, channel.conn) > 0:
+        if not channel.is_crossing:
+            engine.n_bytes_out += channel.out.len
+        transport.write(transport.ctx, channel.conn, &channel.out)
+        if transport.pending(transport.ctx, channel.conn) > 0:
             channel.out_max = LINK_OUT_MIN
             return
         channel.out_max = min(2 * channel.out_max, <uint32_t>LINK_OUT_MAX)
@@ -155,6 +163,7 @@ cdef channel_t *channel_create(engine_t *engine, int kind, const carrier_t *carr
     if channel is NULL:
         return NULL
     channel.engine = engine
+    channel.transport = &engine.transport
     channel.kind = <uint8_t>kind
     channel.id = engine.next_id
     channel.timer.owner = channel
@@ -283,6 +292,8 @@ cdef void channel_end(channel_t *channel, uint64_t now_ns) noexcept nogil:
     if channel.state == CHANNEL_DIALLING:
         engine.transport.cancel(engine.transport.ctx, channel)
     channel.state = CHANNEL_ENDED
+    if channel.is_crossing and engine.crossings[channel.crosses_to] == channel:
+        engine.crossings[channel.crosses_to] = NULL
     channel_admitted(channel)
     channel_claim(channel)
     link_leave(channel)
@@ -317,7 +328,6 @@ cdef void channel_end(channel_t *channel, uint64_t now_ns) noexcept nogil:
 
 cdef void channel_close(channel_t *channel, uint64_t now_ns) noexcept nogil:
     """The session is over: what it sealed goes out, then FIN, or RESET where the layer broke."""
-    cdef engine_t *engine = channel.engine
     cdef stream_t *stream = channel.stream
     cdef void *conn = channel.conn
     cdef int reason = channel.session.reason
@@ -325,11 +335,11 @@ cdef void channel_close(channel_t *channel, uint64_t now_ns) noexcept nogil:
     if conn is not NULL:
         channel.conn = NULL
         if channel.session.role == 0 and channel.session.n_bytes_in == 0:
-            engine.transport.abort(engine.transport.ctx, conn)  # it has not said a word: no FIN of it to wait for
+            channel.transport.abort(channel.transport.ctx, conn)    # it has not said a word: no FIN of it to wait for
         else:
             if channel.out.len:
-                engine.transport.write(engine.transport.ctx, conn, &channel.out)
-            engine.transport.close(engine.transport.ctx, conn)
+                channel.transport.write(channel.transport.ctx, conn, &channel.out)
+            channel.transport.close(channel.transport.ctx, conn)
     if stream is not NULL:
         channel.stream = NULL
         channel.session.carrier_ctx = NULL
@@ -390,7 +400,8 @@ cdef void name_put(channel_t *channel) noexcept nogil:
     if other is not NULL and (other.session.state == SESSION_OPEN and not other.is_retiring):
         return
     table_drop(links, load_be64(channel.session.peer_link_key))
-    table_put(links, load_be64(channel.session.peer_link_key), channel)
+    if table_put(links, load_be64(channel.session.peer_link_key), channel) >= 0 and channel.engine.roster is not NULL:
+        roster_enter(channel.engine.roster, channel.session.peer_link_key, channel.engine.config.worker)
 
 
 cdef void link_retire(channel_t *channel, uint64_t now_ns) noexcept nogil:
@@ -399,6 +410,12 @@ cdef void link_retire(channel_t *channel, uint64_t now_ns) noexcept nogil:
     if memcmp(channel.engine.ctx.party.local.peer_id, channel.session.peer_id, 32) > 0:
         channel.idle_ns = now_ns + RETIRE_NS
         channel_arm(channel)
+
+
+cdef uint32_t n_links_max(const channel_t *channel) noexcept nogil:
+    """Of the node with one peer: each worker of both dials one, and there are those that are about to end."""
+    return (channel.engine.config.n_workers + min(<uint32_t>channel.session.peer_hello.n_workers, <uint32_t>WORKERS_MAX)
+            + LINKS_PER_PEER)
 
 
 cdef int link_enter(channel_t *channel, uint64_t now_ns) noexcept nogil:
@@ -411,6 +428,10 @@ cdef int link_enter(channel_t *channel, uint64_t now_ns) noexcept nogil:
         link = link.sibling
     if n >= LINKS_PER_PEER:
         return E_FULL
+    if channel.engine.roster is not NULL and roster_link_begin(channel.engine.roster, channel.session.peer_id,
+                                                               n_links_max(channel)) < 0:
+        return E_FULL
+    channel.is_rostered = channel.engine.roster is not NULL
     if first is not NULL and is_older_kept(first, channel):
         channel.sibling = first.sibling
         first.sibling = channel
@@ -434,6 +455,11 @@ cdef void link_leave(channel_t *channel) noexcept nogil:
     cdef channel_t *link = channel.sibling
     if table_get(&engine.links, load_be64(channel.session.peer_link_key)) == channel:
         table_drop(&engine.links, load_be64(channel.session.peer_link_key))
+        if engine.roster is not NULL:
+            roster_leave(engine.roster, channel.session.peer_link_key, engine.config.worker)
+    if channel.is_rostered:
+        channel.is_rostered = 0
+        roster_link_end(engine.roster, channel.session.peer_id)
     if not channel.is_known:
         return
     channel.is_known = 0
@@ -624,6 +650,52 @@ cdef channel_t *channel_accept(engine_t *engine, void *conn, const address_t *re
     if engine.config.accepts_xx:
         kinds |= 1 << HANDSHAKE_XX
     if session_listen(&channel.session, &engine.ctx, kinds, LAYER_NONE, now_ns) < 0:
+        session_drop(&channel.session, REASON_MEMORY, now_ns)
+    channel_arm(channel)
+    return channel
+
+
+# Links between two workers of this node: sessions like others, so that what crosses is bounded and ends like the rest
+
+cdef channel_t *crossing_create(engine_t *engine) noexcept nogil:
+    cdef channel_t *channel = channel_create(engine, CHANNEL_LINK, &LINK_CARRIER, NULL)
+    if channel is not NULL:
+        channel.is_crossing = 1
+        channel.transport = &engine.crossing
+        channel.state = CHANNEL_LIVE
+        channel.session.hello.padding = PADDING_NONE
+    return channel
+
+
+cdef channel_t *channel_cross(engine_t *engine, uint32_t worker, uint64_t now_ns) noexcept nogil:
+    cdef channel_t *channel = engine.crossings[worker]
+    cdef const uint8_t *own_key = engine.ctx.party.local.keys[0].public_key
+    if channel is not NULL and channel.session.state <= SESSION_OPEN:
+        return channel
+    channel = crossing_create(engine)
+    if channel is NULL:
+        return NULL
+    channel.conn = engine.crossing.cross(engine.crossing.ctx, channel, worker)
+    if channel.conn is NULL:
+        channel_end(channel, now_ns)
+        return NULL
+    channel.crosses_to = <uint8_t>worker
+    channel.is_auto = 1
+    atomic_add(&engine.guard.n_auto_links, 1)
+    engine.crossings[worker] = channel
+    if session_connect(&channel.session, &engine.ctx, HANDSHAKE_NK, LAYER_NONE, own_key, NULL, now_ns) < 0:
+        session_drop(&channel.session, REASON_MEMORY, now_ns)
+    channel_arm(channel)
+    return channel
+
+
+cdef channel_t *channel_crossed(engine_t *engine, void *conn, uint64_t now_ns) noexcept nogil:
+    cdef channel_t *channel = crossing_create(engine) if not engine.is_stopping else NULL
+    if channel is NULL:
+        return NULL
+    channel.conn = conn
+    channel.crosses_to = engine.config.worker
+    if session_listen(&channel.session, &engine.ctx, 1 << HANDSHAKE_NK, LAYER_NONE, now_ns) < 0:
         session_drop(&channel.session, REASON_MEMORY, now_ns)
     channel_arm(channel)
     return channel

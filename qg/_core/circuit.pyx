@@ -4,7 +4,8 @@ from libc.stdint cimport uint8_t, uint32_t, uint64_t
 from libc.string cimport memcmp, memcpy, memset
 
 from .channel cimport (
-    CHANNEL_LAYER, CHANNEL_LINK, HOPS_MAX, channel_arm, channel_claim, channel_dial, channel_layer, channel_t, draw,
+    CHANNEL_LAYER, CHANNEL_LINK, HOPS_MAX, channel_arm, channel_claim, channel_cross, channel_dial, channel_layer,
+    channel_t, draw,
     engine_t, find_dialling, find_link, has_id, hop_t, is_own_key, path_t, services_take, stream_drain)
 from .flow cimport EVENT_CONNECT_FAILED, EVENT_PEER_UP, event_t, outbox_put
 from .guard cimport (
@@ -14,21 +15,24 @@ from .heap cimport heap_set
 from .memory cimport mem_give, mem_take
 from .mux cimport FLAG_ACCEPTED, mux_can_open, mux_open, stream_reset, stream_t
 from .relay cimport SPLICE_WAITS, relay_join, relay_open, relay_refuse, splice_t
+from .roster cimport roster_other
 from .secret cimport secret_give
 from .session cimport (
     LAYER_SOURCE, SESSION_HANDSHAKE, SESSION_KEYED, SESSION_OPEN, session_close, session_connect, session_drop)
 from .status cimport (
-    E_IDENTITY, LAYER_OVERHEAD, OK, REASON_BUSY, REASON_CANCELLED, REASON_HOPS, REASON_LIMIT, REASON_MEMORY,
+    E_IDENTITY, E_STATE, LAYER_OVERHEAD, OK, REASON_BUSY, REASON_CANCELLED, REASON_HOPS, REASON_LIMIT, REASON_MEMORY,
     REASON_REFUSED, REASON_SHUTDOWN, REASON_UNREACHABLE, WINDOW_MIN)
-from .sys cimport atomic_add, atomic_peek, load_be64
+from .sys cimport SECOND_NS, atomic_add, atomic_peek, load_be64
 from .table cimport table_drop, table_get, table_put, table_t
 from .wire cimport (
-    ADDRESS_NAME, PRIORITY_NORMAL, STREAM_PIPE, STREAM_RELAY, frame_t, hello_t, open_relay_parse,
-    open_relay_put, open_relay_t)
+    ADDRESS_IP4, ADDRESS_MAX, ADDRESS_NAME, PRIORITY_NORMAL, STREAM_PIPE, STREAM_RELAY, frame_t, hello_t,
+    open_relay_parse, open_relay_put, open_relay_t)
 
 cdef enum:
     ONWARD_PER_S = 400          # pipes per link: many sources may want one next node, which closes a link that sends
                                 # it 1,000 control frames in a second
+
+cdef uint64_t DIAL_NS = SECOND_NS       # to connect, where another worker has a link: the peer may be behind NAT
 
 
 cdef void report_peer(channel_t *channel, uint64_t request) noexcept nogil:
@@ -84,7 +88,10 @@ cdef int check_target(channel_t *layer, open_relay_t *target) noexcept nogil:
 
 
 cdef channel_t *dial_onward(channel_t *layer, const open_relay_t *target, uint64_t now_ns) noexcept nogil:
-    """A new link, to as many of the addresses as the neighbour may have dialled now; NULL without room for one more."""
+    """A new link, to as many of the addresses as the neighbour may have dialled now; NULL without room for one more.
+
+    It is given up soon where another worker has one that will do.
+    """
     cdef engine_t *engine = layer.engine
     cdef channel_t *link = NULL
     cdef uint32_t n = 1
@@ -96,6 +103,9 @@ cdef channel_t *dial_onward(channel_t *layer, const open_relay_t *target, uint64
     if link is not NULL:
         link.is_auto = 1
         atomic_add(&engine.guard.n_auto_links, 1)
+        if has_other(engine, target.link_key):
+            link.session.deadline_ns = min(link.session.deadline_ns, now_ns + DIAL_NS)
+            channel_arm(link)
     return link
 
 
@@ -107,6 +117,8 @@ cdef int circuit_extend(channel_t *layer, stream_t *stream, const frame_t *frame
     cdef splice_t *splice
     cdef int reason = OK
     open_relay_parse(&target, frame.data, frame.len)        # the frame was checked when it was read
+    if layer.is_crossing:
+        return circuit_crossed(layer, stream, &target, now_ns)
     if layer.parent is NULL or layer.stream is NULL:
         return -REASON_UNREACHABLE
     splice = relay_open(&engine.relay, stream, &layer.parent.asker, now_ns)
@@ -133,34 +145,94 @@ cdef int circuit_extend(channel_t *layer, stream_t *stream, const frame_t *frame
     if link is NULL:
         link = find_dialling(engine, target.link_key, target.addresses, target.n_addresses)
     if link is NULL and guard_target_take(engine.guard, layer.parent.session.peer_id, now_ns) < 0:
-        refuse_later(engine, splice, REASON_LIMIT, now_ns)
-        return OK
-    if link is NULL:
+        reason = REASON_LIMIT
+    elif link is NULL:
         link = dial_onward(layer, &target, now_ns)
+        reason = REASON_BUSY
     if link is NULL:
-        refuse_later(engine, splice, REASON_BUSY, now_ns)
+        link = other_link(engine, target.link_key, now_ns)
+    if link is NULL:
+        refuse_later(engine, splice, reason, now_ns)
         return OK
-    splice.link = link
-    if link.session.state == SESSION_OPEN:
-        join_splice(engine, splice, link, now_ns)
+    await_link(engine, splice, link, now_ns)
     return OK
 
 
+cdef void await_link(engine_t *engine, splice_t *splice, channel_t *link, uint64_t now_ns) noexcept nogil:
+    splice.link = link
+    if link.session.state == SESSION_OPEN:
+        join_splice(engine, splice, link, now_ns)
+
+
 cdef void join_splice(engine_t *engine, splice_t *splice, channel_t *link, uint64_t now_ns) noexcept nogil:
+    cdef uint8_t[65 + ADDRESS_MAX] opening
+    cdef int kind = STREAM_RELAY if link.is_crossing else STREAM_PIPE
+    cdef size_t len
     cdef stream_t *far
-    if has_id(splice.peer_id) and memcmp(splice.peer_id, link.session.peer_id, 32) != 0:
+    if (has_id(splice.peer_id) and not link.is_crossing
+            and memcmp(splice.peer_id, link.session.peer_id, 32) != 0):
         refuse_later(engine, splice, REASON_UNREACHABLE, now_ns)
         return
-    if (mux_can_open(&link.session.mux, STREAM_PIPE) < 0
+    if (mux_can_open(&link.session.mux, kind) < 0
             or bucket_take(&link.onward, ONWARD_PER_S, ONWARD_PER_S, now_ns) < 0):
         refuse_later(engine, splice, REASON_BUSY, now_ns)
         return
-    far = mux_open(&link.session.mux, STREAM_PIPE, PRIORITY_NORMAL,        # no source goes before the others
-                   min(splice.near.tx_credit, link.session.mux.window_max), &splice.hops_left, 1)
+    len = opening_put(opening, splice, link)
+    far = mux_open(&link.session.mux, kind, PRIORITY_NORMAL,        # no source goes before the others
+                   min(splice.near.tx_credit, link.session.mux.window_max), opening, len)
     if far is NULL:
         refuse_later(engine, splice, REASON_MEMORY, now_ns)
         return
     relay_join(splice, far, now_ns)
+
+
+# Circuits to peers whose link is with another worker of this node (architecture.md 6)
+
+cdef bint has_other(engine_t *engine, const uint8_t *link_key) noexcept nogil:
+    return engine.roster is not NULL and roster_other(engine.roster, link_key, engine.config.worker) >= 0
+
+
+cdef channel_t *other_link(engine_t *engine, const uint8_t *link_key, uint64_t now_ns) noexcept nogil:
+    """The link to a worker that has one with that peer, NULL."""
+    cdef int worker = E_STATE
+    if engine.roster is not NULL:
+        worker = roster_other(engine.roster, link_key, engine.config.worker)
+    return channel_cross(engine, <uint32_t>worker, now_ns) if worker >= 0 else NULL
+
+
+cdef size_t opening_put(uint8_t *dst, const splice_t *splice, const channel_t *link) noexcept nogil:
+    """A peer hears how many hops are left. Another worker hears the target too; nobody dials there, so the hops travel
+    as its address's port."""
+    cdef open_relay_t target
+    if not link.is_crossing:
+        dst[0] = splice.hops_left
+        return 1
+    memset(&target, 0, sizeof(target))
+    target.link_key = splice.link_key
+    target.peer_id = splice.peer_id
+    target.n_addresses = 1
+    target.addresses[0].type = ADDRESS_IP4
+    target.addresses[0].port = splice.hops_left
+    return <size_t>open_relay_put(dst, &target)
+
+
+cdef int circuit_crossed(channel_t *crossing, stream_t *stream, const open_relay_t *target,
+                         uint64_t now_ns) noexcept nogil:
+    """The same for a circuit that another worker was asked for, and allowed: OK, or minus a reason_t."""
+    cdef engine_t *engine = crossing.engine
+    cdef channel_t *link = find_link(engine, target.link_key)
+    cdef splice_t *splice
+    if link is NULL:
+        return -REASON_UNREACHABLE
+    splice = relay_open(&engine.relay, stream, NULL, now_ns)
+    if splice is NULL:
+        return -REASON_MEMORY
+    memcpy(splice.link_key, target.link_key, 32)
+    memcpy(splice.peer_id, target.peer_id, 32)
+    splice.hops_left = <uint8_t>target.addresses[0].port
+    circuits_arm(engine, splice.due_ns)
+    join_splice(engine, splice, link, now_ns)
+    return OK
 
 
 cdef inline splice_t *waiting_first(channel_t *channel) noexcept nogil:
@@ -179,10 +251,16 @@ cdef void circuits_join(channel_t *link, uint64_t now_ns) noexcept nogil:
 
 
 cdef void circuits_refuse(channel_t *link, uint64_t now_ns) noexcept nogil:
+    cdef engine_t *engine = link.engine
     cdef splice_t *splice = waiting_first(link)
+    cdef channel_t *other
     while splice is not NULL:
         if splice.state == SPLICE_WAITS and splice.link == link:
-            refuse_later(link.engine, splice, REASON_UNREACHABLE, now_ns)
+            other = other_link(engine, splice.link_key, now_ns) if not link.is_crossing else NULL
+            if other is NULL:
+                refuse_later(engine, splice, REASON_UNREACHABLE, now_ns)
+            else:
+                await_link(engine, splice, other, now_ns)
         splice = splice.next
 
 

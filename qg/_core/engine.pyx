@@ -170,7 +170,9 @@ cdef void penalise(channel_t *channel, uint64_t now_ns) noexcept nogil:
     """What a session's end costs the address that it came from (protocol.md 9)."""
     cdef int status = channel.session.status
     cdef int penalty
-    if channel.kind != CHANNEL_LINK or channel.session.role == 0 or status == 0 or status == E_MEMORY or status == E_IO:
+    if channel.kind != CHANNEL_LINK or channel.is_crossing or channel.session.role == 0:
+        return
+    if status == 0 or status == E_MEMORY or status == E_IO:
         return
     if status == E_FULL or channel.is_counted and (status == E_TAG or status == E_LENGTH):
         return                                  # our own limit, or bits that somebody on the way may have flipped
@@ -193,6 +195,8 @@ cdef int admit(channel_t *channel, uint64_t now_ns) noexcept nogil:
     cdef handshake_t *handshake = channel.session.handshake
     cdef const address_t *remote = &channel.remote if channel.kind == CHANNEL_LINK else NULL
     cdef int rc
+    if channel.is_crossing:
+        return OK
     if handshake.stage != STAGE_ADMIT_M1:
         if not guard_allows(engine.guard, handshake.peer_id):
             return E_IDENTITY
@@ -329,8 +333,18 @@ cdef inline void note_skew(engine_t *engine, int64_t skew_s) noexcept nogil:
     engine.n_skews += 1
 
 
+cdef void on_crossing(channel_t *channel, uint64_t now_ns) noexcept nogil:
+    """The link to another worker of this node is ready."""
+    if channel.is_auto:
+        channel.idle_ns = now_ns + channel.engine.relay.idle_ns
+    circuits_join(channel, now_ns)
+
+
 cdef void on_ready(channel_t *channel, uint64_t now_ns) noexcept nogil:
     cdef uint64_t request
+    if channel.is_crossing:
+        on_crossing(channel, now_ns)
+        return
     channel_admitted(channel)
     channel.engine.n_links_up += 1
     if channel.session.role == 0:
@@ -379,7 +393,8 @@ cdef void begin_sink(channel_t *channel, uint64_t now_ns) noexcept nogil:
 cdef void on_failed(channel_t *channel, uint64_t now_ns) noexcept nogil:
     cdef int reason = channel.session.reason
     penalise(channel, now_ns)
-    if channel.session.role == 1 and channel.kind == CHANNEL_LINK and channel.conn is not NULL:
+    if (channel.session.role == 1 and channel.kind == CHANNEL_LINK and channel.conn is not NULL
+            and not channel.is_crossing):
         begin_sink(channel, now_ns)
         return
     if channel.session.role == 0 and channel.session.status < 0 and channel.session.status != E_IDENTITY:
@@ -527,7 +542,8 @@ cdef void engine_dial_failed(engine_t *engine, channel_t *channel, uint64_t now_
 
 cdef void engine_received(engine_t *engine, channel_t *channel, uint8_t *data, size_t len,
                           uint64_t now_ns) noexcept nogil:
-    engine.n_bytes_in += len
+    if not channel.is_crossing:
+        engine.n_bytes_in += len
     if channel.state == CHANNEL_LIVE:
         channel_feed(channel, data, len, now_ns)
 
@@ -780,7 +796,7 @@ cdef void engine_clear(engine_t *engine, uint64_t now_ns) noexcept nogil:
     relay_clear(&engine.relay, now_ns)
     while engine.all is not NULL:
         if engine.all.conn is not NULL:
-            engine.transport.abort(engine.transport.ctx, engine.all.conn)
+            engine.all.transport.abort(engine.all.transport.ctx, engine.all.conn)
             engine.all.conn = NULL
         channel_end(engine.all, now_ns)
     engine.dirty = NULL

@@ -51,6 +51,7 @@ ctypedef struct splice_t:
     uint8_t reason
     uint8_t hops_left           # for the onward pipe
     uint8_t n_odd               # pieces of a size that no source makes often, up to ODD_MAX
+    uint8_t is_crossed          # it goes on here from another worker, which counts it and pays for its bytes
     uint8_t is_credit_held      # credit of both sides waits until nothing is held
     uint8_t link_key[32]        # of the next node
     uint8_t peer_id[32]
@@ -60,6 +61,7 @@ ctypedef struct relay_t:
     splice_t *splices           # all, newest first
     splice_t *ended             # to be freed by relay_sweep
     uint32_t n_splices
+    uint32_t n_crossed          # of these, that came from another worker
     uint64_t *n_all             # atomic: those of the node; borrowed
     lease_t held                # memory of all splices, in blocks as the pool counts them
     budget_t own                # the budget of that, unless one is shared
@@ -83,8 +85,8 @@ cdef void relay_relieve(relay_t *relay, uint64_t now_ns) noexcept nogil
     # if the budget is spent: resets what holds the oldest bytes, until three quarters are left or others hold more
 cdef void relay_clear(relay_t *relay, uint64_t now_ns) noexcept nogil          # resets all (shutdown) and frees
 cdef splice_t *relay_open(relay_t *relay, stream_t *near, asker_t *asker, uint64_t now_ns) noexcept nogil
-    # binds the stream; NULL without memory. The asker is borrowed until relay_forget. The owner fills link_key,
-    # peer_id, hops_left
+    # binds the stream; NULL without memory. The asker is borrowed until relay_forget; NULL: another worker. The owner
+    # fills link_key, peer_id, hops_left
 cdef void relay_join(splice_t *splice, stream_t *far, uint64_t now_ns) noexcept nogil
     # binds the pipe, accepts the near stream
 cdef void relay_refuse(splice_t *splice, int reason, uint64_t due_ns) noexcept nogil

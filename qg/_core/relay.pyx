@@ -86,7 +86,11 @@ cdef splice_t *relay_open(relay_t *relay, stream_t *near, asker_t *asker, uint64
     relay.n_splices += 1
     atomic_add(relay.n_all, 1)
     splice.asker = asker
-    asker.n_splices += 1
+    if asker is not NULL:
+        asker.n_splices += 1
+    else:
+        splice.is_crossed = 1
+        relay.n_crossed += 1
     stream_bind(near, splice, &SINK)
     return splice
 
@@ -107,6 +111,7 @@ cdef void splice_unlink(splice_t *splice) noexcept nogil:
     if splice.next is not NULL:
         splice.next.prev = splice.prev
     relay.n_splices -= 1
+    relay.n_crossed -= splice.is_crossed
     atomic_add(relay.n_all, -1)
     if splice.asker is not NULL:
         pace_leave(splice, &splice.to_near)
@@ -431,7 +436,8 @@ cdef int on_data(stream_t *stream, uint8_t *data, size_t len, uint64_t now_ns) n
         rc = hold_early(splice, data, len, now_ns)
         relay_relieve(relay, now_ns)
         return rc
-    relay.n_bytes += len
+    if not splice.is_crossed:
+        relay.n_bytes += len
     if stream.rx_credit < other.tx_credit:
         pass_credit(splice, other, now_ns)
     is_whole = is_piece(splice, len)

@@ -14,8 +14,9 @@ from libc.string cimport memcpy, memset
 from .border cimport (
     access_take, config_fill, event_tuple, fill_bytes, fill_hops, fill_ip, local_options, policy_fill, rates_fill,
     relay_access_take)
+from .bridge cimport bridges_free
 from .cert cimport cert_cache_init, cert_entry_t
-from .channel cimport HOPS_MAX, SKEWS_KEPT, engine_config_t, engine_t, hop_t
+from .channel cimport HOPS_MAX, SKEWS_KEPT, WORKERS_MAX, engine_config_t, engine_t, hop_t
 from .crypto cimport crypto_init, crypto_random, random_pooled
 from .engine cimport engine_init
 from .flow cimport (
@@ -38,6 +39,7 @@ from .replay cimport (
     REPLAY_MARK_AHEAD_S, REPLAY_SAVED_ENTRY_LEN, REPLAY_SAVED_HEAD_LEN, replay_init, replay_restore, replay_save,
     replay_saved_len)
 from .resolve cimport INTERFACES_MAX, interface_t, interfaces_list
+from .roster cimport roster_clear, roster_init
 from .secret cimport (
     SECRET_LOCK_PREFERRED, SECRET_LOCK_REQUIRED, secret_give, secret_pool_free, secret_pool_init, secret_pool_t,
     secret_take)
@@ -49,9 +51,9 @@ from .wire cimport HELLO_SERVICES_MAX
 from .worker cimport (
     CERT_ENTRIES, COMMAND_ACCEPT, COMMAND_CANCEL, COMMAND_CLOSE_PEER, COMMAND_CONFIGURE, COMMAND_CONNECT, COMMAND_DRAIN,
     COMMAND_FINISH, COMMAND_KILL, COMMAND_LINKS, COMMAND_LISTEN, COMMAND_OPEN, COMMAND_PEERS, COMMAND_PING,
-    COMMAND_RENEW, COMMAND_RESET, COMMAND_STOP, COMMAND_TWINS, COMMAND_USED, COMMAND_WRITE, RING_LEN, WORKERS_MAX,
-    WORKER_SHIFT, command_free, command_make, command_t, link_rows_t, local_renew, mark_write, node_t, worker_free,
-    worker_of, worker_post, worker_start, worker_stop, worker_t)
+    COMMAND_RENEW, COMMAND_RESET, COMMAND_STOP, COMMAND_TWINS, COMMAND_USED, COMMAND_WRITE, RING_LEN,
+    WORKER_SHIFT, command_free, command_make, command_t, link_rows_t, local_renew, mark_write, node_t, worker_end,
+    worker_free, worker_of, worker_post, worker_start, worker_stop, worker_t)
 
 cdef enum:
     REPLAY_SLOTS = 1 << 18
@@ -160,6 +162,7 @@ cdef class Runtime:
         crypto_random(NULL, key, 16)
         pool_init(&self.node.guard_pool, <uint64_t>1 << 40)
         guard_init(&self.node.guard, &self.node.guard_pool, &self.node.replay, key)
+        roster_init(&self.node.roster, (<uint64_t *>key)[0])
         self._settings_make(&self.settings, options)
         self._make_rates(options)
         guard_access_swap(&self.node.guard.access, self.settings.access)
@@ -217,6 +220,7 @@ cdef class Runtime:
         crypto_random(NULL, <uint8_t *>&mix, 8)
         if engine_init(engine, &worker.pool, &self.node.guard, config, mix) < 0:
             raise MemoryError
+        engine.roster = &self.node.roster
         receive_share(&engine.ctx.receive, &self.node.unread)
         relay_share(&engine.relay, &self.node.relayed, self.node.n_workers)
         engine.next_id |= <uint64_t>worker.idx << WORKER_SHIFT
@@ -640,6 +644,10 @@ cdef class Runtime:
             for i in range(n):
                 loop_thread_join(&self.node.workers[i].loop)
             for i in range(n):
+                worker_end(&self.node.workers[i])
+            for i in range(n):
+                bridges_free(&self.node.workers[i].shore)
+            for i in range(n):
                 worker_stop(&self.node.workers[i])
         return 0
 
@@ -669,6 +677,7 @@ cdef class Runtime:
             worker_free(&self.node.workers[i])
         if self.node.guard.pool is not NULL:
             guard_clear(&self.node.guard)
+            roster_clear(&self.node.roster)
         pool_clear(&self.node.guard_pool)
         free(self.node.workers)
         free(self.replay_slots)
@@ -748,7 +757,8 @@ cdef dict worker_status(worker_t *worker):
         if engine.ctx.n_status[i]:
             by_status[-i] = engine.ctx.n_status[i]
     return {
-        "n_sessions": engine.n_channels, "n_links_up": engine.n_links_up, "n_circuits": engine.relay.n_splices,
+        "n_sessions": engine.n_channels, "n_links_up": engine.n_links_up,
+        "n_circuits": engine.relay.n_splices - engine.relay.n_crossed, "n_crossed_circuits": engine.relay.n_crossed,
         "n_flows": engine.outbox.flows.len, "n_conns": worker.tcp.n_conns, "n_lingering": worker.tcp.n_lingering,
         "n_accepted": worker.tcp.n_accepted, "n_accept_errors": worker.tcp.n_accept_errors,
         "in_len": engine.n_bytes_in, "out_len": engine.n_bytes_out, "relayed_len": engine.relay.n_bytes,

@@ -98,6 +98,25 @@ cdef extern from * nogil:
         __atomic_thread_fence(__ATOMIC_SEQ_CST);
     }
 
+    /* News of one of many things: whoever makes the first puts the thing into its reader's inbox. What ends it, 2 or
+     * more, takes the place of what was told before, and keeps it. */
+
+    static inline int qg_news_tell(uint64_t *news) {
+        uint64_t none = 0;
+        __atomic_thread_fence(__ATOMIC_SEQ_CST);    /* who has taken the news sees what was published before */
+        return __atomic_compare_exchange_n(news, &none, 1, 0, __ATOMIC_SEQ_CST, __ATOMIC_SEQ_CST);
+    }
+
+    static inline int qg_news_end(uint64_t *news, uint64_t end) {
+        return __atomic_exchange_n(news, end, __ATOMIC_SEQ_CST) == 0;
+    }
+
+    static inline uint64_t qg_news_take(uint64_t *news) {
+        uint64_t taken = __atomic_exchange_n(news, 0, __ATOMIC_SEQ_CST);
+        __atomic_thread_fence(__ATOMIC_SEQ_CST);
+        return taken;
+    }
+
     /* A lock for what takes less than a microsecond and comes once per connection. */
 
     static inline void qg_lock_take(uint64_t *lock) {
@@ -191,6 +210,11 @@ cdef extern from * nogil:
     bint bell_tap "qg_bell_tap"(uint64_t *is_asleep) noexcept   # the same, but a deep sleeper sleeps on
     void bell_sleep "qg_bell_sleep"(uint64_t *is_asleep) noexcept   # the sleeper; it looks once more afterwards
     void bell_sleep_deep "qg_bell_sleep_deep"(uint64_t *is_asleep) noexcept
+    bint news_tell "qg_news_tell"(uint64_t *news) noexcept
+        # after something was published: True when the thing has to be put into the inbox
+    bint news_end "qg_news_end"(uint64_t *news, uint64_t end) noexcept
+        # the same, the last but one or the last; 2 or more. The caller touches the thing no more unless it is True
+    uint64_t news_take "qg_news_take"(uint64_t *news) noexcept  # reader, once it has the thing out of the inbox
     void lock_take "qg_lock_take"(uint64_t *lock) noexcept      # for less than a microsecond, once per connection
     void lock_give "qg_lock_give"(uint64_t *lock) noexcept
     void lease_init "qg_lease_init"(lease_t *lease, budget_t *budget, uint64_t step) noexcept

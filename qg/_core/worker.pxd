@@ -10,6 +10,7 @@ Ids of channels, and of streams, carry the number of their worker from bit WORKE
 """
 from libc.stdint cimport uint8_t, uint32_t, uint64_t
 
+from .bridge cimport shore_t
 from .cert cimport cert_cache_t, cert_entry_t
 from .channel cimport channel_t, engine_config_t, engine_t, hop_t
 from .crypto cimport random_pool_t
@@ -21,6 +22,7 @@ from .loop cimport gate_t, loop_t
 from .memory cimport chain_t, pool_t
 from .replay cimport replay_t
 from .resolve cimport resolve_t
+from .roster cimport roster_t
 from .secret cimport secret_pool_t
 from .shared cimport budget_t, cursors_t
 from .tcp cimport tcp_t
@@ -31,7 +33,6 @@ cdef enum:
     QUIET_MAX = 16384           # sent bytes that Python need not be woken for: little beside any queue's limit
     DIAL_ADDRESSES_MAX = 8
     CERT_ENTRIES = 1024
-    WORKERS_MAX = 64
     WORKER_SHIFT = 48           # ids stay below 2^56, and short as Python's numbers
 
 cdef enum command_type_t:
@@ -104,6 +105,7 @@ ctypedef struct node_t:         # what the workers of one node share
     void *spent                 # inbox of wiped slots that go back to the border
     guard_t guard               # of all, with a lock inside
     pool_t guard_pool           # under that lock
+    roster_t roster             # with a lock inside
     replay_t replay             # atomic slots
     budget_t memory             # of the workers' pools
     budget_t unread             # of what was received and not consumed
@@ -124,6 +126,7 @@ ctypedef struct worker_t:
     local_t *local              # a secret slot
     uint8_t *scratch            # owned
     void *inbox                 # of commands
+    shore_t shore               # bridges to other workers
     void *links                 # atomic: link_rows_t, from malloc, owned by whoever takes it out; NULL
     gate_t gate                 # opened with the number of each COMMAND_LINKS that was answered
     event_ring_t ring
@@ -152,6 +155,7 @@ cdef int worker_start(worker_t *worker, size_t read_len) noexcept nogil
     # engine, pools and the node's event_fd are ready; starts the thread
 cdef command_t *command_make(uint32_t type, uint64_t id, size_t extra) noexcept nogil   # zeroed; NULL without memory
 cdef void worker_post(worker_t *worker, command_t *command) noexcept nogil      # takes; any thread
-cdef void worker_stop(worker_t *worker) noexcept nogil          # after the thread has ended: closes all that is left
+cdef void worker_end(worker_t *worker) noexcept nogil           # after all threads have ended: frees its sessions
+cdef void worker_stop(worker_t *worker) noexcept nogil          # after worker_end of all: closes all that is left
 cdef void worker_free(worker_t *worker) noexcept nogil          # gives the memory back; last
 cdef void command_free(node_t *node, command_t *command) noexcept nogil

@@ -7,7 +7,9 @@ from posix.time cimport CLOCK_MONOTONIC, CLOCK_REALTIME, CLOCK_THREAD_CPUTIME_ID
 from posix.unistd cimport close as fd_close, pwrite, write as fd_write
 
 from .border cimport drop_blocks
-from .channel cimport channel_t, path_t
+from .bridge cimport (
+    bridge_close, bridge_open, bridge_pending, bridge_write, bridges_turn, end_t)
+from .channel cimport channel_crossed, channel_t, path_t
 from .circuit cimport path_cancel, path_create, path_free, path_start
 from .crypto cimport wipe
 from .engine cimport (
@@ -301,6 +303,62 @@ cdef void on_accept_error(void *ctx, int uv_error, uint64_t now_ns) noexcept nog
     pass                                        # tcp counts it
 
 
+# Bridges: to and from other workers
+
+cdef void shore_wake(void *ctx) noexcept nogil:
+    loop_wake(&(<worker_t *>ctx).loop)
+
+
+cdef void *crossing_open(void *ctx, channel_t *channel, uint32_t worker) noexcept nogil:
+    cdef worker_t *self = <worker_t *>ctx
+    return bridge_open(&self.shore, &self.node.workers[worker].shore, channel)
+
+
+cdef void crossing_write(void *ctx, void *conn, chain_t *chain) noexcept nogil:
+    bridge_write(<end_t *>conn, chain)
+
+
+cdef uint64_t crossing_pending(void *ctx, void *conn) noexcept nogil:
+    return bridge_pending(<end_t *>conn)
+
+
+cdef void crossing_close(void *ctx, void *conn) noexcept nogil:
+    bridge_close(<end_t *>conn)
+
+
+cdef void *on_bridge(void *ctx, end_t *end, uint64_t now_ns) noexcept nogil:
+    return channel_crossed(&(<worker_t *>ctx).engine, end, now_ns)
+
+
+cdef void on_bridge_read(void *ctx, void *user, uint8_t *data, size_t len, uint64_t now_ns) noexcept nogil:
+    engine_received(&(<worker_t *>ctx).engine, <channel_t *>user, data, len, now_ns)
+
+
+cdef void on_bridge_end(void *ctx, void *user, uint64_t now_ns) noexcept nogil:
+    engine_ended(&(<worker_t *>ctx).engine, <channel_t *>user, now_ns)
+
+
+cdef void on_bridge_writable(void *ctx, void *user, uint64_t now_ns) noexcept nogil:
+    engine_writable(&(<worker_t *>ctx).engine, <channel_t *>user, now_ns)
+
+
+cdef void bridges_init(worker_t *worker) noexcept nogil:
+    """Before the first worker runs: any may open a bridge to any other."""
+    worker.shore.ctx = worker
+    worker.shore.wake = shore_wake
+    worker.shore.pool = &worker.pool
+    worker.shore.events.on_bridge = on_bridge
+    worker.shore.events.on_read = on_bridge_read
+    worker.shore.events.on_end = on_bridge_end
+    worker.shore.events.on_writable = on_bridge_writable
+    worker.engine.crossing.ctx = worker
+    worker.engine.crossing.cross = crossing_open
+    worker.engine.crossing.write = crossing_write
+    worker.engine.crossing.pending = crossing_pending
+    worker.engine.crossing.close = crossing_close
+    worker.engine.crossing.abort = crossing_close
+
+
 # Commands: Python to worker
 
 cdef int listening_flags(const worker_t *worker) noexcept nogil:
@@ -486,6 +544,7 @@ cdef void on_wake(void *ctx, uint64_t now_ns) noexcept nogil:
         do_command(worker, command, now_ns)
         command_free(worker.node, command)
         command = following
+    bridges_turn(&worker.shore, now_ns)
     fail_dials(worker, now_ns)
     relay_relieve(&worker.engine.relay, now_ns)
     engine_settle(&worker.engine, now_ns)
@@ -584,6 +643,7 @@ cdef int worker_start(worker_t *worker, size_t read_len) noexcept nogil:
     worker.dial_ns = NEVER
     worker.engine.ctx.clock = work_ns
     if worker.node.n_workers > 1:
+        bridges_init(worker)
         worker.engine.relay.call_others = wake_others
         worker.engine.relay.ctx = worker
     worker.engine.outbox.emit = on_emit
@@ -613,7 +673,7 @@ cdef int worker_start(worker_t *worker, size_t read_len) noexcept nogil:
     return rc if rc < 0 else OK
 
 
-cdef void worker_stop(worker_t *worker) noexcept nogil:
+cdef void worker_end(worker_t *worker) noexcept nogil:
     cdef command_t *command = <command_t *>inbox_take(&worker.inbox)
     cdef command_t *following
     while command is not NULL:
@@ -621,6 +681,9 @@ cdef void worker_stop(worker_t *worker) noexcept nogil:
         command_free(worker.node, command)
         command = following
     engine_clear(&worker.engine, loop_now(&worker.loop))
+
+
+cdef void worker_stop(worker_t *worker) noexcept nogil:
     while worker.dials is not NULL:
         dial_free(worker, worker.dials)
     resolve_stop(&worker.resolve)

@@ -14,7 +14,7 @@ sys.path.insert(0, str(ROOT / "tools"))
 from cython_text import verbatim_text  # noqa: E402
 
 RACE = 66  # exit code that TSAN_OPTIONS below asks for
-FAULTS = ("INBOX", "RING", "LOCK", "SNAPSHOT")
+FAULTS = ("INBOX", "RING", "LOCK", "SNAPSHOT", "BRIDGE")
 
 
 @pytest.fixture(scope="module")

@@ -278,6 +278,140 @@ static void snapshot_try(void) {
     free(table);
 }
 
+/* Bridges, as qg/_core/bridge.pyx makes them of a ring for each direction, an inbox for each side, and news: the side
+ * that opened one frees it, at the last word of the other. */
+
+enum { BRIDGE_LEN = 4, N_OPEN = 8, SHUT = 2, LAST = 3 };
+
+typedef struct { void *inbox; int fds[2]; uint64_t n_ended; } side_t;
+typedef struct bridge bridge_t;
+typedef struct {
+    void *next;
+    uint64_t news;
+    qg_ring_t at;
+    uint64_t *blocks[BRIDGE_LEN];
+    bridge_t *bridge;
+    side_t *side;
+    uint64_t n_to_write, n_written, n_to_read, n_read;
+    int is_closed, is_shut;
+} end_t;
+struct bridge { end_t near, far; };
+
+static side_t sides[2];
+
+static void bridge_put(end_t *end, side_t *side) {
+    if (qg_inbox_push(&side->inbox, end))
+        check(write(side->fds[1], "", 1) == 1, "no pipe");
+}
+
+static void bridge_tell(end_t *end) {
+    side_t *side = end->side;
+    if (qg_news_tell(&end->news))
+        bridge_put(end, side);
+}
+
+static void bridge_tell_end(end_t *end, uint64_t news) {
+    side_t *side = end->side;
+    if (qg_news_end(&end->news, news))
+        bridge_put(end, side);
+}
+
+static end_t *bridge_other(end_t *end) {
+    return end == &end->bridge->near ? &end->bridge->far : &end->bridge->near;
+}
+
+static void bridge_read(end_t *end) {
+    int64_t slot;
+    int n = 0;
+    while ((slot = qg_ring_filled(&end->at, BRIDGE_LEN)) >= 0) {
+        check(*end->blocks[slot] == end->n_read++, "bridge: another block");
+        free(end->blocks[slot]);
+        qg_ring_drop(&end->at);
+        n++;
+    }
+    if (!end->is_closed && n && qg_ring_relieved(&end->at))
+        bridge_tell(bridge_other(end));
+}
+
+static void bridge_write(end_t *end) {
+    end_t *other = bridge_other(end);
+    int64_t slot;
+    int n = 0;
+    while (!end->is_closed && end->n_written < end->n_to_write
+           && (slot = qg_ring_vacant(&other->at, BRIDGE_LEN)) >= 0) {
+        other->blocks[slot] = malloc(sizeof(uint64_t));
+        *other->blocks[slot] = end->n_written++;
+        qg_ring_publish(&other->at);
+        n++;
+    }
+    if (n)
+        bridge_tell(other);
+}
+
+static void bridge_turn(end_t *end) {
+    uint64_t news = qg_news_take(&end->news);
+    int is_far = end == &end->bridge->far;
+#ifdef PLANT_BRIDGE
+    if (!is_far && end->is_closed && news >= SHUT) {        /* the other side may not have done with it */
+#else
+    if (news == LAST) {
+#endif
+        bridge_read(end);
+        end->side->n_ended++;
+        free(end->bridge);
+        return;
+    }
+    end->is_shut |= news == SHUT;
+    bridge_read(end);
+    bridge_write(end);
+    if (!end->is_closed && (end->is_shut || (end->n_written == end->n_to_write && end->n_read >= end->n_to_read))) {
+        end->is_closed = 1;
+        bridge_tell_end(bridge_other(end), SHUT);
+    }
+    if (end->is_closed && end->is_shut && is_far && !qg_load_relaxed(&end->news)) {
+        end->side->n_ended++;
+        bridge_tell_end(&end->bridge->near, LAST);
+    }
+}
+
+static void bridge_open(uint64_t i) {
+    bridge_t *bridge = calloc(1, sizeof(bridge_t));
+    bridge->near.bridge = bridge->far.bridge = bridge;
+    bridge->near.side = &sides[0];
+    bridge->far.side = &sides[1];
+    bridge->near.n_to_write = i * 7 % 13;
+    bridge->far.n_to_write = i * 5 % 11;
+    bridge->near.n_to_read = i % 3 ? bridge->far.n_to_write : 0;
+    bridge->far.n_to_read = i % 5 ? bridge->near.n_to_write : 0;
+    bridge_tell(&bridge->near);
+    bridge_tell(&bridge->far);
+}
+
+static void *bridge_run(void *arg) {
+    side_t *side = &sides[(intptr_t)arg];
+    uint64_t n = n_rounds / 10, n_opened = 0;
+    char byte;
+    while (side->n_ended < n) {
+        for (; arg == NULL && n_opened < n && n_opened < side->n_ended + N_OPEN; n_opened++)
+            bridge_open(n_opened);
+        check(read(side->fds[0], &byte, 1) == 1, "no wake-up");
+        for (end_t *end = qg_inbox_take(&side->inbox), *following; end != NULL; end = following) {
+            following = end->next;
+            bridge_turn(end);
+        }
+    }
+    return NULL;
+}
+
+static void bridge_try(void) {
+    pthread_t threads[2];
+    for (int i = 0; i < 2; i++)
+        check(pipe(sides[i].fds) == 0, "no pipe");
+    run(bridge_run, 2, threads);
+    end(2, threads);
+    check(sides[0].inbox == NULL && sides[1].inbox == NULL, "bridge: news of what is gone");
+}
+
 int main(int argc, char **argv) {
     n_rounds = argc > 1 ? strtoull(argv[1], NULL, 10) : 10000;
     inbox_try();
@@ -285,6 +419,7 @@ int main(int argc, char **argv) {
     lock_try();
     budget_try();
     snapshot_try();
+    bridge_try();
     puts("all of it came as it should");
     return 0;
 }
