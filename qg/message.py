@@ -7,7 +7,8 @@ Each side sends on a stream of its own per extender and priority; nothing comes 
 import asyncio
 import logging
 from collections import deque
-from collections.abc import Iterable
+from collections.abc import AsyncIterator, Iterable
+from contextlib import asynccontextmanager
 from typing import Self, final
 
 from qg._core.message import Collector, MessageReader, message_head, messages_pack, messages_take
@@ -141,11 +142,12 @@ class MessageWriter(Flow):
     counts as one byte that waits to be sent, so that nobody takes the stream for flushed.
     """
 
-    __slots__ = ("_turn", "collector", "is_told")
+    __slots__ = ("_n_waiting", "_turn", "collector", "is_told")
 
     def __init__(self, link: Link, flow: int, extender_id: ExtenderId, priority: int) -> None:
         super().__init__(link, flow)
-        self._turn: asyncio.Lock | None = None  # held by the task that waits for room; others wait in order behind it
+        self._turn = asyncio.Lock()  # held by the task that waits for room; others wait in order behind it
+        self._n_waiting = 0  # tasks that hold it or wait for it: a lock just given back may be somebody's already
         self.is_told = False  # an error of the stream has been raised
         longest = min(_SHORT_MAX, link.border.message_max)
         self.collector = Collector(extender_id, priority, longest, _COLLECTED_MAX)
@@ -161,7 +163,7 @@ class MessageWriter(Flow):
             if self.collector.add(message):
                 return True
         self._collected_put()
-        if self._is_full() or (self._turn is not None and self._turn.locked()):
+        if self._is_full() or self._n_waiting:
             self.collector.close()
             return False
         if n <= _SHORT_MAX and not self.collector.is_open:
@@ -173,8 +175,7 @@ class MessageWriter(Flow):
 
     async def send(self, message: bytes | bytearray | memoryview) -> None:
         """Send a message when it is its turn, whole or, when the call is cancelled, not at all."""
-        self._turn = self._turn or asyncio.Lock()
-        async with self._turn:
+        async with self._in_turn():
             self._check_writable("sending a message")
             await self._room_wait("sending a message")
             self._message_put(message, memoryview(message).nbytes)
@@ -184,8 +185,7 @@ class MessageWriter(Flow):
         taken, too_long = messages_take(messages, self._border.message_max)
         if too_long >= 0:
             raise self._length_error(len(taken[too_long]), f" (number {too_long} of the batch)")
-        self._turn = self._turn or asyncio.Lock()
-        async with self._turn:
+        async with self._in_turn():
             at = 0
             while at < len(taken):
                 self._check_writable("sending messages")
@@ -194,6 +194,16 @@ class MessageWriter(Flow):
                 self.collector.close()
                 packed, at = messages_pack(taken, at, _PACKED_MAX)
                 self._put(packed, len(packed))
+
+    @asynccontextmanager
+    async def _in_turn(self) -> AsyncIterator[None]:
+        """Wait for those that called before."""
+        self._n_waiting += 1
+        try:
+            async with self._turn:
+                yield
+        finally:
+            self._n_waiting -= 1
 
     def _length_error(self, n: int, which: str = "") -> InvalidValue:
         return InvalidValue(

@@ -250,21 +250,24 @@ async def test_a_slow_extender_holds_up_its_senders_and_nobody_else():
         await asyncio.gather(sending, return_exceptions=True)
 
 
+async def fill(peer, extender_id):
+    """Send to an extender that takes nothing until a task waits for room; give the number of messages."""
+    n, waiting = 0, None
+    while waiting is None or waiting.done():  # a window full moves on by itself
+        while peer.try_send(extender_id, bytes(50_000)):
+            n += 1
+        waiting = asyncio.create_task(peer.send(extender_id, b"filler"))
+        n += 1
+        await asyncio.sleep(0)
+    return n
+
+
 async def test_tasks_that_wait_to_send_take_their_turns_and_a_cancelled_one_sends_nothing():
     recorder = Recorder()
     async with network(extenders=lambda: [recorder]) as net:
         peer = net.peer(0, 1)
         recorder.may_go_on.clear()
-        await peer.send(Recorder.id, b"first")
-        writer = peer._writers[qg.Priority.NORMAL][bytes(Recorder.id)]
-        n_filling, waiting = 1, None
-        while waiting is None or waiting.done():  # a window full moves on by itself
-            while not writer._is_full():
-                await peer.send(Recorder.id, bytes(50_000))
-                n_filling += 1
-            waiting = asyncio.create_task(peer.send(Recorder.id, b"filler"))
-            n_filling += 1
-            await asyncio.sleep(0)
+        n_filling = await fill(peer, Recorder.id)
         tasks = [asyncio.create_task(peer.send(Recorder.id, b"%d" % number)) for number in range(10)]
         await asyncio.sleep(0)
         assert not any(task.done() for task in tasks)
@@ -274,6 +277,25 @@ async def test_tasks_that_wait_to_send_take_their_turns_and_a_cancelled_one_send
         await peer.send(Recorder.id, b"last")
         got = [(await recorder.seen.get())[1] for _ in range(n_filling + 10)]
         assert got[n_filling:] == [b"%d" % number for number in range(10) if number != 3] + [b"last"]
+
+
+async def test_a_task_whose_turn_is_over_goes_behind_those_that_wait():
+    recorder = Recorder()
+    async with network(extenders=lambda: [recorder]) as net:
+        peer = net.peer(0, 1)
+
+        async def send_all(*messages):
+            for message in messages:
+                await peer.send(Recorder.id, message)
+
+        recorder.may_go_on.clear()
+        n_filling = await fill(peer, Recorder.id)
+        tasks = [asyncio.create_task(send_all(b"1", b"3")), asyncio.create_task(send_all(b"2"))]
+        await asyncio.sleep(0)
+        recorder.may_go_on.set()
+        await asyncio.gather(*tasks)
+        got = [(await recorder.seen.get())[1] for _ in range(n_filling + 3)]
+        assert got[n_filling:] == [b"1", b"2", b"3"]
 
 
 async def test_trying_to_send_tells_when_there_is_no_room_and_then_sends_nothing():
