@@ -43,6 +43,7 @@ class LinkConfig(Struct, frozen=True, kw_only=True):
     # A stolen key opens nothing older than this: WireGuard's figure (4.5).
     epoch_s: Annotated[int, Meta(ge=1, le=3600)] = 120
     # While in use: a full new key exchange costs 2.6 kB and 0.3 ms; the original uses 300 to 1200 s (4.5).
+    # A peer that asks for it a hundred times as often ends the session.
     rekey_s: Annotated[int, Meta(ge=1, le=3600)] = 600
 
 

@@ -119,6 +119,7 @@ ctypedef struct session_t:
     int64_t clock_skew_s        # dialled: the peer's clock minus ours, when its answer came
     uint64_t n_bytes_in         # carrier bytes
     uint64_t n_bytes_out
+    uint64_t rekeys_ns          # when as many REKEY1 as may come at once may come again
     uint32_t n_control          # frames of the limited kinds in this second
     uint32_t n_credit
     uint32_t large              # inner length of a big record

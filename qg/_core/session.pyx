@@ -37,7 +37,8 @@ cdef enum:
     PAD_IN_PLACE = 1024             # padding up to this is written behind the payload and taken back
     LAYER_JITTER = 96               # random padding of a layer's small records, at most
     CONTROL_PER_SECOND = 1000
-    REKEYS_PER_SECOND = 10          # with the usual limit a REKEY1 counts for a hundred control frames: it costs 0.3 ms
+    REKEYS_AT_ONCE = 10             # REKEY1, and one more per REKEYS_SHARE-th of the usual time between exchanges: one
+    REKEYS_SHARE = 100              # costs 130 us, and a neighbour may have a thousand layers
     EPOCHS_PER_SECOND = 200         # each costs new keys, 10 us
     GREASE_PINGS = 16               # one PING in so many has GREASE behind it
     CREDIT_BYTES = 8192             # a CREDIT more per so many bytes sent
@@ -547,11 +548,13 @@ cdef int session_pump(session_t *session, uint64_t now_ns) noexcept nogil:
 
 # Input
 
-cdef inline uint32_t weight_of(const session_t *session, uint64_t type) noexcept nogil:
-    """Shares of the limit, not numbers of frames: a limit set low must not forbid the exchanges that are due."""
-    if type == FRAME_REKEY1:
-        return max(session.rate_limit // REKEYS_PER_SECOND, <uint32_t>1)
-    return max(session.rate_limit // EPOCHS_PER_SECOND, <uint32_t>1) if type == FRAME_EPOCH else 1
+cdef int count_exchange(session_t *session, uint64_t now_ns) noexcept nogil:
+    cdef uint64_t share_ns = session.times.keys.rekey_ns // REKEYS_SHARE
+    cdef uint64_t missing_ns = session.rekeys_ns - now_ns if session.rekeys_ns > now_ns else 0
+    if missing_ns > (REKEYS_AT_ONCE - 1) * share_ns:
+        return E_RATE
+    session.rekeys_ns = now_ns + missing_ns + share_ns
+    return OK
 
 
 cdef int count_rate(session_t *session, uint64_t type, uint64_t now_ns) noexcept nogil:
@@ -566,7 +569,10 @@ cdef int count_rate(session_t *session, uint64_t type, uint64_t now_ns) noexcept
         if session.n_credit > session.rate_limit + (session.n_bytes_out - session.out_mark) // CREDIT_BYTES:
             return E_RATE
         return OK
-    session.n_control += weight_of(session, type)
+    if type == FRAME_REKEY1:
+        return count_exchange(session, now_ns)
+    # A share of the limit, not a number: a limit set low must not forbid what is due.
+    session.n_control += max(session.rate_limit // EPOCHS_PER_SECOND, <uint32_t>1) if type == FRAME_EPOCH else 1
     return E_RATE if session.n_control > session.rate_limit else OK
 
 

@@ -162,7 +162,7 @@ def test_many_generations_stay_in_step(connect, n_generations):
     pair, source = connect(), random.Random(5)
     number = pair.stream()
     for generation in range(1, n_generations + 1):
-        pair.run(1)  # a session takes ten exchanges a second, not more
+        pair.run(6)  # a session takes one exchange in so long, not more
         pair.one.ping()
         pair.other.ping()
         pair.pump()
@@ -176,7 +176,7 @@ def test_many_generations_stay_in_step(connect, n_generations):
         pair.pump()
         assert pair.other.received(number) == bytes([generation % 256])
         pair.other.used(number, 1)
-        pair.tick(pair.one.now_ns + SECOND_NS // 4)  # an exchange costs: they are limited like control frames
+        pair.tick(pair.one.now_ns + SECOND_NS // 4)
         assert in_step(pair) == generation
 
 
@@ -317,6 +317,22 @@ def test_a_second_exchange_before_the_first_is_done_ends_the_session(connect):
     assert pair.other.status == status.E_STATE
 
 
+def test_more_exchanges_than_any_honest_peer_starts_end_the_session(connect):
+    """Each costs its acceptor 130 us of public-key work, and a neighbour may have a thousand layers to ask in."""
+    pair = connect()
+    for second in range(60):
+        pair.one.ping()
+        pair.pump()
+        pair.one.start_rekey()
+        pair.pump()
+        if pair.other.state != "open":
+            break
+        assert in_step(pair) == second + 1
+        pair.tick(pair.one.now_ns + SECOND_NS)
+    assert second < 15
+    assert was_refused(pair, status.E_RATE)
+
+
 def test_an_exchange_waits_for_room_and_nothing_overtakes_it(connect):
     pair = connect()
     number = pair.stream()
@@ -385,7 +401,7 @@ def test_whatever_crosses_on_the_wire_both_sides_stay_in_step(pairs, steps, suit
 
 def test_a_peer_may_not_make_us_exchange_keys_whenever_it_likes(connect):
     pair = connect()
-    for _ in range(10):
+    for _ in range(11):
         assert pair.other.status == 0
         pair.one.ping()  # without a record in between there is nothing to renew
         pair.pump()

@@ -77,6 +77,7 @@ class Trial(Graph):
         self.is_quiet = False  # nothing new goes wrong
         self.most = collections.Counter()
         self.is_calm = not faults
+        self.rekey_s = self.random.choice((2, 600))  # of all: who has 600 takes 2 for a flood
         for idx in range(min(N_HOSTS, 20 + n_circuits // 5)):
             self.hosts.append(self.host_draw(idx))
         self.known = {host.ip: self.random.sample(self.hosts, DEGREE + 1) for host in self.hosts}
@@ -88,7 +89,7 @@ class Trial(Graph):
 
     def host_draw(self, idx):
         """One host in five is short of something, unless it is a calm run."""
-        options = {"rekey_s": self.random.choice((2, 600)), "epoch_s": self.random.choice((1, 120))}
+        options = {"rekey_s": self.rekey_s, "epoch_s": self.random.choice((1, 120))}
         if not self.is_calm and self.random.random() < 0.2:
             options |= self.random.choice(SHORTAGES)
         return self.host(idx, skew_s=self.random.randint(-SKEW_MAX_S, SKEW_MAX_S), **options)
