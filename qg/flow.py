@@ -297,8 +297,8 @@ class Flow:
         if self._room is not None and self._n_queued <= _WRITE_LOW:
             wake(self._room)
 
-    def on_reset(self, reason: Reason) -> None:
-        """The peer has reset the stream, or the session has ended."""
+    def on_reset(self, reason: Reason, error: int = 0) -> None:
+        """The peer has reset the stream, the session has ended, or the connection joined with it broke with `error`."""
         self._leave(reason)
 
     def on_done(self) -> None:

@@ -409,7 +409,7 @@ class Node:
         if self._border is None:
             return {}
         core_status = self._border.runtime.status()
-        names = ("n_blocks", "n_border_blocks", "n_sessions", "n_flows", "n_conns")
+        names = ("n_blocks", "n_border_blocks", "n_sessions", "n_flows", "n_conns", "n_tunnels")
         return {name: core_status[name] for name in names} | {
             "streams": len(self._border.flows),
             "links": len(self._links),
@@ -819,7 +819,7 @@ class Node:
     def _on_stream_reset(self, event: tuple[Any, ...]) -> None:
         flow = self._border_now().flows.pop(event[1], None)
         if flow is not None:
-            flow.on_reset(Reason(event[2]))
+            flow.on_reset(Reason(event[2]), event[3])
 
     def _on_stream_done(self, event: tuple[Any, ...]) -> None:
         flow = self._border_now().flows.pop(event[1], None)

@@ -2,6 +2,8 @@
 """Streams: byte pipes to a peer with backpressure in both directions."""
 
 import asyncio
+import os
+import socket
 from collections import deque
 from enum import IntEnum
 from types import TracebackType
@@ -66,6 +68,8 @@ class Stream(Flow):
         "_n_due",
         "_n_paid",
         "_reader",
+        "_socket_error",
+        "_spliced",
         "extender_id",
         "metadata",
         "priority",
@@ -84,6 +88,8 @@ class Stream(Flow):
         self._reader: asyncio.Future[None] | None = None
         self._accepted: asyncio.Future[None] | None = None
         self._ended: asyncio.Future[None] | None = None  # for those that wait in `close`
+        self._spliced: asyncio.Future[None] | None = None  # for the end of both directions of `splice`
+        self._socket_error = 0  # an errno
         self._is_eof = False
         self._is_closed = False
         self._is_unwanted = False  # the peer sends what nobody will read
@@ -240,6 +246,49 @@ class Stream(Flow):
         self._border.check()
         self._finish()
 
+    # Splicing
+
+    async def splice(self, connection: socket.socket) -> None:
+        """Join the stream with a TCP connection, both ways, until both sides of both have finished.
+
+        Bytes then go from one to the other in the node's own threads, none of them through Python; each side is read as
+        fast as the other takes. What was written before goes first, and so does what has come and was not read. The end
+        of one side is passed on and the other direction goes on, a reset is passed on as one. The connection is taken:
+        `connection` is detached, whatever the outcome. Raises `InvalidValue` where it is no TCP connection,
+        `RemoteError` when the peer resets the stream or the link ends, `OSError` when the connection breaks. Cancelled,
+        it resets both.
+        """
+        self._border.check()
+        if connection.family not in (socket.AF_INET, socket.AF_INET6) or connection.type != socket.SOCK_STREAM:
+            raise InvalidValue(f"splicing failed: {connection!r} is not a TCP socket")
+        self._check_writable("splicing")
+        if self._reader is not None or self._room is not None or self._is_closed:
+            raise UsageError("splicing failed: the stream is closed, or another task is using it; let one task do so")
+        self._splice(connection)
+        self._spliced = self._border.loop.create_future()
+        try:
+            await self._spliced
+        except asyncio.CancelledError:
+            self.abort(Reason.CANCELLED)
+            raise
+        if self._socket_error:
+            raise OSError(self._socket_error, f"the connection broke: {os.strerror(self._socket_error)}")
+        if self._reason is not None:
+            raise self._error("splicing")
+
+    def _splice(self, connection: socket.socket) -> None:
+        """Hand everything over; what is not sent yet is the core's business from here on."""
+        n_unpaid = self._n_due + self._n_buffered - self._n_paid
+        data = b"".join(self._chunks)[self._head_off :]
+        self._chunks.clear()
+        self._head_off = self._n_buffered = self._n_paid = self._n_due = 0
+        if n_unpaid:
+            self._give_back(n_unpaid)
+        self._border.runtime.splice(self._flow, connection.detach(), data)
+        self._is_closed = self._is_finished = True
+        n, self._n_queued = self._n_queued, 0
+        self._link.left(n)
+
     # Ending
 
     async def close(self) -> None:
@@ -319,6 +368,7 @@ class Stream(Flow):
         wake(self._accepted)
         if self._is_gone:
             wake(self._ended)
+            wake(self._spliced)
 
     # What the core reports
 
@@ -326,6 +376,9 @@ class Stream(Flow):
         wake(self._accepted)
 
     def on_data(self, data: bytes) -> None:
+        if self._spliced is not None:
+            self._border.runtime.splice(self._flow, -1, data)
+            return
         if self._is_closed:
             self._is_unwanted = True
             self._pay(len(data))
@@ -341,12 +394,15 @@ class Stream(Flow):
         wake(self._reader)
 
     def on_sent(self, n: int) -> None:
+        if self._spliced is not None:
+            return
         super().on_sent(n)
         if self._is_unwanted:
             self._unwanted_check()
 
-    def on_reset(self, reason: Reason) -> None:
-        super().on_reset(reason)
+    def on_reset(self, reason: Reason, error: int = 0) -> None:
+        self._socket_error = -error
+        super().on_reset(reason, error)
         if not self._is_eof:
             self._drop()
 

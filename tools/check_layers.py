@@ -31,7 +31,7 @@ CORE = {
     "L7": ("layer", "relay", "guard", "roster", "flow"),
     "L8": ("channel", "circuit", "engine", "border", "machine", "endpoint"),  # the last two: owners for the tests
     "L9": ("loop", "tcp", "resolve", "bridge", "udp", "probe"),
-    "L10": ("worker", "runtime"),
+    "L10": ("tunnel", "worker", "runtime"),
 }
 
 # Level -> modules of qg/, above the core. A package counts as one module; "qg" is qg/__init__.py, the public names.
@@ -57,8 +57,8 @@ BORDER = ("runtime", "keyfile", "message", "cert", "_build_info")
 # Modules that only some may import.
 ONLY_FOR = {
     "_core.sodium": ("_core.crypto", "_core.secret", "_core.keyfile"),
-    # worker: the type of a socket address and nothing else.
-    "_core.uv": ("_core.loop", "_core.tcp", "_core.resolve", "_core.udp", "_core.probe", "_core.worker"),
+    # worker and tunnel: the type of a socket address and nothing else.
+    "_core.uv": tuple(f"_core.{module}" for module in ("loop", "tcp", "resolve", "udp", "probe", "worker", "tunnel")),
 }
 
 # Level -> levels below it that it may not know: the loop reaches the engine through function pointers.
@@ -79,6 +79,7 @@ EDGES = {
     ("_core.keyfile", "_core.cert"): "PeerID and link certificates of the keys it holds",
     ("_core.keyfile", "errors"): "raises the public errors itself; P0 imports nothing of the core",
     ("_core.runtime", "_core.worker"): "the border owns its workers",
+    ("_core.worker", "_core.tunnel"): "a worker owns its tunnels",
     ("_core.tcp", "_core.loop"): "a socket belongs to a loop",
     ("_core.resolve", "_core.loop"): "a look-up belongs to a loop",
     ("_core.resolve", "_core.tcp"): "socket addresses become addresses of the wire in one place",

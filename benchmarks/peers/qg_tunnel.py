@@ -1,16 +1,14 @@
 # SPDX-License-Identifier: MIT
-"""qg as a tunnel through its public Python API: TCP to a stream at the entry, back to TCP at the exit."""
+"""qg as a tunnel through its public Python API: TCP spliced to a stream at the entry, and back at the exit."""
 
 import asyncio
 import sys
 from contextlib import suppress
-from socket import AF_INET, IPPROTO_TCP, SOCK_STREAM, TCP_NODELAY, create_server, socket
+from socket import AF_INET, SOCK_STREAM, create_server, socket
 
 import qg
 from benchmarks.peers.qg import HOST, node_make
 from qg.measured import role_serve
-
-READ_LEN = 1 << 20
 
 
 class Exit(qg.Extender):
@@ -22,32 +20,10 @@ class Exit(qg.Extender):
         self._port = port
 
     async def on_stream(self, stream: qg.Stream) -> None:
-        with socket(AF_INET, SOCK_STREAM) as connection:
-            connection.setblocking(False)
-            await asyncio.get_running_loop().sock_connect(connection, (HOST, self._port))
-            await join(connection, stream)
-
-
-async def join(connection: socket, stream: qg.Stream) -> None:
-    """Pass on bytes both ways until one of them ends."""
-    connection.setsockopt(IPPROTO_TCP, TCP_NODELAY, 1)
-    directions = {asyncio.create_task(inwards(connection, stream)), asyncio.create_task(outwards(connection, stream))}
-    _, left = await asyncio.wait(directions, return_when=asyncio.FIRST_COMPLETED)
-    for direction in left:
-        direction.cancel()
-    await asyncio.gather(*directions, return_exceptions=True)
-
-
-async def inwards(connection: socket, stream: qg.Stream) -> None:
-    loop, buf = asyncio.get_running_loop(), memoryview(bytearray(READ_LEN))
-    while n := await loop.sock_recv_into(connection, buf):
-        await stream.write(buf[:n])
-
-
-async def outwards(connection: socket, stream: qg.Stream) -> None:
-    loop = asyncio.get_running_loop()
-    async for chunk in stream:
-        await loop.sock_sendall(connection, chunk)
+        connection = socket(AF_INET, SOCK_STREAM)
+        connection.setblocking(False)
+        await asyncio.get_running_loop().sock_connect(connection, (HOST, self._port))
+        await stream.splice(connection)
 
 
 async def exit_main(target: str, suite: str) -> None:
@@ -59,11 +35,9 @@ async def entry_main(address: str, suite: str) -> None:
     loop = asyncio.get_running_loop()
 
     async def serve(connection: socket) -> None:
-        with connection:
-            connection.setblocking(False)
-            with suppress(qg.RemoteError, OSError):
-                async with await peer.open_stream(Exit.id) as stream:
-                    await join(connection, stream)
+        with connection, suppress(qg.RemoteError, OSError):
+            stream = await peer.open_stream(Exit.id)
+            await stream.splice(connection)
 
     async def accept() -> None:
         while True:

@@ -24,7 +24,6 @@ cdef int local_options(local_t *local, NetworkSecret network, NetworkSecret prev
 
 cdef int fill_bytes(chain_t *chain, pool_t *pool, data) except -1      # copies; an empty chain after MemoryError
 cdef int fill_ip(address_t *address, str host, int port) except -1     # 1: an IP literal, now in `address`; 0: no
-cdef tuple endpoint(const address_t *address)          # its IP as text and its port; "" where it is none
 cdef int fill_hops(hop_t *hops, list named) except -1
     # `named`: (link_key or None, peer_id or None, host, port) each; a name's address does not point to it yet
 

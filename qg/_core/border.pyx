@@ -326,7 +326,7 @@ cdef tuple event_tuple(event_t *event):
     if type == EVENT_STREAM_OPEN:
         return type, event.id, event.a, event.b & 255, event.b >> 8, join_blocks(event.blocks)
     if type == EVENT_STREAM_RESET:
-        return type, event.id, event.reason
+        return type, event.id, event.reason, event.status
     if type == EVENT_PEER_UP:
         host, port = endpoint(&event.address)
         return (type, event.id, event.a, bool(event.b & 1), bool(event.b & 2), (<char *>event.peer_id)[:32],

@@ -90,6 +90,8 @@ ctypedef struct flow_t:
     uint64_t written            # bytes queued since the beginning
     uint64_t sent               # of them reported by STREAM_SENT
     uint64_t unused             # bytes received and not consumed by the application
+    const tap_t *tap            # NULL: the application itself
+    void *tap_owner             # borrowed
     flow_t *next                # flows of the session
     flow_t *prev
     flow_t *next_event          # in the outbox
@@ -98,7 +100,15 @@ ctypedef struct flow_t:
     uint8_t kind
     uint8_t priority
     uint8_t reason
+    int32_t status              # what a tap's other end broke with; goes with RESET
     uint8_t is_over             # RESET or DONE was reported
+
+ctypedef struct tap_t:          # takes the application's place at a flow, between flow_tap and flow_untap
+    void (*on_data)(flow_t *flow, uint64_t now_ns) noexcept nogil
+        # flow.rx has grown; take it and call flow_used
+    void (*on_event)(flow_t *flow, int event, uint64_t now_ns) noexcept nogil
+        # stream_event_t; STREAM_GONE: the stream is NULL now and flow.reason tells why, 0: both sides had finished
+    void (*on_freed)(void *owner) noexcept nogil    # the application reset the flow, or the worker ends: forget it
 
 cdef enum:
     PEERS_BIT = 47              # above it the owner of several outboxes may number them
@@ -128,4 +138,9 @@ cdef void flow_write(outbox_t *outbox, uint64_t id, chain_t *chain, uint64_t now
 cdef void flow_finish(outbox_t *outbox, uint64_t id, uint64_t now_ns) noexcept nogil
 cdef void flow_reset(outbox_t *outbox, uint64_t id, int reason, uint64_t now_ns) noexcept nogil
     # no event of it follows
+cdef flow_t *flow_find(outbox_t *outbox, uint64_t id) noexcept nogil    # borrowed; NULL: unknown or ended
+cdef flow_t *flow_tap(outbox_t *outbox, uint64_t id, const tap_t *tap, void *owner) noexcept nogil
+    # NULL: it has no stream any more, or a tap already. What the application was not told of stays in flow.rx
+cdef void flow_untap(flow_t *flow) noexcept nogil
+    # after STREAM_GONE: the application hears of DONE, or of RESET
 cdef void flow_used(outbox_t *outbox, uint64_t id, uint64_t len, uint64_t now_ns) noexcept nogil

@@ -15,6 +15,7 @@ from .table cimport table_clear, table_drop, table_get, table_init, table_next, 
 cdef enum:
     TAKE_OVER_MIN = 8192        # payload from which a record's block is taken instead of copied from
     FLOWS_MAX = 1 << 20         # the limits per session are reached long before
+    TAPPED_EVENTS = (1 << EVENT_STREAM_SENT) | (1 << EVENT_STREAM_DATA) | (1 << EVENT_STREAM_FIN)
 
 
 cdef void outbox_init(outbox_t *outbox, pool_t *pool, uint64_t mix) noexcept nogil:
@@ -113,6 +114,7 @@ cdef bint flow_emit_one(flow_t *flow, int type) noexcept nogil:
     event.type = <uint16_t>type
     event.id = flow.id
     event.reason = flow.reason
+    event.status = flow.status
     if type == EVENT_STREAM_DATA:
         event.blocks = flow.rx.head
     elif type == EVENT_STREAM_OPEN:
@@ -234,6 +236,8 @@ cdef void flow_detach(flow_t *flow) noexcept nogil:
 
 cdef void flow_free(flow_t *flow) noexcept nogil:
     cdef outbox_t *outbox = flow.outbox
+    if flow.tap is not NULL:
+        flow.tap.on_freed(flow.tap_owner)
     flow_unqueue(flow)
     flow_detach(flow)
     chain_clear(&flow.rx)
@@ -267,27 +271,42 @@ cdef int flow_on_data(stream_t *stream, uint8_t *data, size_t len, uint64_t now_
             stream_used(stream, len, now_ns)
             return rc
     flow.unused += len
-    flow_notify(flow, EVENT_STREAM_DATA)
+    if flow.tap is not NULL:
+        flow.tap.on_data(flow, now_ns)
+    else:
+        flow_notify(flow, EVENT_STREAM_DATA)
     return OK
 
 
-cdef void flow_on_gone(flow_t *flow, stream_t *stream) noexcept nogil:
+cdef void flow_on_gone(flow_t *flow, stream_t *stream, uint64_t now_ns) noexcept nogil:
     flow.written -= stream.queue.len
     flow.stream = NULL
     if flow.events & (<uint32_t>1 << EVENT_STREAM_RESET) or flow.is_over:
         return
-    if (stream.flags & FLAG_FIN_SENT) and (stream.flags & FLAG_FIN_RECEIVED):
-        flow_notify(flow, EVENT_STREAM_DONE)
-        return
-    flow.reason = stream.reason
-    if flow.reason == REASON_NONE:
-        flow.reason = flow.session.reason if flow.session is not NULL and flow.session.reason else REASON_UNREACHABLE
-    flow_notify(flow, EVENT_STREAM_RESET)   # behind the DATA that is here: the peer may have finished it
+    if flow.reason == REASON_NONE and not ((stream.flags & FLAG_FIN_SENT) and (stream.flags & FLAG_FIN_RECEIVED)):
+        flow.reason = stream.reason
+        if flow.reason == REASON_NONE:
+            flow.reason = flow.session.reason if flow.session is not NULL else REASON_NONE
+        if flow.reason == REASON_NONE:
+            flow.reason = REASON_UNREACHABLE
+    if flow.tap is not NULL:
+        flow.tap.on_event(flow, STREAM_GONE, now_ns)
+    else:
+        notify_end(flow)
+
+
+cdef void notify_end(flow_t *flow) noexcept nogil:
+    """RESET goes behind the DATA that is here: the peer may have finished it."""
+    flow_notify(flow, EVENT_STREAM_DONE if flow.reason == REASON_NONE else EVENT_STREAM_RESET)
 
 
 cdef void flow_on_event(stream_t *stream, int event, uint64_t now_ns) noexcept nogil:
     cdef flow_t *flow = <flow_t *>stream.owner
-    if event == STREAM_SENT:
+    if event == STREAM_GONE:
+        flow_on_gone(flow, stream, now_ns)
+    elif flow.tap is not NULL:
+        flow.tap.on_event(flow, event, now_ns)
+    elif event == STREAM_SENT:
         flow_notify(flow, EVENT_STREAM_SENT)
     elif event == STREAM_ACCEPTED:
         flow_notify(flow, EVENT_STREAM_ACCEPTED)
@@ -296,8 +315,6 @@ cdef void flow_on_event(stream_t *stream, int event, uint64_t now_ns) noexcept n
     elif event == STREAM_RESET:
         flow.reason = stream.reason
         flow_notify(flow, EVENT_STREAM_RESET)
-    elif event == STREAM_GONE:
-        flow_on_gone(flow, stream)
 
 
 cdef sink_t SINK
@@ -306,7 +323,7 @@ SINK.on_event = flow_on_event
 SINK.pull = NULL
 
 
-cdef inline flow_t *find_flow(outbox_t *outbox, uint64_t id) noexcept nogil:
+cdef flow_t *flow_find(outbox_t *outbox, uint64_t id) noexcept nogil:
     return <flow_t *>table_get(&outbox.flows, id)
 
 
@@ -326,14 +343,14 @@ cdef int flow_open(outbox_t *outbox, session_t *session, flow_t **list, uint64_t
 
 
 cdef void flow_accept(outbox_t *outbox, uint64_t id, uint64_t now_ns) noexcept nogil:
-    cdef flow_t *flow = find_flow(outbox, id)
+    cdef flow_t *flow = flow_find(outbox, id)
     if flow is not NULL and flow.stream is not NULL:
         stream_accept(flow.stream, flow.stream.rx_used + WINDOW_MIN)
         session_wake(flow.session, now_ns)
 
 
 cdef void flow_write(outbox_t *outbox, uint64_t id, chain_t *chain, uint64_t now_ns) noexcept nogil:
-    cdef flow_t *flow = find_flow(outbox, id)
+    cdef flow_t *flow = flow_find(outbox, id)
     if flow is NULL or flow.stream is NULL:
         chain_clear(chain)
         return
@@ -343,7 +360,7 @@ cdef void flow_write(outbox_t *outbox, uint64_t id, chain_t *chain, uint64_t now
 
 
 cdef void flow_finish(outbox_t *outbox, uint64_t id, uint64_t now_ns) noexcept nogil:
-    cdef flow_t *flow = find_flow(outbox, id)
+    cdef flow_t *flow = flow_find(outbox, id)
     if flow is not NULL and flow.stream is not NULL and not (flow.stream.flags & FLAG_FIN_QUEUED):
         flow.written += 1
         stream_finish(flow.stream, now_ns)
@@ -370,7 +387,7 @@ cdef void flow_unqueue(flow_t *flow) noexcept nogil:
 
 
 cdef void flow_reset(outbox_t *outbox, uint64_t id, int reason, uint64_t now_ns) noexcept nogil:
-    cdef flow_t *flow = find_flow(outbox, id)
+    cdef flow_t *flow = flow_find(outbox, id)
     cdef session_t *session
     if flow is NULL:
         return
@@ -383,8 +400,23 @@ cdef void flow_reset(outbox_t *outbox, uint64_t id, int reason, uint64_t now_ns)
         session_wake(session, now_ns)
 
 
+cdef flow_t *flow_tap(outbox_t *outbox, uint64_t id, const tap_t *tap, void *owner) noexcept nogil:
+    cdef flow_t *flow = flow_find(outbox, id)
+    if flow is NULL or flow.stream is NULL or flow.tap is not NULL:
+        return NULL
+    flow.tap = tap
+    flow.tap_owner = owner
+    flow.events &= ~TAPPED_EVENTS
+    return flow
+
+
+cdef void flow_untap(flow_t *flow) noexcept nogil:
+    flow.tap = NULL
+    notify_end(flow)
+
+
 cdef void flow_used(outbox_t *outbox, uint64_t id, uint64_t len, uint64_t now_ns) noexcept nogil:
-    cdef flow_t *flow = find_flow(outbox, id)
+    cdef flow_t *flow = flow_find(outbox, id)
     if flow is NULL:
         return
     len = min(len, flow.unused)

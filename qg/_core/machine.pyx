@@ -6,8 +6,8 @@ from libc.stdint cimport int64_t, uint8_t, uint32_t, uint64_t
 from libc.string cimport memcpy
 
 from .border cimport (
-    access_take, config_fill, endpoint, event_tuple, fill_bytes, fill_hops, fill_ip, local_options, policy_fill,
-    rates_fill, rates_wanted, relay_access_take)
+    access_take, config_fill, event_tuple, fill_bytes, fill_hops, fill_ip, local_options, policy_fill, rates_fill,
+    rates_wanted, relay_access_take)
 from .cert cimport cert_cache_init, cert_cache_t, cert_entry_t
 from .channel cimport channel_t, engine_config_t, engine_t, path_t, transport_t
 from .circuit cimport path_cancel, path_create, path_start
@@ -32,7 +32,7 @@ from .session cimport SCRATCH_LEN
 from .status cimport OK
 from .sys cimport SECOND_NS
 from .table cimport table_clear, table_drop, table_get, table_init, table_next, table_put, table_t
-from .wire cimport HELLO_SERVICES_MAX, address_t
+from .wire cimport ADDRESS_IP4, HELLO_SERVICES_MAX, address_t
 
 cdef enum:
     EVENTS_MAX = 64             # handed over at once; the engine keeps what follows until they were taken
@@ -557,34 +557,17 @@ cdef class Machine:
 
     # Commands
 
-    def connect(self, uint64_t request, list hops not None, uint64_t now_ns, bint is_new=False, uint64_t isolation=0,
-                KeyRing identity=None):
-        """Reach the last of `hops` over the others: each (link key or None, PeerID or None, ip, port).
-
-        `identity` is a throw-away one, which the target sees in place of the machine's.
-        """
+    def connect(self, uint64_t request, list hops not None, uint64_t now_ns, bint is_new=False, uint64_t isolation=0):
+        """Reach the last of `hops` over the others: each (link key or None, PeerID or None, ip, port)."""
         cdef path_t *path = path_create(&self.body.engine, <uint32_t>len(hops))
         if path is NULL:
             raise ValueError(f"no path of {len(hops)} hops")
-        if identity is not None:
-            path.identity = self.throw_away(identity, now_ns)
         fill_hops(path.hops, hops)
         path.request = request
         path.is_new = is_new
         path.isolation = isolation
         path_start(&self.body.engine, path, now_ns)
         engine_settle(&self.body.engine, now_ns)
-
-    cdef local_t *throw_away(self, KeyRing identity, uint64_t now_ns) except NULL:
-        """Who somebody else is who never listens, as a worker makes it."""
-        cdef local_t *local = <local_t *>secret_take(&self.body.secrets)
-        cdef uint64_t unix_s = (self.body.engine.ctx.unix_offset_ns + now_ns) // SECOND_NS
-        if local is NULL:
-            raise MemoryError
-        memcpy(local, self.local, sizeof(local_t))
-        local.n_networks = 0
-        local_fill(local, identity.ring, unix_s, unix_s + CERT_LIFE_S)
-        return local
 
     def cancel(self, uint64_t request, uint64_t now_ns):
         """Forget a connect."""
@@ -682,7 +665,7 @@ cdef class Machine:
         port.is_dirty = 0
         if port.is_new:
             port.is_new = 0
-            actions.append(("dial", port.id, *endpoint(&port.address)))
+            actions.append(("dial", port.id, ip_text(&port.address), port.address.port))
         if port.is_aborted:
             actions.append(("abort", port.id))
             port_free(body, port)
@@ -766,3 +749,9 @@ cdef void transport_fill(transport_t *transport, body_t *body) noexcept nogil:
     transport.shutdown = transport_shutdown
     transport.close = transport_close
     transport.abort = transport_abort
+
+
+cdef str ip_text(const address_t *address):
+    if address.type != ADDRESS_IP4:
+        raise ValueError("machines dial IPv4 addresses only")
+    return "%d.%d.%d.%d" % (address.ip[0], address.ip[1], address.ip[2], address.ip[3])

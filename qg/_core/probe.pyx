@@ -242,6 +242,7 @@ cdef class Tcp:
     def __cinit__(self, size_t read_len=0):
         cdef tcp_events_t events
         events.on_offer = NULL
+        events.on_room = NULL
         events.on_accept = on_accept
         events.on_connect = on_connect
         events.on_dial_error = on_dial_error

@@ -51,7 +51,7 @@ from .wire cimport HELLO_SERVICES_MAX
 from .worker cimport (
     CERT_ENTRIES, COMMAND_ACCEPT, COMMAND_CANCEL, COMMAND_CLOSE_PEER, COMMAND_CONFIGURE, COMMAND_CONNECT, COMMAND_DRAIN,
     COMMAND_FINISH, COMMAND_KILL, COMMAND_LINKS, COMMAND_LISTEN, COMMAND_OPEN, COMMAND_PEERS, COMMAND_PING,
-    COMMAND_RENEW, COMMAND_RESET, COMMAND_STOP, COMMAND_TWINS, COMMAND_USED, COMMAND_WRITE, RING_LEN,
+    COMMAND_RENEW, COMMAND_RESET, COMMAND_SPLICE, COMMAND_STOP, COMMAND_TWINS, COMMAND_USED, COMMAND_WRITE, RING_LEN,
     WORKER_SHIFT, command_free, command_make, command_t, link_rows_t, local_renew, mark_write, node_t, worker_end,
     worker_free, worker_of, worker_post, worker_start, worker_stop, worker_t)
 
@@ -486,6 +486,21 @@ cdef class Runtime:
             raise
         self._post(command)
 
+    def splice(self, uint64_t flow, int fd, data):
+        """Join a stream with the TCP connection `fd`, which is taken; `data` of the stream goes there first.
+
+        Credit for `data` must have been given back. What EV_STREAM_DATA still brings comes back here with fd -1, which
+        gives the credit too. EV_STREAM_DONE or EV_STREAM_RESET, with the connection's error, tells of the end.
+        """
+        cdef command_t *command = self._command(COMMAND_SPLICE, flow, 0)
+        try:
+            fill_bytes(&command.chain, &self.border, data)
+        except BaseException:
+            command_free(&self.node, command)
+            raise
+        command.a = <uint64_t>(fd + 1)
+        self._post(command)
+
     def drain(self, int limit):
         """Take up to `limit` events. Call it until it answers [], then wait for the descriptor."""
         cdef list events = []
@@ -759,8 +774,9 @@ cdef dict worker_status(worker_t *worker):
     return {
         "n_sessions": engine.n_channels, "n_links_up": engine.n_links_up,
         "n_circuits": engine.relay.n_splices - engine.relay.n_crossed, "n_crossed_circuits": engine.relay.n_crossed,
-        "n_flows": engine.outbox.flows.len, "n_conns": worker.tcp.n_conns, "n_lingering": worker.tcp.n_lingering,
-        "n_accepted": worker.tcp.n_accepted, "n_accept_errors": worker.tcp.n_accept_errors,
+        "n_flows": engine.outbox.flows.len, "n_tunnels": worker.tunnels.n, "n_conns": worker.tcp.n_conns,
+        "n_lingering": worker.tcp.n_lingering, "n_accepted": worker.tcp.n_accepted,
+        "n_accept_errors": worker.tcp.n_accept_errors,
         "in_len": engine.n_bytes_in, "out_len": engine.n_bytes_out, "relayed_len": engine.relay.n_bytes,
         "relay_held_len": engine.relay.held.used, "n_relay_memory_resets": engine.relay.n_memory_resets,
         "n_slow_reader_closes": engine.ctx.n_slow_closes, "n_slow_reader_resets": engine.ctx.receive.n_slow_resets,

@@ -40,10 +40,14 @@ ctypedef struct tcp_events_t:
         # before on_accept; True: it took the descriptor, for the tcp_adopt of another loop. NULL: nobody else wants it
     void *(*on_accept)(void *ctx, conn_t *conn, const sockaddr_storage *remote, uint64_t now_ns) noexcept nogil
         # gives the user pointer; NULL closes the connection with FIN
+    uint8_t *(*on_room)(void *ctx, void *user, size_t *len) noexcept nogil
+        # where the next bytes go, good until the on_read that follows or the next on_room; NULL: the connection breaks.
+        # NULL instead of a function: the loop's read buffer
     void (*on_connect)(void *ctx, void *user, conn_t *conn, uint64_t now_ns) noexcept nogil
     void (*on_dial_error)(void *ctx, void *user, int uv_error, uint64_t now_ns) noexcept nogil
     void (*on_read)(void *ctx, void *user, uint8_t *data, size_t len, uint64_t now_ns) noexcept nogil
-        # in the loop's read buffer with its room around it; may be overwritten; good until return
+        # in the loop's read buffer with its room around it, or where on_room said; may be overwritten; good until
+        # return
     void (*on_end)(void *ctx, void *user, uint64_t now_ns) noexcept nogil       # the peer's FIN; writing goes on
     void (*on_lost)(void *ctx, void *user, int uv_error, uint64_t now_ns) noexcept nogil    # it broke and is freed
     void (*on_writable)(void *ctx, void *user, uint64_t now_ns) noexcept nogil  # nothing is pending any more
@@ -92,6 +96,7 @@ ctypedef struct tcp_t:
     listener_t listeners[TCP_LISTENERS_MAX]
     conn_list_t open                # dials in progress too
     conn_list_t lingering           # oldest first
+    int unsent_max                  # bytes that the kernel takes beyond what it may send now; 0: as many as it likes
     uint8_t is_ticking
     uint8_t is_stopped
     uint32_t n_handles              # libuv handles not yet freed; 0 after tcp_stop and a finished loop_free

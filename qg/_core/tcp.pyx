@@ -28,7 +28,7 @@ cdef enum:
     TICK_MS = 250
     ACCEPT_BATCH = 64           # accepted per turn and listener, so that a flood of dials does not starve the rest
     N_BUFS = 64                 # blocks per system call
-    UNSENT_MAX = 131072         # bytes that the kernel takes beyond what it may send now: nothing can overtake them
+    UNSENT_MAX = 131072         # of tcp.unsent_max: nothing can overtake what the kernel has
     LONG_READ_LEN = 65536       # working on this much takes long enough for the clock to be looked at again
 
 cdef uint8_t[12] MAPPED_PREFIX = [0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0xff, 0xff]
@@ -86,6 +86,7 @@ cdef int tcp_init(tcp_t *tcp, loop_t *loop, pool_t *pool, const tcp_events_t *ev
     tcp.pool = pool
     tcp.events = events[0]
     tcp.ctx = ctx
+    tcp.unsent_max = UNSENT_MAX
     uv_timer_init(&loop.uv, &tcp.tick)
     tcp.tick.data = tcp
     tcp.n_handles = 1
@@ -333,8 +334,8 @@ cdef int conn_create(tcp_t *tcp, conn_t **result, void *user) noexcept nogil:
 
 
 cdef void unsent_limit(conn_t *conn) noexcept nogil:
-    cdef int fd, most = UNSENT_MAX
-    if uv_fileno(<uv_handle_t *>&conn.handle, &fd) == 0:
+    cdef int fd, most = conn.tcp.unsent_max
+    if most and uv_fileno(<uv_handle_t *>&conn.handle, &fd) == 0:
         setsockopt(fd, IPPROTO_TCP, TCP_NOTSENT_LOWAT, &most, sizeof(most))
 
 
@@ -452,9 +453,12 @@ cdef void tcp_abort(conn_t *conn) noexcept nogil:
 # Input
 
 cdef void on_uv_alloc(uv_handle_t *handle, size_t suggested, uv_buf_t *buf) noexcept nogil:
-    cdef loop_t *loop = (<conn_t *>handle).tcp.loop
-    buf.base = <char *>loop.read_start
-    buf.len = loop.read_len
+    cdef conn_t *conn = <conn_t *>handle
+    cdef tcp_t *tcp = conn.tcp
+    buf.base = <char *>tcp.loop.read_start
+    buf.len = tcp.loop.read_len
+    if tcp.events.on_room is not NULL and conn.user is not NULL:
+        buf.base = <char *>tcp.events.on_room(tcp.ctx, conn.user, &buf.len)
 
 
 cdef void on_uv_read(uv_stream_t *stream, ssize_t n_read, const uv_buf_t *buf) noexcept nogil:

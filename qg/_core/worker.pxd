@@ -26,6 +26,7 @@ from .roster cimport roster_t
 from .secret cimport secret_pool_t
 from .shared cimport budget_t, cursors_t
 from .tcp cimport tcp_t
+from .tunnel cimport tunnels_t
 from .wire cimport address_t
 
 cdef enum:
@@ -54,17 +55,18 @@ cdef enum command_type_t:
     COMMAND_DRAIN = 16          # no new connections and circuits
     COMMAND_CONFIGURE = 17      # new settings; EVENT_CONFIGURED follows
     COMMAND_PEERS = 18          # a PEERS frame to a direct peer
+    COMMAND_SPLICE = 19         # joins a stream with a connection; again for each piece that Python still had
     COMMAND_ADOPT = 101         # of a worker to another: a connection that it accepted
     COMMAND_TWINS = 102         # a peer runs under a new instance with another worker
 
 ctypedef struct command_t:
     command_t *next
     uint64_t id                 # request, channel or flow; TWINS: when the new one was seen, in ns
-    uint64_t a                  # OPEN: channel; USED: bytes; CONNECT: isolation; TWINS: instance; ADOPT: descriptor
-                                # + 1, 0 once taken
+    uint64_t a                  # OPEN: channel; USED: bytes; CONNECT: isolation; TWINS: instance; ADOPT, SPLICE:
+                                # descriptor + 1, 0 once taken; SPLICE: 0, there is a tunnel already
     uint32_t type
     uint32_t reason             # RESET, CLOSE_PEER: reason_t; OPEN: kind | priority << 8; CONNECT: 1 = new
-    chain_t chain               # WRITE
+    chain_t chain               # WRITE; SPLICE: what Python has read and not used
     uint32_t n                  # CONNECT: hops; OPEN, PEERS: bytes of data
     hop_t *hops                 # CONNECT: owned
     ring_t *ring                # CONNECT: keys of a throw-away identity, RENEW: of the node, in a slot of the border;
@@ -116,6 +118,7 @@ ctypedef struct worker_t:
     uint32_t idx
     loop_t loop
     tcp_t tcp
+    tunnels_t tunnels
     resolve_t resolve
     engine_t engine
     pool_t pool

@@ -35,6 +35,7 @@ from .tcp cimport (
     TCP_LISTENERS_MAX, TCP_REUSEPORT, TCP_REUSEPORT_FIRST, address_from_sockaddr, conn_t, sockaddr_from_address,
     tcp_abort, tcp_adopt, tcp_close, tcp_dial, tcp_events_t, tcp_init, tcp_listen, tcp_listen_address, tcp_pending_len,
     tcp_shutdown, tcp_stop, tcp_unlisten, tcp_write)
+from .tunnel cimport tunnel_join, tunnel_supply, tunnels_init, tunnels_settle, tunnels_stop
 from .uv cimport sockaddr_storage
 from .wire cimport ADDRESS_NAME, address_t
 
@@ -455,6 +456,15 @@ cdef void do_configure(worker_t *worker, command_t *command, uint64_t now_ns) no
     outbox_put(&worker.engine.outbox, &event)
 
 
+cdef void do_splice(worker_t *worker, command_t *command, uint64_t now_ns) noexcept nogil:
+    cdef int fd = <int>(command.a - 1)
+    if command.a == 0:
+        tunnel_supply(&worker.tunnels, command.id, &command.chain, now_ns)
+        return
+    command.a = 0
+    tunnel_join(&worker.tunnels, command.id, fd, &command.chain, now_ns)
+
+
 cdef void do_command(worker_t *worker, command_t *command, uint64_t now_ns) noexcept nogil:
     cdef engine_t *engine = &worker.engine
     cdef uint32_t type = command.type
@@ -471,6 +481,8 @@ cdef void do_command(worker_t *worker, command_t *command, uint64_t now_ns) noex
         flow_finish(&engine.outbox, command.id, now_ns)
     elif type == COMMAND_RESET:
         flow_reset(&engine.outbox, command.id, command.reason, now_ns)
+    elif type == COMMAND_SPLICE:
+        do_splice(worker, command, now_ns)
     elif type == COMMAND_CONNECT:
         do_connect(worker, command, now_ns)
     elif type == COMMAND_CANCEL:
@@ -516,7 +528,7 @@ cdef void command_free(node_t *node, command_t *command) noexcept nogil:
     if command.local is not NULL:
         slot_return(node, command.local)
     free(command.config)
-    if command.type == COMMAND_ADOPT and command.a:
+    if command.type in (COMMAND_ADOPT, COMMAND_SPLICE) and command.a:
         fd_close(<int>(command.a - 1))
     free(command.hops)
     free(command)
@@ -586,6 +598,7 @@ cdef void look_at_clock(worker_t *worker, uint64_t now_ns) noexcept nogil:
 cdef void on_turn_end(void *ctx, uint64_t now_ns) noexcept nogil:
     cdef worker_t *worker = <worker_t *>ctx
     cdef uint64_t deadline_ns
+    tunnels_settle(&worker.tunnels, now_ns)
     outbox_emit(&worker.engine.outbox)
     signal_python(worker)
     look_at_load(worker)
@@ -633,6 +646,7 @@ cdef int worker_start(worker_t *worker, size_t read_len) noexcept nogil:
     if worker.node.n_workers > 1:
         events.on_offer = on_offer
     events.on_accept = on_accept
+    events.on_room = NULL
     events.on_connect = on_connect
     events.on_dial_error = on_dial_error
     events.on_read = on_read
@@ -666,6 +680,8 @@ cdef int worker_start(worker_t *worker, size_t read_len) noexcept nogil:
     worker.is_loop_ready = 1
     rc = tcp_init(&worker.tcp, &worker.loop, &worker.pool, &events, worker)
     if rc >= 0:
+        rc = tunnels_init(&worker.tunnels, &worker.engine, &worker.loop)
+    if rc >= 0:
         rc = resolve_init(&worker.resolve, &worker.loop, on_resolved, worker)
     if rc >= 0:
         look_at_clock(worker, loop_now(&worker.loop))
@@ -688,6 +704,7 @@ cdef void worker_stop(worker_t *worker) noexcept nogil:
         dial_free(worker, worker.dials)
     resolve_stop(&worker.resolve)
     tcp_stop(&worker.tcp)
+    tunnels_stop(&worker.tunnels)
     loop_free(&worker.loop)
     worker.is_loop_ready = 0
     while ring_filled(&worker.ring.at, RING_LEN) >= 0:

@@ -16,12 +16,8 @@ def test_a_thousand_circuits_in_a_hostile_network_lose_no_byte_and_leave_nothing
 
 
 def test_in_peace_every_circuit_is_done():
-    trial, ends = trial_run("peace", 150, {})
+    _, ends = trial_run("peace", 150, {})
     assert ends == {"done": 150}
-    transfers = trial.application.transfers.values()
-    assert any(each.shows for each in transfers), "nobody had a throw-away identity"
-    assert not all(each.is_named for each in transfers), "nobody dialled a stranger"
-    assert {":" in host.ip for host in trial.hosts} == {True, False}
 
 
 @pytest.mark.parametrize("seed", SEEDS)

@@ -74,10 +74,7 @@ class Flow:
 class Transfer:
     """A circuit, and a stream over it with bytes both ways."""
 
-    def __init__(
-        self, application, source, hops, up_len, down_len, *, read_delays_ns=(0, 0), reads=True, writes=True,
-        shows=None, is_named=True,
-    ):  # fmt: skip
+    def __init__(self, application, source, hops, up_len, down_len, *, read_delays_ns=(0, 0), reads=True, writes=True):
         self.application, self.source, self.hops = application, source, hops
         self.number = application.n_transfers = application.n_transfers + 1
         seed = application.world.seed
@@ -85,8 +82,6 @@ class Transfer:
         self.read_delays_ns = read_delays_ns
         self.reads = reads  # does the target?
         self.writes = writes  # does the source, from the beginning?
-        self.shows = shows  # throw-away identity that the target sees; None: the source's own
-        self.is_named = is_named  # the source knows who the target is, and not only where
         self.flows = [None, None]  # at the source, at the target
         self.channel = None
         self.state = "new"  # building, running, done, failed
@@ -100,8 +95,7 @@ class Transfer:
         self.state = "building"
         self.application.n_open += 1
         self.start_ns = self.application.world.now_ns
-        hops = [hop.hop if self.is_named else hop.place for hop in self.hops]
-        self.source.tell("connect", self.number, hops, identity=self.shows)
+        self.source.tell("connect", self.number, [hop.hop for hop in self.hops])
 
     def flow(self, host, id, side):
         return Flow(self, host, id, side)
@@ -120,7 +114,7 @@ class Transfer:
 
     def leave(self):
         """Close the session with the target, and with it the circuit."""
-        if self.closes and (len(self.hops) > 1 or self.shows) and self.channel in self.source.channels:
+        if self.closes and len(self.hops) > 1 and self.channel in self.source.channels:
             self.source.machine.close_peer(self.channel, 0, self.application.world.now_ns)
 
     def __repr__(self):
@@ -207,21 +201,18 @@ class Application:
     def install(self, host):
         """Let a host take part."""
         host.channels = {}  # channel -> Transfer, where we dialled for one
-        host.peers = {}  # channel -> PeerID of who is at its end
         host.flows = {}
         host.is_stopped = False
         host.on_event = {
-            runtime.EV_PEER_UP: lambda channel, request, relayed, dialled, peer_id, *rest: self._up(
-                host, channel, request, peer_id
-            ),
+            runtime.EV_PEER_UP: lambda channel, request, *rest: self._up(host, channel, request),
             runtime.EV_PEER_DOWN: lambda channel, reason, *rest: self._down(host, channel, reason),
             runtime.EV_CONNECT_FAILED: self._failed,
-            runtime.EV_STREAM_OPEN: lambda flow, channel, kind, priority, data: self._open(host, flow, channel, data),
+            runtime.EV_STREAM_OPEN: lambda flow, channel, kind, priority, data: self._open(host, flow, data),
             runtime.EV_STREAM_DATA: lambda flow, data: self._flow(host, flow, "data", data),
             runtime.EV_STREAM_SENT: lambda flow, n: self._flow(host, flow, "sent", n),
             runtime.EV_STREAM_FIN: lambda flow: self._flow(host, flow, "fin"),
             runtime.EV_STREAM_DONE: lambda flow: self._ended(host, flow, "done", 0),
-            runtime.EV_STREAM_RESET: lambda flow, reason: self._ended(host, flow, "reset", reason),
+            runtime.EV_STREAM_RESET: lambda flow, reason, _: self._ended(host, flow, "reset", reason),
             runtime.EV_STOPPED: lambda *rest: setattr(host, "is_stopped", True),
         }
 
@@ -240,8 +231,7 @@ class Application:
         """Whether every transfer that was started has ended."""
         return self.n_open == 0
 
-    def _up(self, host, channel, request, peer_id):
-        host.peers[channel] = peer_id
+    def _up(self, host, channel, request):
         transfer = self.transfers.get(request)
         if transfer is None or transfer.source is not host:
             return
@@ -252,8 +242,6 @@ class Application:
         transfer.state = "running"
         transfer.up_ns = self.world.now_ns
         host.channels[channel] = transfer
-        if peer_id != transfer.hops[-1].peer_id:
-            transfer.wrong.append("it leads to somebody else")
         flow = transfer.flows[0] = host.flows[transfer.number] = transfer.flow(host, transfer.number, 0)
         opening = UUID + transfer.number.to_bytes(8, "big")
         host.machine.open(flow.id, channel, BYTES, NORMAL, opening, self.world.now_ns)
@@ -262,7 +250,6 @@ class Application:
 
     def _down(self, host, channel, reason):
         host.channels.pop(channel, None)
-        host.peers.pop(channel, None)
 
     def _failed(self, request, reason, hop_idx, status, *rest):
         transfer = self.transfers[request]
@@ -272,10 +259,8 @@ class Application:
         transfer.hop_idx, transfer.status = hop_idx, status
         transfer.settle("failed", reason)
 
-    def _open(self, host, id, channel, data):
+    def _open(self, host, id, data):
         transfer = self.transfers[int.from_bytes(data[16:], "big")]
-        if host.peers[channel] != (transfer.shows or transfer.source.machine.ring).peer_id:
-            transfer.wrong.append("the target sees another identity")
         flow = transfer.flows[1] = host.flows[id] = transfer.flow(host, id, 1)
         host.machine.accept(id, self.world.now_ns)
         flow.fill()

@@ -13,13 +13,11 @@ import time
 
 from core.endpoint_help import CANCELLED
 from sim.graph import MIB, RELAYS_MAX, Graph
-from sim.world import MS_NS, SECOND_NS, World, ring
+from sim.world import MS_NS, SECOND_NS, World
 
 N_HOSTS = 200
 DEGREE = 8
 START_GAP_NS = 50 * MS_NS  # between two circuits, on average
-STRANGERS = 0.1  # of all transfers: to an address, whoever answers there
-MASKED = 0.25  # of all transfers: under a throw-away identity
 RELAY_MEMORY_LEN = 2 * MIB
 BLOCKS_LEN_MAX = 4 * MIB
 LATEST_END_S = 700  # of all streams of circuits whose source has gone: idle time, keys, deadlines
@@ -70,10 +68,10 @@ class Net(World):
 
 
 class Trial(Graph):
-    """A graph in which hosts know `DEGREE` others each, and circuits are random walks over links of IPv4 and IPv6."""
+    """A graph in which hosts know `DEGREE` others each, and circuits are random walks."""
 
     def __init__(self, seed, n_circuits, faults=FAULTS):
-        super().__init__(seed, 0, relay_memory_len=RELAY_MEMORY_LEN, accepts_xx=True, world=Net)
+        super().__init__(seed, 0, relay_memory_len=RELAY_MEMORY_LEN, world=Net)
         self.n_circuits = n_circuits
         self.counts = collections.Counter()
         self.is_quiet = False  # nothing new goes wrong
@@ -108,15 +106,8 @@ class Trial(Graph):
     # Circuits
 
     def walk(self):
-        """Start a transfer from a host that runs: over a random path, or to a neighbour known by address alone."""
+        """Start a transfer over a random path from a host that runs."""
         source = self.random.choice([host for host in self.hosts if host.is_up])
-        if self.random.random() < STRANGERS:
-            target = self.latest(self.random.choice([host for host in self.known[source.ip] if host.ip != source.ip]))
-            self.transfer_draw(source, [target], is_named=False)
-        else:
-            self.transfer_draw(source, self.path_draw(source))
-
-    def path_draw(self, source):
         hops, at = [], source
         for _ in range(self.random.randint(2, RELAYS_MAX + 1)):
             onward = [each for each in map(self.latest, self.known[at.ip]) if each not in hops and each is not source]
@@ -124,14 +115,9 @@ class Trial(Graph):
                 break
             at = self.random.choice(onward)
             hops.append(at)
-        return hops
-
-    def transfer_draw(self, source, hops, **options):
-        """Start a transfer of random sizes, one in four under an identity that nobody saw before."""
         delays = [self.random.choice((0, 0, 0, 5, 200)) * MS_NS for _ in range(2)]
         lengths = [int(10 ** self.random.uniform(0, 5.5)) if self.random.random() < 0.9 else 0 for _ in range(2)]
-        shows = ring(f"{self.world.seed} {self.application.n_transfers}") if self.random.random() < MASKED else None
-        self.circuit(source, hops, *lengths, read_delays_ns=delays, shows=shows, **options)
+        self.circuit(source, hops, *lengths, read_delays_ns=delays)
 
     def latest(self, host):
         """The host that has its address now."""
@@ -162,21 +148,21 @@ class Trial(Graph):
         host.machine.tamper("swallow", 0, self.random.random() < 0.5)
         self.world.after(10 * SECOND_NS, host.honest)
 
-    def transfer_find(self, state):
+    def transfer_draw(self, state):
         """A transfer in this state; None when there is none."""
         found = [each for each in self.application.transfers.values() if each.state == state]
         return self.random.choice(found) if found else None
 
     def cancel(self):
         """A source wants a circuit no more that it is building."""
-        transfer = self.transfer_find("building")
+        transfer = self.transfer_draw("building")
         if transfer is not None:
             transfer.settle("cancelled")
             transfer.source.tell("cancel", transfer.number)
 
     def reset(self):
         """The application at one end resets the stream."""
-        transfer = self.transfer_find("running")
+        transfer = self.transfer_draw("running")
         flow = transfer and transfer.flows[self.random.randrange(2)]
         if flow and flow.host.flows.pop(flow.id, None) is not None:
             flow.host.tell("reset", flow.id, CANCELLED)
@@ -187,7 +173,7 @@ class Trial(Graph):
 
     def hang_up(self):
         """A source closes the session with the target."""
-        transfer = self.transfer_find("running")
+        transfer = self.transfer_draw("running")
         if transfer is not None:
             transfer.source.tell("close_peer", transfer.channel, 0)
 
@@ -222,7 +208,8 @@ class Trial(Graph):
         self.world.after(int(self.random.uniform(0.1, 30) * SECOND_NS), self.begin_host, host)
 
     def begin_host(self, host):
-        self.hosts.append(self.host_draw(host.idx))
+        _, low, high, _ = map(int, host.ip.split("."))
+        self.hosts.append(self.host_draw(250 * high + low))
 
     def partition(self):
         """Two groups, for a time that links may survive or not."""
@@ -284,8 +271,7 @@ def trial_run(seed, n_circuits, faults=FAULTS):
         trial = Trial(seed, n_circuits, faults)
         ends = trial.complete()
     except BaseException:
-        calm = "" if faults else " --calm"
-        print(f"repeat this with: tools/dev sim --seed {seed} --circuits {n_circuits}{calm}", file=sys.stderr)
+        print(f"repeat this with: tools/dev sim --seed {seed} --circuits {n_circuits}", file=sys.stderr)
         raise
     spent_s = time.process_time() - began_s
     virtual_s = (trial.world.now_ns - trial.start_ns) / SECOND_NS

@@ -168,15 +168,10 @@ class Host:
         """How others name it when they connect."""
         return self.link_key, self.peer_id, self.ip, PORT
 
-    @property
-    def place(self):
-        """How others name it who know where it is, and not who it is."""
-        return None, None, self.ip, PORT
-
-    def tell(self, what, *arguments, **options):
+    def tell(self, what, *arguments):
         """Call a method of the machine, and do what comes of it."""
         if self.is_up:
-            getattr(self.machine, what)(*arguments, self.world.now_ns, **options)
+            getattr(self.machine, what)(*arguments, self.world.now_ns)
             self.settle()
 
     def settle(self):
