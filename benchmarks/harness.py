@@ -39,6 +39,8 @@ N_PINGS = {LIBP2P: 1_000, RNS: 500}
 HOPS = {1: "1 relay"} | {n_relays: f"{n_relays} relays" for n_relays in range(2, 7)}
 IDLE_FEW, IDLE_MANY = "qg, 10 idle circuits", "qg, 10,000 idle circuits"
 ONE_WORKER, TWO_WORKERS = "1 worker", "2 workers"
+ENGINES = {1: "engines on 1 thread", 2: "engines on 2 threads"}
+HASHING = {1: "hashing on 1 thread", 2: "hashing on 2 threads"}
 TAKEN = {"qg, lists": "lists", "qg, callback each": "callbacks", "qg, await each": "each"}
 BARE, IMPORT, HELP = "python -c pass", "import qg", "qg --help"
 # Candidates that speak the roles' commands: the module under `peers`, and options for both roles.

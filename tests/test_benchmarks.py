@@ -15,6 +15,7 @@ from benchmarks import plot, report  # noqa: E402
 from benchmarks.harness import HOPS, compare  # noqa: E402
 from benchmarks.program import NotInstalled, Program, descendants, is_running, port_is_open, process_cpu_s  # noqa: E402
 from benchmarks.targets import TARGETS, Target  # noqa: E402
+from benchmarks.test_engines import Pair, hash_long, measure  # noqa: E402
 
 
 class Rounds:
@@ -163,3 +164,13 @@ def test_a_port_is_open_while_somebody_listens():
         port = listener.getsockname()[1]
         assert port_is_open(port)
     assert not port_is_open(port)
+
+
+def test_engines_push_bytes_over_memory_on_threads_of_their_own():
+    works = [Pair().push, Pair().push, hash_long]
+    assert all(value > 0 for value in measure(works, 1 << 20).values())
+    pair = Pair()
+    pair.push(1 << 22)
+    assert pair.target.status()["in_len"] - pair.source.status()["in_len"] > 1 << 22
+    with pytest.raises(ValueError, match="not both open"):
+        pair.source.push(1, 7, pair.target, pair.far_flow, 9, 1, 0)

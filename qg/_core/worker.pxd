@@ -59,13 +59,18 @@ cdef enum command_type_t:
     COMMAND_ADOPT = 101         # of a worker to another: a connection that it accepted
     COMMAND_TWINS = 102         # a peer runs under a new instance with another worker
 
+cdef enum connect_t:            # reason of COMMAND_CONNECT
+    CONNECT_ANY = 0
+    CONNECT_NEW = 1             # no existing session may be taken
+    CONNECT_HANDED = 2          # by a worker that has no link to one that had one
+
 ctypedef struct command_t:
     command_t *next
     uint64_t id                 # request, channel or flow; TWINS: when the new one was seen, in ns
     uint64_t a                  # OPEN: channel; USED: bytes; CONNECT: isolation; TWINS: instance; ADOPT, SPLICE:
                                 # descriptor + 1, 0 once taken; SPLICE: 0, there is a tunnel already
     uint32_t type
-    uint32_t reason             # RESET, CLOSE_PEER: reason_t; OPEN: kind | priority << 8; CONNECT: 1 = new
+    uint32_t reason             # RESET, CLOSE_PEER: reason_t; OPEN: kind | priority << 8; CONNECT: connect_t
     chain_t chain               # WRITE; SPLICE: what Python has read and not used
     uint32_t n                  # CONNECT: hops; OPEN, PEERS: bytes of data
     hop_t *hops                 # CONNECT: owned

@@ -9,7 +9,7 @@ from posix.unistd cimport close as fd_close, pwrite, write as fd_write
 from .border cimport drop_blocks
 from .bridge cimport (
     bridge_close, bridge_open, bridge_pending, bridge_write, bridges_turn, end_t)
-from .channel cimport channel_crossed, channel_t, path_t
+from .channel cimport channel_crossed, channel_t, find_link, hop_t, path_t
 from .circuit cimport path_cancel, path_create, path_free, path_start
 from .crypto cimport wipe
 from .engine cimport (
@@ -27,6 +27,7 @@ from .loop cimport (
 from .memory cimport chain_clear, chain_t, pool_clear, pool_collect
 from .relay cimport relay_relieve
 from .resolve cimport resolve_cancel, resolve_init, resolve_start, resolve_stop
+from .roster cimport roster_other
 from .secret cimport SECRET_SLOT_LEN, secret_pool_free, secret_take
 from .shared cimport bell_ring, bell_tap, inbox_push, inbox_take, ring_drop, ring_filled, ring_publish, ring_vacant
 from .status cimport E_IO, E_MEMORY, OK
@@ -395,9 +396,35 @@ cdef void do_listen(worker_t *worker, command_t *command) noexcept nogil:
     outbox_put(&worker.engine.outbox, &event)
 
 
+cdef bint hand_over(worker_t *worker, command_t *command) noexcept nogil:
+    """A direct connect goes to a worker that has a link with the peer, where this one has none; once, for links end.
+
+    A cancel that the other worker has had already is not repeated: then a link that was there anyway is told.
+    """
+    cdef const hop_t *hop = command.hops
+    cdef command_t *following
+    cdef int other
+    if (command.n != 1 or command.reason != CONNECT_ANY or command.ring is not NULL or not hop.has_link_key
+            or find_link(&worker.engine, hop.link_key) is not NULL):
+        return False
+    other = roster_other(&worker.node.roster, hop.link_key, worker.idx)
+    following = command_make(COMMAND_CONNECT, command.id, 0) if other >= 0 else NULL
+    if following is NULL:
+        return False
+    following.n = 1
+    following.reason = CONNECT_HANDED
+    following.hops = command.hops
+    command.hops = NULL
+    worker_post(&worker.node.workers[other], following)
+    return True
+
+
 cdef void do_connect(worker_t *worker, command_t *command, uint64_t now_ns) noexcept nogil:
-    cdef path_t *path = path_create(&worker.engine, command.n)
+    cdef path_t *path
     cdef uint32_t i
+    if hand_over(worker, command):
+        return
+    path = path_create(&worker.engine, command.n)
     if path is NULL:
         return
     if command.ring is not NULL:
@@ -409,7 +436,7 @@ cdef void do_connect(worker_t *worker, command_t *command, uint64_t now_ns) noex
         path.identity.n_networks = 0            # it never listens
         local_renew(path.identity, command.ring)
     path.request = command.id
-    path.is_new = <uint8_t>command.reason
+    path.is_new = command.reason == CONNECT_NEW
     path.isolation = command.a
     memcpy(path.hops, command.hops, command.n * sizeof(hop_t))
     for i in range(command.n):

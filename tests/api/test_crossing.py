@@ -236,3 +236,18 @@ async def test_a_rate_is_paid_once():
         await asyncio.gather(*(echoed(peer, 20_000) for peer in far))
         await asyncio.gather(*(peer.close() for peer in far))
         await net.quiet()
+
+
+async def test_a_direct_connect_takes_the_link_that_another_worker_dialled_for_circuits():
+    async with running() as net:
+        source, target = await net.start(workers=1), await net.start(workers=1)
+        relay = {"allow": [str(source.id)], "targets": ["127.0.0.0/8"], "ports": [target.address.port]}
+        relay = await net.start(workers=4, relay=relay)
+        far = await source.connect(target.address, via=[relay.address])
+        core = relay._border.runtime
+        before = core.status()
+        assert before["n_auto_links"] == 1
+        await echoed(await relay.connect(target.address))
+        after = core.status()
+        assert (after["n_auto_links"], after["n_links_up"]) == (0, before["n_links_up"])
+        await far.close()
