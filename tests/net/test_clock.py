@@ -22,14 +22,14 @@ HOUR_S = 3600
 # What clock_gettime(CLOCK_REALTIME) says is moved by the seconds that stand in a file.
 SHIM = r"""
 #define _GNU_SOURCE
-#include <dlfcn.h>
 #include <stdio.h>
+#include <sys/syscall.h>
 #include <time.h>
+#include <unistd.h>
 
 int clock_gettime(clockid_t id, struct timespec *now)
 {
-    int (*real)(clockid_t, struct timespec *) = dlsym(RTLD_NEXT, "clock_gettime");
-    int rc = real(id, now);
+    int rc = syscall(SYS_clock_gettime, id, now); /* dlsym would allocate, in the midst of a sanitizer's allocator */
     long step_s = 0;
     FILE *file = id == CLOCK_REALTIME ? fopen(STEP_FILE, "re") : NULL;
     if (file) {
@@ -48,7 +48,7 @@ def clock(tmp_path):
     step, library = tmp_path / "step", tmp_path / "clock.so"
     step.write_text("0")
     (tmp_path / "clock.c").write_text(SHIM)
-    command = ["cc", "-shared", "-fPIC", f'-DSTEP_FILE="{step}"', "-o", library, tmp_path / "clock.c", "-ldl"]
+    command = ["cc", "-shared", "-fPIC", f'-DSTEP_FILE="{step}"', "-o", library, tmp_path / "clock.c"]
     subprocess.run(command, check=True)
     return library, step
 
