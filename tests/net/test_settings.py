@@ -20,7 +20,8 @@ import qg
 
 pytestmark = [pytest.mark.anyio, pytest.mark.net]
 
-RATED = {"exempt": []}  # this machine is an address like any other
+# This machine is an address like any other, and however slow it is.
+RATED = {"exempt": [], "handshake_cpu_ms": 100}
 
 
 async def answered(to, n):
@@ -34,24 +35,30 @@ async def answered(to, n):
     return sum(stranger.answer() is not None for stranger in strangers)
 
 
+async def burst_check(limits, burst, refusal):
+    """Of six flights as many are answered as the friend left of the burst, and as came again meanwhile: one a second."""
+    began_s = time.monotonic()
+    async with target(limits=limits) as to:
+        n = await answered(to, 6)
+        assert burst - 1 <= n <= burst - 1 + time.monotonic() - began_s
+        assert faults(to.node) == ({refusal: 6 - n, "over_rate": 6 - n} if n < 6 else {})
+
+
 async def test_handshakes_of_one_address_have_a_burst():
-    async with target(limits=RATED | {"handshakes_per_s": 1, "handshakes_burst": 4}) as to:
-        assert await answered(to, 6) == 3
-        assert faults(to.node) == {"refused_address_rate": 3, "over_rate": 3}
+    await burst_check(RATED | {"handshakes_per_s": 1, "handshakes_burst": 4}, 4, "refused_address_rate")
 
 
 async def test_a_network_that_is_exempt_has_no_rates_and_the_rest_of_this_machine_has():
-    rates = {"handshakes_per_s": 1, "handshakes_burst": 4}
+    rates = RATED | {"handshakes_per_s": 1, "handshakes_burst": 4}
     async with target(limits=rates | {"exempt": ["127.0.0.1/32"]}) as to:
         assert await answered(to, 6) == 6
-    async with target(limits=rates | {"exempt": ["127.0.0.2/32", "::1/128"]}) as to:
-        assert await answered(to, 6) == 3
+    await burst_check(rates | {"exempt": ["127.0.0.2/32", "::1/128"]}, 4, "refused_address_rate")
 
 
 async def test_handshakes_of_one_network_have_a_burst():
-    async with target(limits=RATED | {"network_handshakes_per_s": 1, "network_handshakes_burst": 3}) as to:
-        assert await answered(to, 6) == 2
-        assert faults(to.node) == {"refused_network_rate": 4, "over_rate": 4}
+    await burst_check(
+        RATED | {"network_handshakes_per_s": 1, "network_handshakes_burst": 3}, 3, "refused_network_rate"
+    )
 
 
 @pytest.mark.parametrize("setting", ["head_s", "flight_s"])
@@ -167,10 +174,11 @@ async def test_handshakes_that_take_too_much_of_the_processor_are_refused_and_no
 
 
 async def test_handshakes_of_the_node_have_a_rate_and_nobody_is_blamed():
+    began_s = time.monotonic()
     async with target(limits=RATED | {"node_handshakes_per_s": 2}) as to:
-        assert await answered(to, 12) < 4
-        n = faults(to.node)["refused_node_rate"]
-        assert faults(to.node) == {"refused_node_rate": n, "full": n}  # and no refused_score
+        n = 12 - await answered(to, 12)
+        assert 11 - 2 * (time.monotonic() - began_s) <= n + 1 <= 12  # the friend had one of the first two
+        assert faults(to.node) == ({"refused_node_rate": n, "full": n} if n else {})  # and no refused_score
 
 
 async def test_a_full_node_looks_to_strangers_like_any_other():
@@ -187,13 +195,15 @@ async def test_a_full_node_looks_to_strangers_like_any_other():
 
 async def test_who_connects_too_often_meets_silence_while_sinks_are_free_and_fin_without_them():
     async with target(limits=RATED | {"accepts_per_s": 1, "accepts_burst": 2, "sinks": 2}) as to:
-        strangers = []
-        for n in range(2, 7):
+        strangers, answers = [], []
+        while answers[-2:] != [b"", b""]:  # one more a second is let in, if this machine is so slow
             strangers.append(await to.dial())
-            await until(lambda n=n: core(to.node)["n_accepted"] == n, lambda: core(to.node))
-        await to.settled()
+            await until(lambda: core(to.node)["n_accepted"] == 1 + len(strangers), lambda: core(to.node))
+            await to.settled()
+            answers = [stranger.answer() for stranger in strangers]
         assert core(to.node)["n_sinks"] == 2
-        assert [stranger.answer() for stranger in strangers] == [None, None, None, b"", b""]
+        assert answers[:3] == [None, None, None]
+        assert set(answers) == {None, b""}
 
 
 @pytest.mark.parametrize("offset_s", [-90, 0, 90])
