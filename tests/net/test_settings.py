@@ -36,7 +36,7 @@ async def answered(to, n):
 
 
 async def burst_check(limits, burst, refusal):
-    """Of six flights as many are answered as the friend left of the burst, and as came again meanwhile: one a second."""
+    """Of six flights as many are answered as the friend left of the burst, and as came again since: one a second."""
     began_s = time.monotonic()
     async with target(limits=limits) as to:
         n = await answered(to, 6)
@@ -56,9 +56,7 @@ async def test_a_network_that_is_exempt_has_no_rates_and_the_rest_of_this_machin
 
 
 async def test_handshakes_of_one_network_have_a_burst():
-    await burst_check(
-        RATED | {"network_handshakes_per_s": 1, "network_handshakes_burst": 3}, 3, "refused_network_rate"
-    )
+    await burst_check(RATED | {"network_handshakes_per_s": 1, "network_handshakes_burst": 3}, 3, "refused_network_rate")
 
 
 @pytest.mark.parametrize("setting", ["head_s", "flight_s"])
