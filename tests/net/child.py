@@ -73,6 +73,10 @@ class Child:
         self._process.stdin.write(json.dumps(arguments | {"do": command}).encode() + b"\n")
         return await self._line()
 
+    @property
+    def pid(self):
+        return self._process.pid
+
     def kill(self):
         self._process.kill()
 
