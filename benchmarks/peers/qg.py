@@ -8,11 +8,14 @@ and `hold` has an identity of its own.
 import asyncio
 import json
 import os
+import random
 import sys
 import threading
 import time
 from collections.abc import Awaitable, Callable
 from typing import Any
+
+import msgspec
 
 import qg
 from benchmarks.role import CHUNK_LEN, MESSAGE_LEN, Tally, times_at_once
@@ -88,11 +91,17 @@ def spin() -> None:
         pass
 
 
-async def relay_main(load: str, host: str, target: str, suite: str, secret: str) -> None:
+def rated(config: qg.Config, rate_kib_s: str) -> qg.Config:
+    """The same with a rate for all that the node sends; "0": none."""
+    per_s = int(rate_kib_s)
+    return msgspec.structs.replace(config, rates=qg.RatesConfig(node_kib_s=per_s, node_burst_kib=per_s // 16))
+
+
+async def relay_main(load: str, host: str, target: str, suite: str, secret: str, rate_kib_s: str = "0") -> None:
     """Relay to that address, while the process does nothing else (`resting`) or is `spinning`."""
     if load == "spinning":
         threading.Thread(target=spin, daemon=True).start()
-    config = config_make(suite, relay_config(qg.Address.parse(target).port))
+    config = rated(config_make(suite, relay_config(qg.Address.parse(target).port)), rate_kib_s)
     async with node_make(suite, secret, listen=[f"tcp://{host}:0"], config=config) as node:
         await role_serve({"threads": threads}, {"address": str(node.address)})
 
@@ -134,6 +143,27 @@ class Client:
             samples_ns.append(time.perf_counter_ns() - started_ns)
         return percentiles(samples_ns)
 
+    async def chat(self, n: int, gap_s: float) -> dict[str, float]:
+        """Let each stream ask and get an answer `n` times, with pauses of `gap_s` on average."""
+        samples_ns: list[int] = []
+        await asyncio.gather(*(chat_lane(stream, n, gap_s, samples_ns) for stream in await self._opened(Echo.id)))
+        return percentiles(samples_ns)
+
+    async def flood(self) -> None:
+        """Send from now on, until `flooded`."""
+        (stream,) = await self._opened(Sink.id)
+        self._flooding = asyncio.create_task(self._flood(stream))
+
+    async def _flood(self, stream: qg.Stream) -> None:
+        self._n_flooded, chunk = 0, os.urandom(CHUNK_LEN)
+        while True:
+            await stream.write(chunk)
+            self._n_flooded += CHUNK_LEN
+
+    async def flooded(self) -> int:
+        self._flooding.cancel()
+        return self._n_flooded
+
     async def prepare(self, n: int) -> None:
         """Make the identities of n handshakes, which stay: what is measured is the handshake."""
         self._identities = [qg.Identity.generate() for _ in range(n)]
@@ -165,13 +195,26 @@ async def chunks_send(stream: qg.Stream, n_chunks: int, chunk_len: int) -> None:
         await stream.write(chunk)
 
 
-async def client_main(server_hello: str, suite: str, secret: str = "") -> None:
-    async with node_make(suite, secret) as node:
+async def chat_lane(stream: qg.Stream, n: int, gap_s: float, samples_ns: list[int]) -> None:
+    message = os.urandom(MESSAGE_LEN)
+    for _ in range(n):
+        await asyncio.sleep(random.uniform(0, 2 * gap_s))
+        started_ns = time.perf_counter_ns()
+        await stream.write(message)
+        await stream.readexactly(MESSAGE_LEN)
+        samples_ns.append(time.perf_counter_ns() - started_ns)
+
+
+async def client_main(server_hello: str, suite: str, secret: str = "", rate_kib_s: str = "0") -> None:
+    async with node_make(suite, secret, config=rated(config_make(suite), rate_kib_s)) as node:
         client = Client(node, json.loads(server_hello)["address"])
         commands: Commands = {
             "route": client.route,
             "send": client.send,
             "ping": client.ping,
+            "chat": client.chat,
+            "flood": client.flood,
+            "flooded": client.flooded,
             "prepare": client.prepare,
             "handshakes": client.handshakes,
             "hold": client.hold,
