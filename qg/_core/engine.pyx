@@ -15,7 +15,7 @@ from .circuit cimport (
 from .flow cimport (
     FLOWS_WAITING_MAX, EVENT_DRAINED, EVENT_IDENTITY_TWICE, EVENT_PEERS, EVENT_PEER_DOWN, EVENT_PONG, EVENT_STOPPED,
     EVENT_STREAM_RESET, EVENT_TAMPERED, EVENT_TWINS, event_t, flow_announce, flow_bind, flow_create, flow_open, flow_t,
-    outbox_clear, outbox_init, outbox_put, outbox_put_late, outbox_t)
+    outbox_clear, outbox_init, outbox_owe, outbox_put, outbox_put_late, outbox_t)
 from .guard cimport (
     PENALTY_ENVELOPE, PENALTY_HANDSHAKE, PENALTY_LIMIT, PENALTY_REPLAY, PENALTY_VIOLATION, guard_accept, guard_allows,
     guard_half_open_begin, guard_handshake, guard_instance_swap, guard_link_begin, guard_peer_begin, guard_penalise,
@@ -640,7 +640,6 @@ cdef inline void arm_shaped(engine_t *engine) noexcept nogil:
 
 cdef void engine_settle(engine_t *engine, uint64_t now_ns) noexcept nogil:
     cdef channel_t *channel
-    cdef event_t event
     engine.outbox.now_ns = now_ns
     while engine.dirty is not NULL or engine.ended is not NULL:
         while engine.dirty is not NULL:
@@ -658,14 +657,10 @@ cdef void engine_settle(engine_t *engine, uint64_t now_ns) noexcept nogil:
     streams_sweep(&engine.ctx.graveyard, engine.pool)
     if engine.is_draining and not engine.is_drained and engine.relay.n_splices == 0:
         engine.is_drained = 1
-        memset(&event, 0, sizeof(event))
-        event.type = EVENT_DRAINED
-        outbox_put(&engine.outbox, &event)
+        outbox_owe(&engine.outbox, EVENT_DRAINED)
     if engine.is_stopping and not engine.is_stopped and engine.n_channels == 0:
         engine.is_stopped = 1
-        memset(&event, 0, sizeof(event))
-        event.type = EVENT_STOPPED
-        outbox_put_late(&engine.outbox, &event)
+        outbox_owe(&engine.outbox, EVENT_STOPPED)
 
 
 # Commands

@@ -71,6 +71,7 @@ ctypedef struct outbox_t:       # one per worker
     pending_t *pending_tail
     pending_t *late_head        # behind them: what ends channels
     pending_t *late_tail
+    uint32_t owed               # bits of types: events of the node that are still to be told, behind all others
     uint32_t n_waiting          # flows in the list below
     flow_t *flows_head          # flows with something to tell
     flow_t *flows_tail
@@ -118,6 +119,8 @@ cdef void outbox_init(outbox_t *outbox, pool_t *pool, uint64_t mix) noexcept nog
 cdef void outbox_clear(outbox_t *outbox) noexcept nogil         # frees flows and events without a word
 cdef void outbox_put(outbox_t *outbox, const event_t *event) noexcept nogil     # in order behind those that wait
 cdef void outbox_put_late(outbox_t *outbox, const event_t *event) noexcept nogil    # behind all that flows have to tell
+cdef void outbox_owe(outbox_t *outbox, int type) noexcept nogil # behind all others: DRAINED, CONFIGURED, STOPPED, which
+                                                                # hold nothing but their type; never lost
 cdef int outbox_emit(outbox_t *outbox) noexcept nogil           # 0 when some had to wait
 cdef bint outbox_is_empty(const outbox_t *outbox) noexcept nogil
 

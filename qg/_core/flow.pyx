@@ -77,7 +77,7 @@ cdef void outbox_put_late(outbox_t *outbox, const event_t *event) noexcept nogil
 
 
 cdef bint outbox_is_empty(const outbox_t *outbox) noexcept nogil:
-    return outbox.pending_head is NULL and outbox.flows_head is NULL and outbox.late_head is NULL
+    return outbox.pending_head is NULL and outbox.flows_head is NULL and outbox.late_head is NULL and outbox.owed == 0
 
 
 cdef bint emit_kept(outbox_t *outbox, pending_t **head, pending_t **tail) noexcept nogil:
@@ -161,7 +161,29 @@ cdef int outbox_emit(outbox_t *outbox) noexcept nogil:
         flow.is_queued = 0
         if flow.is_over and (flow.unused == 0 or flow.session is NULL or flow.reason):
             flow_free(flow)
-    return emit_kept(outbox, &outbox.late_head, &outbox.late_tail)
+    if not emit_kept(outbox, &outbox.late_head, &outbox.late_tail):
+        return 0
+    return emit_owed(outbox)
+
+
+cdef bint emit_owed(outbox_t *outbox) noexcept nogil:
+    """STOPPED last: its number is the lowest."""
+    cdef event_t event
+    cdef int type = EVENT_TWINS
+    while outbox.owed:
+        if outbox.owed >> type & 1:
+            memset(&event, 0, sizeof(event))
+            event.type = <uint16_t>type
+            if not outbox.emit(outbox.emit_ctx, &event):
+                return False
+            outbox.owed &= ~(<uint32_t>1 << type)
+        type -= 1
+    return True
+
+
+cdef void outbox_owe(outbox_t *outbox, int type) noexcept nogil:
+    outbox.owed |= <uint32_t>1 << type
+    outbox_emit(outbox)
 
 
 # Flows

@@ -18,7 +18,7 @@ from .engine cimport (
     engine_ping, engine_received, engine_settle, engine_stop, engine_tell_peers, engine_tick, engine_writable)
 from .flow cimport (
     EVENT_CONFIGURED, EVENT_LISTENING, EVENT_STREAM_SENT, event_t, flow_accept, flow_finish, flow_reset, flow_used,
-    flow_write, outbox_emit, outbox_is_empty, outbox_put)
+    flow_write, outbox_emit, outbox_is_empty, outbox_owe, outbox_put)
 from .handshake cimport local_fill, local_t
 from .keyfile cimport ring_t
 from .loop cimport (
@@ -475,12 +475,9 @@ cdef void do_drain(worker_t *worker) noexcept nogil:
 
 
 cdef void do_configure(worker_t *worker, command_t *command, uint64_t now_ns) noexcept nogil:
-    cdef event_t event
-    memset(&event, 0, sizeof(event))
     engine_configure(&worker.engine, command.config, now_ns)
     memcpy(worker.local, command.local, sizeof(local_t))
-    event.type = EVENT_CONFIGURED
-    outbox_put(&worker.engine.outbox, &event)
+    outbox_owe(&worker.engine.outbox, EVENT_CONFIGURED)
 
 
 cdef void do_splice(worker_t *worker, command_t *command, uint64_t now_ns) noexcept nogil:
