@@ -88,7 +88,7 @@ class Daemon:
         if place is None:
             yield
             return
-        async with MetricsServer(place.host, place.port, lambda: metrics_text(self._node.status())) as server:
+        async with MetricsServer(place.host, place.port, lambda: metrics_text(self._node.totals())) as server:
             _log.info("metrics url=http://%s/metrics", place._replace(port=server.port))
             yield
 

@@ -39,8 +39,8 @@ def metrics_text(status: Status) -> str:
 
 def _figures(status: Status) -> Iterator[_Sample]:
     yield "qg_uptime_seconds", "gauge", "time since the start", status.uptime_s
-    yield "qg_peers", "gauge", "peers connected now", len(status.peers)
-    yield "qg_links", "gauge", "sessions with peers now", len(status.links)
+    yield "qg_peers", "gauge", "peers connected now", status.n_peers
+    yield "qg_links", "gauge", "sessions with peers now", status.n_links
     yield "qg_circuits", "gauge", "circuits that pass through now", status.n_splices
     yield "qg_circuit_links", "gauge", "links dialled for circuits only", status.n_circuit_links
     yield "qg_relayed_bytes_total", "counter", "payload passed on for others, both directions", status.relayed_bytes

@@ -391,13 +391,21 @@ class Node:
 
         Blocks until the native thread has come around, which takes less than a millisecond and at most a second.
         """
+        return self._status(self.peers)
+
+    def totals(self) -> Status:
+        """Take the same without its lists of peers and links, at a cost that does not grow with them."""
+        return self._status(())
+
+    def _status(self, listed: tuple[Peer, ...]) -> Status:
         border = self._border_now()
         records = {} if self._gossip is None else self._gossip.counts
-        status = status_make(border, self._identity, self._bound, self.peers, self._started_s, records)
+        status = status_make(border, self._identity, self._bound, listed, self._started_s, records)
         kept = tuple(keeper.info() for keeper in self._keepers if not keeper.is_stopped)
         if self._account is not None:
             self._account_look(self._border_now(), status.relayed_bytes)
             status = status._replace(relayed_month_bytes=self._account.used, relayed_month_limit=self._account.limit)
+        status = status._replace(n_peers=len(self.peers), n_links=len(self._links))
         return status._replace(is_draining=self._drained is not None, kept=kept)
 
     def is_working(self) -> bool:
@@ -502,13 +510,7 @@ class Node:
         assert self._routes is not None
         hosts = [endpoint.host for endpoint in (*self._bound, *self._config.advertise)]
         build = partial(self._dial, identity=identity, isolation=isolation, gone=gone)
-        # A peer that dialled us may not be where it dialled from.
-        dialled = {link.peer for link in self._links.values() if link.is_outgoing and not link.peer.is_relayed}
-        linked = [
-            KnownRelay(peer.link_key, peer.id, ((peer.host, peer.port),), *peer.relay_terms)
-            for peer in dialled
-            if peer.relay_terms is not None
-        ]
+        linked = KnownRelay.linked(self._links.values())
         return await self._routes.connect(target, n_hops, hosts, linked, build)
 
     async def _dial(

@@ -8,10 +8,13 @@ bounded, and no neighbour fills more than a share of it. Times are seconds of th
 from collections.abc import Iterable
 from ipaddress import IPv4Address, IPv6Address, ip_address
 from random import Random, SystemRandom
-from typing import NamedTuple, final
+from typing import TYPE_CHECKING, NamedTuple, final
 
 from qg.address import Address
 from qg.types import LinkKey, PeerId
+
+if TYPE_CHECKING:
+    from qg.flow import Link
 
 __all__ = ["KNOWN_MAX", "KnownRelay", "RelayBook", "network_of"]
 
@@ -55,6 +58,16 @@ class KnownRelay(NamedTuple):
         """Take an address with a link key and an IP address."""
         assert address.link_key is not None
         return cls(address.link_key, address.peer_id, ((address.host, address.port),))
+
+    @classmethod
+    def linked(cls, links: Iterable["Link"]) -> list["KnownRelay"]:
+        """Take the direct peers that relay and were dialled; one that dialled us may not be where it dialled from."""
+        peers = {link.peer for link in links if link.is_outgoing and not link.peer.is_relayed}
+        return [
+            cls(peer.link_key, peer.id, ((peer.host, peer.port),), *peer.relay_terms)
+            for peer in peers
+            if peer.relay_terms is not None
+        ]
 
     @property
     def address(self) -> Address:

@@ -253,4 +253,6 @@ class Status(NamedTuple):
     bytes_out: int = 0
     relayed_month_bytes: int = 0  # in this calendar month (UTC), in and out
     relayed_month_limit: int = 0  # of these, from which no new circuits are taken; 0: none
+    n_peers: int = 0  # connected now, also where the lists are left out
+    n_links: int = 0
     workers: tuple[WorkerInfo, ...] = ()  # the threads that carry the data; the figures above are of all together

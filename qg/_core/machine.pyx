@@ -14,8 +14,8 @@ from .circuit cimport path_cancel, path_create, path_start
 from .crypto cimport crypto_init, random_seed, random_seed_t, random_seeded, wipe
 from .engine cimport (
     engine_accepted, engine_clear, engine_close_peer, engine_connected, engine_deadline, engine_dial_failed,
-    engine_ended, engine_halt, engine_init, engine_lost, engine_open, engine_ping, engine_received, engine_settle,
-    engine_stop, engine_tick, engine_writable)
+    engine_drain, engine_ended, engine_halt, engine_init, engine_lost, engine_open, engine_ping, engine_received,
+    engine_settle, engine_stop, engine_tick, engine_writable)
 from .flow cimport event_t, flow_accept, flow_finish, flow_reset, flow_used, flow_write, outbox_emit, outbox_is_empty
 from .guard cimport N_GUARD_COUNTS, access_t, guard_access_free, guard_access_swap, guard_clear, guard_init, guard_t
 from .handshake cimport local_fill, local_t
@@ -692,6 +692,11 @@ cdef class Machine:
     def ping(self, uint64_t channel, uint64_t now_ns):
         """Ask for a PONG."""
         engine_ping(&self.body.engine, channel, now_ns)
+        engine_settle(&self.body.engine, now_ns)
+
+    def drain(self, uint64_t now_ns):
+        """Take no new circuits."""
+        engine_drain(&self.body.engine)
         engine_settle(&self.body.engine, now_ns)
 
     def stop(self, uint64_t now_ns):

@@ -6,7 +6,8 @@ import asyncio
 import pytest
 
 from qg.errors import ListenError
-from qg.metrics import MetricsServer
+from qg.metrics import MetricsServer, metrics_text
+from qg.testing import network
 
 pytestmark = [pytest.mark.anyio, pytest.mark.net]
 
@@ -72,3 +73,13 @@ async def test_a_port_in_use_is_said():
     async with MetricsServer("127.0.0.1", 0, str) as server:
         with pytest.raises(ListenError, match="metrics"):
             await MetricsServer("127.0.0.1", server.port, str).__aenter__()
+
+
+async def test_figures_are_taken_without_the_lists_of_peers_and_links():
+    """Writing those down for each scrape would hold up the loop of a node with very many."""
+    async with network(3) as made:
+        one = made.nodes[0]
+        totals, whole = one.totals(), one.status()
+        assert (totals.peers, totals.links) == ((), ())
+        assert (whole.n_peers, whole.n_links) == (len(whole.peers), len(whole.links)) == (2, 2)
+        assert {"qg_peers 2", "qg_links 2"} <= set(metrics_text(totals).splitlines())

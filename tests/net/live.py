@@ -57,9 +57,9 @@ class Model:
         peer = peer_dial(self.party, link_key, kind=kind, hello=self.hello)
         return self._link_add(dial(address.host, address.port, peer), piece_len)
 
-    def listen(self, *, piece_len: int = 0) -> qg.Address:
+    def listen(self, where: tuple[str, int] = ("127.0.0.1", 0), *, piece_len: int = 0) -> qg.Address:
         """Wait for nodes; their links come into `arrivals`."""
-        self._listener = socket.create_server(("127.0.0.1", 0), backlog=64)
+        self._listener = socket.create_server(where, backlog=64)
         self._loop.add_reader(self._listener, self._on_arrival, piece_len)
         host, port = self._listener.getsockname()
         return qg.Address(qg.LinkKey(self.identity.link_public), host, port)

@@ -1,13 +1,18 @@
 # SPDX-License-Identifier: MIT
 """Circuits by number of hops: which relays are drawn, what happens when one fails, and the guards."""
 
+import asyncio
 import contextlib
 import re
+import socket
 
 import pytest
 from api.services import Echo
 from api.test_keep import Visits
+from model import frames
+from model.peer import layer_answer
 from net.chain import host, world
+from net.live import Model
 from net.support import Services, core
 
 import qg
@@ -151,6 +156,37 @@ async def test_a_relay_that_failed_is_replaced_and_avoided():
             if all(avoided):  # two relays have met each of them
                 break
         assert avoided == [True, True]
+
+
+@pytest.mark.parametrize("moment", ["build", "accept"])
+async def test_a_relay_that_dies_in_the_midst_of_a_build_is_replaced(moment):
+    """The model is a second relay: it goes when a layer is asked for, or between its ACCEPT and the first record."""
+    async with crowd(4, n_dead=1) as made, Model() as model:
+        met = []
+
+        def die(peer):
+            (link,) = [link for link in model.links if link.peer is peer]
+            asyncio.get_running_loop().call_soon(link.sock.shutdown, socket.SHUT_RDWR)
+            met.append(link)
+
+        def answer(peer, stream):
+            layer = layer_answer(model.party, peer, stream)
+
+            def extend(layer, stream):
+                layer.stream_accept(stream)
+                die(peer)
+
+            layer.handlers[frames.KIND_RELAY] = extend
+
+        model.handlers[frames.KIND_PIPE] = answer if moment == "accept" else lambda peer, stream: die(peer)
+        where = made.dead[0].host, made.dead[0].port
+        made.known[-1] = str(model.listen(where))
+        source = await source_of(made)
+        source._routes.guards.add([qg.relays.KnownRelay.of(relay.address) for relay in made.relays[:2]], 0)
+        while not met:
+            peer = await source.connect(made.target.address, hops=2)
+            assert await peer.ping() > 0
+            await peer.close()
 
 
 async def test_a_guard_that_is_down_is_passed_over_and_both_down_is_said():

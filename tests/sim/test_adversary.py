@@ -2,7 +2,7 @@
 """What relays and networks do to circuits: who notices, how the stream ends, and that nothing is left."""
 
 import pytest
-from core.endpoint_help import LIMIT, PROTOCOL, REFUSED, TIMEOUT, UNREACHABLE
+from core.endpoint_help import BUSY, LIMIT, PROTOCOL, REFUSED, TIMEOUT, UNREACHABLE
 from sim.graph import Graph
 from sim.world import MS_NS, SECOND_NS
 
@@ -199,6 +199,38 @@ def test_a_hop_that_dies_during_the_transfer_ends_the_stream(hop_idx, how):
     assert line.finish(transfer) < (1 if how == "kill" else 61)
     assert transfer.state == "failed"
     assert transfer.reason in (UNREACHABLE, TIMEOUT)
+    line.graph.close()
+
+
+@pytest.mark.parametrize("draining_idx", range(N_RELAYS))
+@pytest.mark.parametrize("victim_idx", range(N_RELAYS + 1))
+@pytest.mark.parametrize("how", ["kill", "vanish"])
+def test_a_hop_that_dies_while_a_relay_of_the_path_drains_ends_the_stream_and_the_drain(draining_idx, victim_idx, how):
+    """Until then the transfer goes on; new circuits are refused, wherever in the path the relay stands."""
+    line = Line("drain")
+    transfer = line.transfer(12 * LENGTH)
+    line.halfway(transfer)
+    draining, victim = line.hops[draining_idx], line.hops[victim_idx]
+    drained = []
+    draining.on_event[runtime.EV_DRAINED] = drained.append
+    draining.tell("drain")
+    refused = line.transfer()
+    assert line.graph.world.run(lambda: refused.state != "building", 60)
+    assert (refused.state, refused.reason, refused.hop_idx) == ("failed", BUSY, draining_idx)
+    n_read = [flow.n_read for flow in transfer.flows]
+    assert line.graph.world.run(
+        lambda: all(flow.n_read > n for flow, n in zip(transfer.flows, n_read, strict=True)), 60
+    )
+    assert transfer.state == "running"
+    assert not drained
+    getattr(victim, how)()
+    assert line.finish(transfer) < (1 if how == "kill" else 61)
+    assert transfer.state == "failed"
+    assert transfer.reason in (UNREACHABLE, TIMEOUT)
+    assert line.graph.world.run(
+        lambda: not any(each.machine.n_circuits for each in line.graph.hosts if each.is_up), 100
+    )
+    assert len(drained) == (victim is not draining)
     line.graph.close()
 
 
