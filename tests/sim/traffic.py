@@ -9,7 +9,8 @@ UUID = bytes(range(16))
 CHUNK_LEN = 65536
 CHAT_LEN = 64
 QUEUE_LEN = 262144  # bytes that a writer gives its machine at once
-BYTES, NORMAL = 0, 1
+BYTES = 0
+EXPEDITED, NORMAL = 0, 1
 
 
 def payload(seed, number, direction, length):
@@ -90,6 +91,7 @@ class Transfer:
         self.status = 0
         self.wrong = []  # what must never be
         self.closes = True  # the session goes with the stream
+        self.priority = NORMAL
 
     def start(self):
         self.state = "building"
@@ -238,13 +240,18 @@ class Application:
         if transfer.state != "building":
             transfer.wrong.append(f"it came up when it was {transfer.state}")
             return
+        host.channels[channel] = transfer
+        self.stream_open(transfer, channel)
+
+    def stream_open(self, transfer, channel):
+        """Let a transfer begin on a session that is there."""
+        host = transfer.source
         transfer.channel = channel
         transfer.state = "running"
         transfer.up_ns = self.world.now_ns
-        host.channels[channel] = transfer
         flow = transfer.flows[0] = host.flows[transfer.number] = transfer.flow(host, transfer.number, 0)
         opening = UUID + transfer.number.to_bytes(8, "big")
-        host.machine.open(flow.id, channel, BYTES, NORMAL, opening, self.world.now_ns)
+        host.machine.open(flow.id, channel, BYTES, transfer.priority, opening, self.world.now_ns)
         if transfer.writes:
             flow.fill()
 
