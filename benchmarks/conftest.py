@@ -11,6 +11,7 @@ from benchmarks.report import FIGURES_HEADER, figure_rows, rows_text
 
 @pytest.fixture(autouse=True)
 def figures_show(request: pytest.FixtureRequest, benchmark: Any, capsys: pytest.CaptureFixture[str]) -> Iterator[None]:
+    benchmark.group = "how long a round of all candidates takes"
     yield
     if figures := benchmark.extra_info.get("figures"):
         with capsys.disabled():

@@ -186,11 +186,13 @@ def compare(benchmark: Any, candidates: dict[str, Callable[[], Figures]], n_roun
                 failed.setdefault(name, []).append(f"{type(error).__name__}: {error}")
         order.reverse()
 
-    benchmark.pedantic(alternated_round, rounds=n_rounds)
-    benchmark.extra_info["figures"] = {
-        name: {key: [figures[key] for figures in done] for key in done[0]} for name, done in rounds.items() if done
-    }
-    benchmark.extra_info["missing"] = missing
-    benchmark.extra_info["failed"] = {name: words[0] for name, words in failed.items()}
+    try:
+        benchmark.pedantic(alternated_round, rounds=n_rounds)
+    finally:  # also when it is interrupted
+        benchmark.extra_info["figures"] = {
+            name: {key: [figures[key] for figures in done] for key in done[0]} for name, done in rounds.items() if done
+        }
+        benchmark.extra_info["missing"] = missing
+        benchmark.extra_info["failed"] = {name: words[0] for name, words in failed.items()}
     if failed:
         raise RuntimeError(f"failed: {benchmark.extra_info['failed']}")

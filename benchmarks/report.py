@@ -8,6 +8,7 @@ a process of its own: one that fails, or ends early, costs none of the others' f
 import json
 import os
 import platform
+import signal
 import statistics
 import subprocess
 import sys
@@ -25,6 +26,7 @@ PLOT = ROOT / "docs" / "performance-hops.svg"
 RECORDS = ROOT / "build" / "benchmarks"
 BEGIN, END = "<!-- figures: begin -->", "<!-- figures: end -->"
 
+FILE_LIMIT_S, FILE_END_S = 600, 60  # what one file of benchmarks may take; what it takes to end it
 HOPS_OFF_MAX = 0.1  # of the cost of a GB, from the line through all
 
 FIGURES_HEADER = ["work", "candidate", "figure", "median", "range"]
@@ -54,12 +56,26 @@ def benchmarks_run() -> Run:
     return run
 
 
+def command_run(command: list[str]) -> int:
+    """Run it and give its exit code; after a time it is interrupted, so that it can still write what it has."""
+    with subprocess.Popen(command, cwd=ROOT) as process:
+        try:
+            return process.wait(FILE_LIMIT_S)
+        except subprocess.TimeoutExpired:
+            process.send_signal(signal.SIGINT)
+        try:
+            return process.wait(FILE_END_S)
+        except subprocess.TimeoutExpired:
+            process.kill()
+            return process.wait()
+
+
 def file_run(path: Path) -> Run:
     """Run the benchmarks of one file and read what they recorded."""
     record = RECORDS / f"{path.stem}.json"
     record.unlink(missing_ok=True)
     command = [sys.executable, "-m", "pytest", str(path), "-q", "--benchmark-quiet", f"--benchmark-json={record}"]
-    code = subprocess.run(command, cwd=ROOT).returncode
+    code = command_run(command)
     recorded = record.read_text() if record.exists() else ""  # empty when it died
     works = {work["name"]: work["extra_info"] for work in json.loads(recorded or '{"benchmarks": []}')["benchmarks"]}
     failures = [f"{work}, {name}: {words}" for work, info in works.items() for name, words in info["failed"].items()]

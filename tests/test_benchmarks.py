@@ -79,6 +79,22 @@ def test_a_file_that_fails_or_dies_is_named_and_costs_no_figure(tmp_path, monkey
     assert report.file_run(path) == ({}, ["test_it.py: pytest ended with -6"])
 
 
+def test_a_file_that_takes_too_long_is_named_and_keeps_what_was_measured(tmp_path, monkeypatch):
+    monkeypatch.setattr(report, "RECORDS", tmp_path)
+    monkeypatch.setattr(report, "FILE_LIMIT_S", 15)
+    monkeypatch.delenv("PYTEST_XDIST_WORKER", raising=False)
+    path = tmp_path / "test_it.py"
+    path.write_text(
+        "import time\n"
+        "from benchmarks.harness import compare\n"
+        "waits_s = iter([0, 600])\n"
+        "def slow():\n    time.sleep(next(waits_s))\n    return {'figure': 3}\n"
+        "def test_one(benchmark): compare(benchmark, {'a': slow}, 2)\n"
+    )
+    run = report.file_run(path)
+    assert run == ({"test_one": {"a": {"figure": [3]}}}, ["test_it.py: pytest ended with 2"])
+
+
 def test_the_report_says_how_often_it_measured_and_what_is_left_out():
     rounds = {test: {"qg": {"key": [1] * 5}} for test in ("test_hops", *(target.test for target in TARGETS))}
     assert report.scope_text(rounds) == "one run: 5 rounds of each work; nothing is left out"
