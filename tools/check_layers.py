@@ -85,6 +85,7 @@ EDGES = {
     ("_core.resolve", "_core.tcp"): "socket addresses become addresses of the wire in one place",
     ("_core.tcp", "_core.wire"): "address_t is the one form of an address in the core",
     ("_core.resolve", "_core.wire"): "address_t is the one form of an address in the core",
+    ("_core.probe", "_core.bridge"): "owns bridges for the tests",
     ("_core.probe", "_core.loop"): "owns a loop for the tests",
     ("_core.probe", "_core.resolve"): "owns look-ups for the tests",
     ("_core.probe", "_core.tcp"): "owns connections for the tests",

@@ -4,6 +4,8 @@ cimport cython
 from libc.stdint cimport uint8_t, uint16_t, uint32_t, uint64_t
 from libc.string cimport memcpy, memset
 
+from .bridge cimport (
+    bridge_close, bridge_open, bridge_pending, bridge_t, bridge_write, bridges_free, bridges_turn, end_t, shore_t)
 from .loop cimport (
     READ_HEADROOM, READ_TAILROOM, loop_cpu_ns, loop_free, loop_hooks_t, loop_init, loop_run, loop_set_deadline,
     loop_stop, loop_t, loop_thread_join, loop_thread_start, loop_wake)
@@ -495,3 +497,140 @@ cdef class Resolver:
         """Counters of resolve_t by name."""
         return {"n_lookups": self.resolve.n_lookups, "n_handles": self.resolve.n_handles,
                 "n_started": self.resolve.n_started, "n_failed": self.resolve.n_failed}
+
+
+# Bridges
+
+cdef enum:
+    SPANS_MAX = 64
+
+ctypedef struct span_t:         # one bridge, by side: 0 opened it
+    bridge_t *bridge
+    end_t *ends[2]              # NULL: not open yet, or closed
+    chain_t received[2]
+    uint8_t is_ended[2]         # the other end was closed
+    uint32_t n_writable[2]
+
+ctypedef struct bank_t:         # what the events of one shore reach
+    shore_t shore
+    pool_t pool
+    pool_t *own                 # of what was received
+    span_t *spans
+    uint64_t n_wakes
+    int side
+
+
+cdef void bank_wake(void *ctx) noexcept nogil:
+    (<bank_t *>ctx).n_wakes += 1
+
+
+cdef void *bank_bridge(void *ctx, end_t *end, uint64_t now_ns) noexcept nogil:
+    cdef bank_t *bank = <bank_t *>ctx
+    cdef int i = SPANS_MAX - 1
+    while bank.spans[i].bridge != end.bridge:       # the latest: memory is used again
+        i -= 1
+    bank.spans[i].ends[1] = end
+    return &bank.spans[i]
+
+
+cdef void bank_read(void *ctx, void *user, uint8_t *data, size_t len, uint64_t now_ns) noexcept nogil:
+    cdef bank_t *bank = <bank_t *>ctx
+    chain_append(&(<span_t *>user).received[bank.side], bank.own, data, len, 0)
+
+
+cdef void bank_end(void *ctx, void *user, uint64_t now_ns) noexcept nogil:
+    (<span_t *>user).is_ended[(<bank_t *>ctx).side] = 1
+
+
+cdef void bank_writable(void *ctx, void *user, uint64_t now_ns) noexcept nogil:
+    (<span_t *>user).n_writable[(<bank_t *>ctx).side] += 1
+
+
+cdef class Bridges:
+    """Own both shores of bridges, and take their turns as two workers would; for the tests."""
+    cdef bank_t banks[2]
+    cdef span_t spans[SPANS_MAX]
+    cdef pool_t own
+    cdef int n_spans
+
+    def __cinit__(self):
+        cdef bank_t *bank
+        pool_init(&self.own, <uint64_t>1 << 40)
+        for side in range(2):
+            bank = &self.banks[<int>side]
+            bank.side = side
+            bank.own = &self.own
+            bank.spans = self.spans
+            pool_init(&bank.pool, <uint64_t>1 << 40)
+            bank.shore.ctx = bank
+            bank.shore.wake = bank_wake
+            bank.shore.pool = &bank.pool
+            bank.shore.events.on_bridge = bank_bridge
+            bank.shore.events.on_read = bank_read
+            bank.shore.events.on_end = bank_end
+            bank.shore.events.on_writable = bank_writable
+
+    def __dealloc__(self):
+        bridges_free(&self.banks[0].shore)
+        for i in range(self.n_spans):
+            chain_clear(&self.spans[<int>i].received[0])
+            chain_clear(&self.spans[<int>i].received[1])
+        for side in range(2):
+            pool_clear(&self.banks[<int>side].pool)
+        pool_clear(&self.own)
+
+    def open(self):
+        """Open a bridge from side 0; its number."""
+        cdef span_t *span = &self.spans[self.n_spans]
+        if self.n_spans == SPANS_MAX:
+            raise ValueError("no more bridges")
+        span.ends[0] = bridge_open(&self.banks[0].shore, &self.banks[1].shore, span)
+        span.bridge = span.ends[0].bridge
+        self.n_spans += 1
+        return self.n_spans - 1
+
+    def write(self, int i, int side, bytes data not None):
+        """Write in one block; how many bytes are pending. -1: that end is not open."""
+        cdef end_t *end = self.spans[i].ends[side]
+        cdef chain_t chain = chain_t(NULL, NULL, 0, 0)
+        if end is NULL:
+            return -1
+        chain_append(&chain, &self.banks[side].pool, data, len(data), 0)
+        bridge_write(end, &chain)
+        return bridge_pending(end)
+
+    def close(self, int i, int side):
+        """Close an end; False: it is not open."""
+        cdef end_t *end = self.spans[i].ends[side]
+        if end is NULL:
+            return False
+        self.spans[i].ends[side] = NULL
+        bridge_close(end)
+        return True
+
+    def turn(self, int side):
+        """Take one worker's turn: how many ends had news."""
+        return bridges_turn(&self.banks[side].shore, 0)
+
+    def received(self, int i, int side):
+        """Return what has come."""
+        cdef const block_t *block = self.spans[i].received[side].head
+        cdef bytearray data = bytearray()
+        while block is not NULL:
+            data += (<const char *>&block.data[0])[block.start:block.end]
+            block = block.next
+        return bytes(data)
+
+    def is_ended(self, int i, int side):
+        """Whether an end was told that the other one is closed."""
+        return bool(self.spans[i].is_ended[side])
+
+    def n_writable(self, int i, int side):
+        """How often an end was told that nothing is pending any more."""
+        return self.spans[i].n_writable[side]
+
+    @property
+    def left(self):
+        """Blocks that are out on both sides, and whether a bridge exists."""
+        return (pool_outstanding(&self.banks[0].pool) + pool_outstanding(&self.banks[1].pool),
+                self.banks[0].shore.bridges is not NULL)
