@@ -24,6 +24,7 @@ cdef enum:
     HOPS_MAX = 8                # relays and target of a circuit
     LINK_OUT_MAX = 262144       # sealed bytes of a link that may wait for a kernel that takes all of them at once
     LINK_OUT_MIN = 65536        # for one that does not: nothing can overtake what is sealed
+    LAYER_WINDOWS = 4           # of credit for the stream of a relay's layer, which takes at once what comes
     SKEWS_KEPT = 16             # what the last peers dialled said of our clock
     WORKERS_MAX = 64
     LINKS_PER_PEER = 8          # of one instance; a further one is closed (duplicate)

@@ -4,11 +4,11 @@ from libc.stdint cimport int64_t, uint8_t, uint32_t, uint64_t
 from libc.string cimport memcpy, memset
 
 from .channel cimport (
-    CHANNEL_DIALLING, CHANNEL_ENDED, CHANNEL_LINK, CHANNEL_LIVE, CHANNEL_SINK, CHANNEL_SINK_SHUT, LINKS_PER_PEER,
-    SKEWS_KEPT, channel_accept, channel_admitted, channel_arm, channel_close, channel_end, channel_claim, channel_feed,
-    channel_flush, channel_layer, channel_mark, channel_rates, channel_t, channel_uncount, channels_serve,
-    channels_sweep, draw, engine_config_t, engine_t, has_id, has_instance, link_enter, links_find, links_of, n_settled,
-    name_put, queue_push, services_keep, stream_drain)
+    CHANNEL_DIALLING, CHANNEL_ENDED, CHANNEL_LINK, CHANNEL_LIVE, CHANNEL_SINK, CHANNEL_SINK_SHUT, LAYER_WINDOWS,
+    LINKS_PER_PEER, SKEWS_KEPT, channel_accept, channel_admitted, channel_arm, channel_close, channel_end,
+    channel_claim, channel_feed, channel_flush, channel_layer, channel_mark, channel_rates, channel_t, channel_uncount,
+    channels_serve, channels_sweep, draw, engine_config_t, engine_t, has_id, has_instance, link_enter, links_find,
+    links_of, n_settled, name_put, queue_push, services_keep, stream_drain)
 from .circuit cimport (
     circuit_extend, circuits_arm, circuits_join, circuits_refuse, is_awaited, path_free, paths_continue, paths_failed,
     paths_request, report_peer)
@@ -433,6 +433,9 @@ cdef void on_session_event(session_t *session, int event, uint64_t now_ns) noexc
         set_rights(channel)
         if channel.kind == CHANNEL_LINK:
             channel_rates(channel)
+        elif session.kind == HANDSHAKE_NK and channel.stream is not NULL:
+            # The credit of the streams in it bounds what is on the way; this one's would only cost records.
+            channel.stream.rx_window_max *= LAYER_WINDOWS
         if session.kind == HANDSHAKE_NK and session.role == 0:
             paths_continue(channel, now_ns)
     elif event == SESSION_ON_DEADLINE:
