@@ -252,6 +252,8 @@ class Peer:
                 await links_flush(self._links)
             finally:
                 self.close_start(Reason.NONE)
+        if not self._links:  # they went meanwhile
+            return
         self._down = self._down or self._border.loop.create_future()
         await asyncio.wait([self._down])
 

@@ -441,6 +441,23 @@ async def test_a_peer_that_does_not_read_holds_up_a_close_for_a_moment_only():
         await far.close()
 
 
+async def test_a_peer_that_goes_while_it_is_closed_is_closed():
+    guests = Guests()
+    async with listener(extenders=[guests, Held()]) as near, dialler() as far:
+        peer = await far.connect(near.address)
+        _, guest = await guests.seen.get()
+        stream = await peer.open_stream(Held.id)
+        writing = asyncio.create_task(stream.write(bytes(64 << 20)))  # more than may be on its way: closing waits for it
+        await asyncio.sleep(0)
+        closing = asyncio.create_task(peer.close())
+        await asyncio.sleep(0)
+        await guest.close()
+        await closing
+        assert not peer.is_connected
+        with pytest.raises(qg.QGError):
+            await writing
+
+
 async def test_closing_cancels_the_tasks_of_extenders_and_tells_of_peers_that_go():
     cancelled, guests = asyncio.Event(), Guests()
 

@@ -236,7 +236,7 @@ async def test_a_guard_that_leads_to_its_friends_only_is_passed_over_with_a_warn
             raise error
 
     with caplog.at_level("WARNING", "qg.node"):
-        for _ in range(60):
+        for _ in range(120):
             with suppress(qg.Unreachable):
                 await routes.connect(relay_of(200).address, 3, (), (), build)
             now_s[0] += 10
