@@ -685,6 +685,7 @@ cdef channel_t *channel_cross(engine_t *engine, uint32_t worker, uint64_t now_ns
     engine.crossings[worker] = channel
     if session_connect(&channel.session, &engine.ctx, HANDSHAKE_NK, LAYER_NONE, own_key, NULL, now_ns) < 0:
         session_drop(&channel.session, REASON_MEMORY, now_ns)
+        return NULL
     channel_arm(channel)
     return channel
 
