@@ -55,7 +55,7 @@ class Crowd:
             try:
                 peer = await self.source.connect(address, via=[self.relay.address])
                 return await peer.open_stream(Drain.id)
-            except qg.Refused:
+            except (qg.Refused, qg.Busy):
                 await asyncio.sleep(0.1)
 
     def write(self):
