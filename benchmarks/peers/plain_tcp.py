@@ -17,6 +17,8 @@ from qg.measured import percentiles, role_serve
 HOST = "127.0.0.1"
 READ_LEN = 1 << 20
 
+N_TRIES = 5  # to connect over a proxy
+
 
 def version() -> str:
     return f"{platform.system()} {platform.release()}"
@@ -61,11 +63,12 @@ class Client:
     """Connect as often as told; over SOCKS with a name of its own each, which is a circuit of its own to tor."""
 
     def __init__(self, port: int, socks_port: int = 0, n_streams: int = 1) -> None:
-        self._connections = [create_connection((HOST, socks_port or port)) for _ in range(n_streams)]
-        for idx, connection in enumerate(self._connections):
+        if socks_port:
+            self._connections = [socks_connection(socks_port, port, f"{os.getpid()}-{idx}") for idx in range(n_streams)]
+        else:
+            self._connections = [create_connection((HOST, port)) for _ in range(n_streams)]
+        for connection in self._connections:
             connection.setsockopt(IPPROTO_TCP, TCP_NODELAY, 1)
-            if socks_port:
-                socks_connect(connection, port, f"{os.getpid()}-{idx}".encode())
 
     async def send(self, length: int, chunk_len: int = CHUNK_LEN) -> None:
         """Send so much in all, in writes of that length."""
@@ -92,6 +95,21 @@ def chunks_send(connection: socket, n_chunks: int, chunk_len: int) -> None:
     chunk = os.urandom(chunk_len)
     for _ in range(n_chunks):
         connection.sendall(chunk)
+
+
+def socks_connection(socks_port: int, port: int, user: str) -> socket:
+    """Connect over a proxy; tor fails now and then to build a circuit, and then takes a new one for another user."""
+    for turn in range(N_TRIES):
+        connection = create_connection((HOST, socks_port))
+        try:
+            socks_connect(connection, port, f"{user}-{turn}".encode())
+        except ConnectionError:
+            connection.close()
+            if turn == N_TRIES - 1:
+                raise
+        else:
+            return connection
+    raise AssertionError
 
 
 def socks_connect(connection: socket, port: int, user: bytes) -> None:
