@@ -447,7 +447,7 @@ async def test_a_peer_that_goes_while_it_is_closed_is_closed():
         peer = await far.connect(near.address)
         _, guest = await guests.seen.get()
         stream = await peer.open_stream(Held.id)
-        writing = asyncio.create_task(stream.write(bytes(64 << 20)))  # more than may be on its way: closing waits for it
+        writing = asyncio.create_task(stream.write(bytes(64 << 20)))  # more than may be on its way: closing waits
         await asyncio.sleep(0)
         closing = asyncio.create_task(peer.close())
         await asyncio.sleep(0)
