@@ -392,6 +392,7 @@ async def test_a_stranger_that_goes_is_answered_with_fin_and_forgotten():
 
 async def test_strangers_leave_no_memory_behind():
     async with target() as to:
+        await until(lambda: core(to.node)["n_blocks"] == 0, lambda: core(to.node))  # of the new link
         before = core(to.node)
         for _ in range(3):
             strangers = await to.tell(*(rng.randbytes(rng.randint(80, 4096)) for _ in range(20)))
