@@ -515,6 +515,7 @@ cdef void do_command(worker_t *worker, command_t *command, uint64_t now_ns) noex
         engine_close_peer(engine, command.id, command.reason, now_ns)
     elif type == COMMAND_PING:
         engine_ping(engine, command.id, now_ns)
+        worker.loop.is_fresh = 0    # the answer may come within this very turn: it must not look as if it took no time
     elif type == COMMAND_PEERS:
         engine_tell_peers(engine, command.id, command.data, command.n, now_ns)
     elif type == COMMAND_LISTEN:
