@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING
 
 from qg._core.runtime import Runtime
 from qg.errors import ClosedError, QGError, Reason, UsageError, error_from_reason
-from qg.types import LinkInfo
+from qg.types import Carried, LinkInfo
 
 if TYPE_CHECKING:
     from qg.peer import Peer
@@ -158,7 +158,18 @@ class Link:
 class Flow:
     """Be one stream of the wire: base of `Stream` and of both ends of a message stream."""
 
-    __slots__ = ("_border", "_flow", "_is_finished", "_is_gone", "_is_local", "_link", "_n_queued", "_reason", "_room")
+    __slots__ = (
+        "_border",
+        "_flow",
+        "_is_finished",
+        "_is_gone",
+        "_is_local",
+        "_link",
+        "_n_queued",
+        "_reason",
+        "_room",
+        "carried",
+    )
 
     def __init__(self, link: Link, flow: int) -> None:
         self._link = link
@@ -170,6 +181,7 @@ class Flow:
         self._is_finished = False  # this side will write no more
         self._is_gone = False  # the core knows it no more
         self._room: asyncio.Future[None] | None = None  # of the task that waits to write
+        self.carried = Carried(0, 0)  # once the stream has ended
         self._border.flows[flow] = self
 
     @property

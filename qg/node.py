@@ -42,7 +42,7 @@ from qg.reload import changes_check
 from qg.routes import Routes
 from qg.status import Watch, status_make
 from qg.stream import Priority, Stream
-from qg.types import ExtenderId, LinkKey, PeerId, RelayTerms, Status
+from qg.types import Carried, ExtenderId, LinkKey, PeerId, RelayTerms, Status
 
 __all__ = ["Node"]
 
@@ -821,11 +821,13 @@ class Node:
     def _on_stream_reset(self, event: tuple[Any, ...]) -> None:
         flow = self._border_now().flows.pop(event[1], None)
         if flow is not None:
+            flow.carried = Carried(*event[4:])
             flow.on_reset(Reason(event[2]), event[3])
 
     def _on_stream_done(self, event: tuple[Any, ...]) -> None:
         flow = self._border_now().flows.pop(event[1], None)
         if flow is not None:
+            flow.carried = Carried(*event[2:])
             flow.on_done()
 
     def _on_pong(self, event: tuple[Any, ...]) -> None:

@@ -11,6 +11,7 @@ if TYPE_CHECKING:
     from uuid import UUID
 
 __all__ = [
+    "Carried",
     "ExtenderId",
     "KeptInfo",
     "LinkInfo",
@@ -173,6 +174,13 @@ class ExtenderId(_Id):
         from uuid import UUID  # not needed to import qg
 
         return UUID(bytes=self._raw)
+
+
+class Carried(NamedTuple):
+    """Tell how many bytes of applications a stream has carried each way."""
+
+    n_sent: int
+    n_received: int
 
 
 class LinkInfo(NamedTuple):

@@ -10,7 +10,8 @@ from .crypto cimport SUITE_CHACHA20_POLY1305, crypto_suites
 from .envelope cimport network_derive
 from .flow cimport (
     EVENT_CONNECT_FAILED, EVENT_IDENTITY_TWICE, EVENT_LISTENING, EVENT_PEERS, EVENT_PEER_DOWN, EVENT_PEER_UP,
-    EVENT_PONG, EVENT_STREAM_DATA, EVENT_STREAM_OPEN, EVENT_STREAM_RESET, EVENT_STREAM_SENT, EVENT_TAMPERED, event_t)
+    EVENT_PONG, EVENT_STREAM_DATA, EVENT_STREAM_DONE, EVENT_STREAM_OPEN, EVENT_STREAM_RESET, EVENT_STREAM_SENT,
+    EVENT_TAMPERED, event_t)
 from .guard cimport (
     ACCESS_ANYONE, ACCESS_LISTED, ACCESS_NONE, PORTS_MAX, PREFIXES_MAX, access_t, guard_access_build, guard_limits_t,
     policy_ports_set, policy_t, prefix_list_add, prefix_list_t)
@@ -326,7 +327,9 @@ cdef tuple event_tuple(event_t *event):
     if type == EVENT_STREAM_OPEN:
         return type, event.id, event.a, event.b & 255, event.b >> 8, join_blocks(event.blocks)
     if type == EVENT_STREAM_RESET:
-        return type, event.id, event.reason, event.status
+        return type, event.id, event.reason, event.status, event.a, event.b
+    if type == EVENT_STREAM_DONE:
+        return type, event.id, event.a, event.b
     if type == EVENT_PEER_UP:
         host, port = endpoint(&event.address)
         return (type, event.id, event.a, bool(event.b & 1), bool(event.b & 2), (<char *>event.peer_id)[:32],

@@ -42,11 +42,12 @@ ctypedef struct event_t:
     int32_t status
     uint64_t id                 # flow or channel; request where there is no channel
     uint64_t a                  # PEER_UP: request; TWINS: instance;
-                                # STREAM_OPEN: channel; SENT: bytes; PONG: ns; CONNECT_FAILED: hop
+                                # STREAM_OPEN: channel; SENT: bytes; PONG: ns; CONNECT_FAILED: hop;
+                                # STREAM_RESET, DONE: bytes sent
     uint64_t b                  # PEER_UP: bit 0 relayed, bit 1 dialled, bit 2 takes new streams, suite << 8;
                                 # CONNECT_FAILED: 1: it was the relay before this hop that refused (a circuit's first
                                 # hop: that hop itself), else 0;
-                                # STREAM_OPEN: kind | priority << 8
+                                # STREAM_OPEN: kind | priority << 8; STREAM_RESET, DONE: bytes received
     block_t *blocks             # DATA, OPEN: chain that goes with the event; PEER_UP: one with the ids of services, or
                                 # NULL
     uint32_t rate_kib           # PEER_UP, CONNECT_FAILED: terms that the peer, or the relay, has announced
@@ -91,6 +92,8 @@ ctypedef struct flow_t:
     uint64_t written            # bytes queued since the beginning
     uint64_t sent               # of them reported by STREAM_SENT
     uint64_t unused             # bytes received and not consumed by the application
+    uint64_t out_len            # bytes of the stream that were sent and received when it went
+    uint64_t in_len
     const tap_t *tap            # NULL: the application itself
     void *tap_owner             # borrowed
     flow_t *next                # flows of the session

@@ -123,6 +123,9 @@ cdef bint flow_emit_one(flow_t *flow, int type) noexcept nogil:
         event.b = flow.kind | (<uint64_t>flow.priority << 8)
     elif type == EVENT_STREAM_SENT:
         event.a = flow_left(flow) - flow.sent
+    elif type == EVENT_STREAM_RESET or type == EVENT_STREAM_DONE:
+        event.a = flow.out_len if flow.stream is NULL else flow.stream.tx_off
+        event.b = flow.in_len if flow.stream is NULL else flow.stream.rx_off
     if not flow.outbox.emit(flow.outbox.emit_ctx, &event):
         return False
     flow.events &= ~(<uint32_t>1 << type)
@@ -302,6 +305,8 @@ cdef int flow_on_data(stream_t *stream, uint8_t *data, size_t len, uint64_t now_
 
 cdef void flow_on_gone(flow_t *flow, stream_t *stream, uint64_t now_ns) noexcept nogil:
     flow.written -= stream.queue.len
+    flow.out_len = stream.tx_off
+    flow.in_len = stream.rx_off
     flow.stream = NULL
     if flow.events & (<uint32_t>1 << EVENT_STREAM_RESET) or flow.is_over:
         return

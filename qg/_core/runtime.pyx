@@ -486,8 +486,10 @@ cdef class Runtime:
             raise
         self._post(command)
 
-    def splice(self, uint64_t flow, int fd, data):
+    def splice(self, uint64_t flow, int fd, data, uint32_t idle_ms=0):
         """Join a stream with the TCP connection `fd`, which is taken; `data` of the stream goes there first.
+
+        Both are reset when nothing moves for `idle_ms`, 0 for never.
 
         Credit for `data` must have been given back. What EV_STREAM_DATA still brings comes back here with fd -1, which
         gives the credit too. EV_STREAM_DONE or EV_STREAM_RESET, with the connection's error, tells of the end.
@@ -499,6 +501,7 @@ cdef class Runtime:
             command_free(&self.node, command)
             raise
         command.a = <uint64_t>(fd + 1)
+        command.reason = idle_ms
         self._post(command)
 
     def drain(self, int limit):

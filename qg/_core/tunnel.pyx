@@ -6,21 +6,22 @@ from posix.unistd cimport close as fd_close
 
 from .engine cimport engine_settle, engine_t
 from .flow cimport flow_find, flow_t, flow_tap, flow_untap, flow_used, tap_t
-from .loop cimport loop_t
+from .loop cimport loop_now, loop_t
 from .memory cimport (
     BLOCK_LARGE, block_give, block_start, block_take, chain_clear, chain_push, chain_t, mem_give, mem_take)
 from .mux cimport (
     FLAG_FIN_RECEIVED, STREAM_CREDIT, STREAM_FIN, STREAM_GONE, STREAM_SENT, stream_copy, stream_finish, stream_reset,
     stream_t, stream_write)
 from .session cimport session_wake
-from .status cimport REASON_CANCELLED, REASON_MEMORY, REASON_NONE
+from .status cimport REASON_CANCELLED, REASON_IDLE, REASON_MEMORY, REASON_NONE
 from .tcp cimport (
     CONN_WRITE_FAILED, conn_t, tcp_abort, tcp_adopt, tcp_close, tcp_events_t, tcp_init, tcp_pause, tcp_pending_len,
     tcp_resume, tcp_shutdown, tcp_stop, tcp_write)
-from .uv cimport sockaddr_storage
+from .uv cimport sockaddr_storage, uv_close, uv_handle_t, uv_timer_init, uv_timer_start, uv_timer_stop, uv_timer_t
 
 cdef enum:
     READ_MAX = 65536            # bytes read at once: what is behind them in a block is room for padding
+    LOOK_MS = 1000              # between two looks for those that are idle
     COPY_BELOW = 2048           # what is shorter does not keep a block of READ_MAX
     QUEUE_MAX = 262144          # bytes of a stream that wait for its link: nothing more is read
     FLUSH_LEN = 65536           # bytes that are written before the turn ends, so that few blocks are in use
@@ -42,12 +43,22 @@ cdef int tunnels_init(tunnels_t *tunnels, engine_t *engine, loop_t *loop) noexce
     tunnels.engine = engine
     rc = tcp_init(&tunnels.tcp, loop, engine.pool, &events, tunnels)
     tunnels.tcp.unsent_max = 0
+    uv_timer_init(&loop.uv, &tunnels.timer)
+    tunnels.timer.data = tunnels
+    tunnels.n_handles = 1
     return rc
 
 
 cdef void tunnels_stop(tunnels_t *tunnels) noexcept nogil:
     tcp_stop(&tunnels.tcp)
     tunnels_flush(tunnels, 0)
+    if tunnels.n_handles:
+        uv_close(<uv_handle_t *>&tunnels.timer, on_uv_timer_closed)
+
+
+cdef void on_uv_timer_closed(uv_handle_t *handle) noexcept nogil:
+    cdef tunnels_t *tunnels = <tunnels_t *>handle.data
+    tunnels.n_handles -= 1
 
 
 cdef void tunnel_mark(tunnel_t *tunnel) noexcept nogil:
@@ -57,12 +68,65 @@ cdef void tunnel_mark(tunnel_t *tunnel) noexcept nogil:
         tunnel.tunnels.dirty = tunnel
 
 
+cdef void timed_enter(tunnel_t *tunnel, uint64_t idle_ns, uint64_t now_ns) noexcept nogil:
+    cdef tunnels_t *tunnels = tunnel.tunnels
+    if idle_ns == 0:
+        return
+    tunnel.idle_ns = idle_ns
+    tunnel.moved_ns = now_ns
+    tunnel.next_timed = tunnels.timed
+    if tunnels.timed is not NULL:
+        tunnels.timed.prev_timed = tunnel
+    else:
+        uv_timer_start(&tunnels.timer, on_uv_timer, LOOK_MS, LOOK_MS)
+    tunnels.timed = tunnel
+
+
+cdef void timed_leave(tunnel_t *tunnel) noexcept nogil:
+    cdef tunnels_t *tunnels = tunnel.tunnels
+    if tunnel.idle_ns == 0:
+        return
+    tunnel.idle_ns = 0
+    if tunnel.prev_timed is not NULL:
+        tunnel.prev_timed.next_timed = tunnel.next_timed
+    else:
+        tunnels.timed = tunnel.next_timed
+    if tunnel.next_timed is not NULL:
+        tunnel.next_timed.prev_timed = tunnel.prev_timed
+    if tunnels.timed is NULL:
+        uv_timer_stop(&tunnels.timer)
+
+
+cdef void on_uv_timer(uv_timer_t *timer) noexcept nogil:
+    cdef tunnels_t *tunnels = <tunnels_t *>timer.data
+    cdef tunnel_t *tunnel = tunnels.timed
+    cdef tunnel_t *following
+    cdef uint64_t now_ns = loop_now(tunnels.tcp.loop)
+    while tunnel is not NULL:
+        following = tunnel.next_timed
+        if now_ns - min(tunnel.moved_ns, now_ns) >= tunnel.idle_ns:
+            tunnel_expire(tunnel, now_ns)
+        tunnel = following
+    tunnels_settle(tunnels, now_ns)
+
+
+cdef void tunnel_expire(tunnel_t *tunnel, uint64_t now_ns) noexcept nogil:
+    cdef flow_t *flow = tunnel.flow
+    flow.reason = REASON_IDLE
+    if flow.stream is not NULL:
+        stream_reset(flow.stream, REASON_IDLE, now_ns)
+        session_wake(flow.session, now_ns)
+    else:
+        tunnel_end(tunnel)
+
+
 cdef void tunnel_end(tunnel_t *tunnel) noexcept nogil:
     """Whoever stands on the stack may still look at it: the memory goes at the end of the turn."""
     cdef flow_t *flow = tunnel.flow
     if flow is NULL:
         return
     tunnel.flow = NULL
+    timed_leave(tunnel)
     if tunnel.conn is not NULL:
         tcp_abort(tunnel.conn)
         tunnel.conn = NULL
@@ -78,7 +142,8 @@ cdef void flow_break(flow_t *flow, int status, uint64_t now_ns) noexcept nogil:
     session_wake(flow.session, now_ns)
 
 
-cdef void tunnel_join(tunnels_t *tunnels, uint64_t flow_id, int fd, chain_t *early, uint64_t now_ns) noexcept nogil:
+cdef void tunnel_join(tunnels_t *tunnels, uint64_t flow_id, int fd, chain_t *early, uint64_t idle_ns,
+                      uint64_t now_ns) noexcept nogil:
     cdef engine_t *engine = tunnels.engine
     cdef tunnel_t *tunnel = <tunnel_t *>mem_take(engine.pool, sizeof(tunnel_t))
     cdef flow_t *flow = flow_tap(&engine.outbox, flow_id, &TAP, tunnel) if tunnel is not NULL else NULL
@@ -101,6 +166,7 @@ cdef void tunnel_join(tunnels_t *tunnels, uint64_t flow_id, int fd, chain_t *ear
         chain_clear(early)
         flow_break(flow, rc, now_ns)
         return
+    timed_enter(tunnel, idle_ns, now_ns)
     tcp_write(tunnel.conn, early)
     tunnel_look(tunnel)
     tunnel_mark(tunnel)
@@ -135,6 +201,7 @@ cdef void tunnel_write(tunnel_t *tunnel, uint64_t now_ns) noexcept nogil:
     left = min(tcp_pending_len(tunnel.conn), tunnel.unpaid_len)
     len = tunnel.unpaid_len - left
     if len:
+        tunnel.moved_ns = now_ns
         tunnel.unpaid_len = left
         flow_used(flow.outbox, flow.id, len, now_ns)
     if tunnel.is_finished and not tunnel.is_shut:
@@ -192,6 +259,7 @@ cdef void tap_on_event(flow_t *flow, int event, uint64_t now_ns) noexcept nogil:
 cdef void tap_on_freed(void *owner) noexcept nogil:
     cdef tunnel_t *tunnel = <tunnel_t *>owner
     tunnel.flow = NULL
+    timed_leave(tunnel)
     if tunnel.conn is not NULL:
         tcp_abort(tunnel.conn)
         tunnel.conn = NULL
@@ -250,6 +318,7 @@ cdef void on_read(void *ctx, void *user, uint8_t *data, size_t len, uint64_t now
     cdef flow_t *flow = tunnel.flow
     cdef chain_t chain
     flow.written += len
+    tunnel.moved_ns = now_ns
     if len < COPY_BELOW:
         if stream_copy(flow.stream, data, len, now_ns) < 0:
             flow.reason = REASON_MEMORY

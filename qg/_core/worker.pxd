@@ -70,7 +70,8 @@ ctypedef struct command_t:
     uint64_t a                  # OPEN: channel; USED: bytes; CONNECT: isolation; TWINS: instance; ADOPT, SPLICE:
                                 # descriptor + 1, 0 once taken; SPLICE: 0, there is a tunnel already
     uint32_t type
-    uint32_t reason             # RESET, CLOSE_PEER: reason_t; OPEN: kind | priority << 8; CONNECT: connect_t
+    uint32_t reason             # RESET, CLOSE_PEER: reason_t; OPEN: kind | priority << 8; CONNECT: connect_t;
+                                # SPLICE: how long nothing may move, in ms
     chain_t chain               # WRITE; SPLICE: what Python has read and not used
     uint32_t n                  # CONNECT: hops; OPEN, PEERS: bytes of data
     hop_t *hops                 # CONNECT: owned

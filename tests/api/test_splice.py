@@ -102,6 +102,28 @@ async def test_megabytes_cross_in_both_directions_at_once():
         await sending
         assert got == sent
         assert await asyncio.gather(*ends.splices) == [None, None]
+        sizes = 5 * MIB + 13, 4 * MIB + 7
+        assert [stream.carried for stream in ends.streams] == [sizes, sizes[::-1]]
+
+
+async def test_a_splice_on_which_nothing_moves_ends():
+    async with stream_pair() as (_, streams):
+        pairs = [tcp_pair() for _ in streams]
+        idle_s = [0.5, None]
+        splices = [
+            asyncio.create_task(stream.splice(inner, idle_s=limit_s))
+            for stream, (inner, _), limit_s in zip(streams, pairs, idle_s, strict=True)
+        ]
+        near, far = (outer for _, outer in pairs)
+        await send(near, b"to")
+        assert await receive(far, 2) == b"to"
+        for connection in (near, far):
+            with pytest.raises(ConnectionResetError):
+                await receive(connection)
+            connection.close()
+        errors = await asyncio.gather(*splices, return_exceptions=True)
+        assert [error.reason for error in errors] == [qg.Reason.IDLE] * 2
+        assert [stream.carried for stream in streams] == [(2, 0), (0, 2)]
 
 
 async def test_a_few_bytes_go_there_and_back():

@@ -213,8 +213,8 @@ class Application:
             runtime.EV_STREAM_DATA: lambda flow, data: self._flow(host, flow, "data", data),
             runtime.EV_STREAM_SENT: lambda flow, n: self._flow(host, flow, "sent", n),
             runtime.EV_STREAM_FIN: lambda flow: self._flow(host, flow, "fin"),
-            runtime.EV_STREAM_DONE: lambda flow: self._ended(host, flow, "done", 0),
-            runtime.EV_STREAM_RESET: lambda flow, reason, _: self._ended(host, flow, "reset", reason),
+            runtime.EV_STREAM_DONE: lambda flow, *_: self._ended(host, flow, "done", 0),
+            runtime.EV_STREAM_RESET: lambda flow, reason, *_: self._ended(host, flow, "reset", reason),
             runtime.EV_STOPPED: lambda *rest: setattr(host, "is_stopped", True),
         }
 
