@@ -14,6 +14,7 @@ if TYPE_CHECKING:
     from qg.address import Endpoint as Endpoint
     from qg.address import Prefix as Prefix
     from qg.config import Config as Config
+    from qg.config import ExitConfig as ExitConfig
     from qg.config import LimitsConfig as LimitsConfig
     from qg.config import LinkConfig as LinkConfig
     from qg.config import RatesConfig as RatesConfig
@@ -40,6 +41,8 @@ if TYPE_CHECKING:
     from qg.errors import Unreachable as Unreachable
     from qg.errors import Unsupported as Unsupported
     from qg.errors import UsageError as UsageError
+    from qg.exit_policy import ExitPolicy as ExitPolicy
+    from qg.exit_policy import ExitRule as ExitRule
     from qg.extender import Extender as Extender
     from qg.identity import Identity as Identity
     from qg.identity import NetworkSecret as NetworkSecret
@@ -48,6 +51,7 @@ if TYPE_CHECKING:
     from qg.stream import IncompleteRead as IncompleteRead
     from qg.stream import Priority as Priority
     from qg.stream import Stream as Stream
+    from qg.types import Carried as Carried
     from qg.types import ExtenderId as ExtenderId
     from qg.types import KeptInfo as KeptInfo
     from qg.types import LinkInfo as LinkInfo
@@ -61,18 +65,19 @@ if TYPE_CHECKING:
 # Module -> the public names it defines.
 _NAMES = {
     "address": "Address Endpoint HostPort Prefix",
-    "config": "Config LimitsConfig LinkConfig RatesConfig RelayConfig",
+    "config": "Config ExitConfig LimitsConfig LinkConfig RatesConfig RelayConfig",
     "errors": (
         "AddressError Busy ClosedError ConfigError HandshakeFailed InvalidValue KeyFileError KeyFileExists"
         " KeyFileMissing ListenError LocalError NoRoute PeerClosed PeerTimeout QGError Reason Refused RemoteError"
         " StreamReset Unreachable Unsupported UsageError"
     ),
+    "exit_policy": "ExitPolicy ExitRule",
     "extender": "Extender",
     "identity": "Identity NetworkSecret",
     "node": "Node",
     "peer": "Peer",
     "stream": "IncompleteRead Priority Stream",
-    "types": "ExtenderId LinkInfo LinkKey PeerId PeerInfo RelayTerms Status WorkerInfo",
+    "types": "Carried ExtenderId LinkInfo LinkKey PeerId PeerInfo RelayTerms Status WorkerInfo",
 }
 _HOMES = {name: module for module, names in _NAMES.items() for name in names.split()}
 

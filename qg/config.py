@@ -13,9 +13,10 @@ from msgspec import Meta, Struct
 
 from qg.address import Address, Endpoint, HostPort, Prefix, is_ip
 from qg.errors import ConfigError, InvalidValue
+from qg.exit_policy import ExitRule
 from qg.types import PeerId
 
-__all__ = ["Config", "LimitsConfig", "LinkConfig", "RatesConfig", "RelayConfig"]
+__all__ = ["Config", "ExitConfig", "LimitsConfig", "LinkConfig", "RatesConfig", "RelayConfig"]
 
 _Count = Annotated[int, Meta(ge=1, le=1_000_000)]
 _Rate = Annotated[int, Meta(ge=1, le=1_000_000)]
@@ -90,6 +91,17 @@ class RatesConfig(Struct, frozen=True, kw_only=True):
     # To each neighbour, however many links it has.
     neighbour_kib_s: _KibRate = 0
     neighbour_burst_kib: _KibRate = 0
+
+
+class ExitConfig(Struct, frozen=True, kw_only=True):
+    """Let peers reach the internet from this machine. `qg run` does what this says; programs give a node an `Exit`."""
+
+    # Off: what peers do comes from this machine's address, for which its owner has to answer.
+    enabled: bool = False
+    # `allow HOST[:PORTS]` or `deny HOST[:PORTS]`, the first that matches decides. None matches: the open internet is
+    # allowed; private, loopback and reserved networks, and those that this machine is in, are not, unless a rule names
+    # them.
+    rules: tuple[ExitRule, ...] = ()
 
 
 class LimitsConfig(Struct, frozen=True, kw_only=True):
@@ -218,6 +230,7 @@ class Config(Struct, frozen=True, kw_only=True):
     metrics_remote: bool = False
     link: LinkConfig = LinkConfig()
     relay: RelayConfig = RelayConfig()
+    exit: ExitConfig = ExitConfig()
     rates: RatesConfig = RatesConfig()
     limits: LimitsConfig = LimitsConfig()
 
@@ -277,6 +290,7 @@ _TEXT_TYPES: dict[Any, Any] = {
     HostPort: HostPort.parse,
     PeerId: PeerId,
     Prefix: Prefix.parse,
+    ExitRule: ExitRule.parse,
 }
 _TEXT_EXAMPLES = {
     Address: "an address, written qg://<link key>@<host>:<port>",

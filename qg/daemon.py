@@ -17,6 +17,7 @@ from typing import final
 from qg.config import Config
 from qg.control import ControlServer, status_object
 from qg.errors import QGError
+from qg.extender import Extender
 from qg.identity import Identity
 from qg.logs import logs_start
 from qg.metrics import MetricsServer, metrics_text
@@ -51,7 +52,7 @@ class Daemon:
         self._read = read
         self._reloading = asyncio.Lock()
         self._tasks: set[asyncio.Task[None]] = set()  # reloads that a signal began
-        self._node = Node(identity, config=config)
+        self._node = Node(identity, config=config, extenders=_extenders(config))
         self._asked = asyncio.Event()  # to stop
         self._hurried = asyncio.Event()  # without waiting for circuits
 
@@ -175,3 +176,12 @@ class Daemon:
             self._stop()
         else:
             self._stop_now()
+
+
+def _extenders(config: Config) -> list[Extender]:
+    """Make what the configuration has the node offer."""
+    if not config.exit.enabled:
+        return []
+    from qg.extenders.proxy.exit import Exit  # only exits need what it imports
+
+    return [Exit(config.exit.rules)]

@@ -37,7 +37,7 @@ CORE = {
 # Level -> modules of qg/, above the core. A package counts as one module; "qg" is qg/__init__.py, the public names.
 PYTHON = {
     "P0": ("errors", "types", "storage"),
-    "P1": ("identity", "address", "config"),
+    "P1": ("identity", "address", "config", "exit_policy"),
     "P2": (
         *("access", "account", "check", "extender", "flow", "dial", "keep", "reload"),
         *("relays", "route", "guards", "routes", "records", "gossip"),
@@ -101,6 +101,7 @@ EDGES = {
     ("node", "message"): "a node hands messages to its extenders",
     ("types", "errors"): "identifiers refuse bad text, and re-export Reason",
     ("config", "address"): "settings hold addresses, endpoints and networks",
+    ("config", "exit_policy"): "settings hold the rules of an exit",
     ("guards", "relays"): "guards are relays",
     ("records", "relays"): "a record tells of a relay",
     ("gossip", "records"): "gossip is records",

@@ -33,6 +33,7 @@ SECTIONS = {
         "ping": "Measure the way to a node.",
         "send": "Send a file or a folder to whoever runs `qg receive`.",
         "receive": "Wait for a file.",
+        "socks": "Let programs of this machine reach the internet through an exit.",
     },
     "This machine": {
         "demo": "Send a file through three nodes here and check every byte.",

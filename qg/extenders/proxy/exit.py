@@ -1,0 +1,313 @@
+# SPDX-License-Identifier: MIT
+"""The exit: connects streams of peers to TCP targets, and passes datagrams on, as far as its policy allows.
+
+A stream's metadata is one byte, 1 for a connection or 2 for datagrams, and for a connection the target. The exit
+answers with one byte, an `Outcome`; after 0 bytes flow. On a stream of datagrams each has its length in two bytes in
+front, then the target, or where it comes from, then the payload. Names are resolved here.
+"""
+
+import asyncio
+import errno
+import logging
+import socket
+from collections import Counter
+from collections.abc import Sequence
+from ipaddress import IPv4Network, IPv6Network, ip_address, ip_network
+from typing import NamedTuple
+
+import qg
+from qg._core.runtime import own_networks
+from qg.extenders.proxy.front import Outcome
+from qg.extenders.proxy.names import Names
+from qg.extenders.proxy.target import Target, target_read
+
+__all__ = ["CONNECT", "DATAGRAMS", "EXIT_ID", "Exit", "ExitLimits"]
+
+_log = logging.getLogger("qg.exit")
+
+EXIT_ID = qg.ExtenderId("c6b3c2f0-6d0b-4c36-a1cb-0c4b7a1d9e52")
+CONNECT, DATAGRAMS = 1, 2  # the first byte of the metadata
+
+DATAGRAM_MAX = 65_535  # with its target
+_SOURCES_MAX = 1024  # places of one association whose replies are taken
+_KNOWN_S = 60.0  # how long an association keeps what a name resolved to
+_UNREACHABLE = {
+    errno.ECONNREFUSED: Outcome.REFUSED,
+    errno.ENETUNREACH: Outcome.NETWORK_UNREACHABLE,
+    errno.EHOSTUNREACH: Outcome.HOST_UNREACHABLE,
+    errno.ETIMEDOUT: Outcome.TIMED_OUT,
+    errno.EACCES: Outcome.NOT_ALLOWED,
+    errno.EPERM: Outcome.NOT_ALLOWED,
+}
+
+
+class ExitLimits(NamedTuple):
+    """Bound what peers make an exit do."""
+
+    connections: int = 8192  # of all peers
+    peer_connections: int = 1024  # of one peer; a browser has up to some hundred
+    associations: int = 256
+    peer_associations: int = 32
+    connect_s: float = 15.0  # name and handshake together; SOCKS clients give up after 30 s or so
+    idle_s: float = 900.0  # a connection on which nothing moves; RFC 5382 asks NATs for more, programs send keep-alives
+    datagrams_idle_s: float = 120.0  # an association; RFC 4787 asks for at least two minutes
+
+
+class _Refused(Exception):
+    def __init__(self, outcome: Outcome, why: str) -> None:
+        super().__init__(why)
+        self.outcome = outcome
+
+
+class Exit(qg.Extender):
+    """Let peers reach the internet, or what `rules` list, from this node.
+
+    Whoever may connect to the node may use it. `counts` tells how many requests ended how. One exit may serve several
+    nodes.
+    """
+
+    id = EXIT_ID
+
+    def __init__(self, rules: Sequence[str | qg.ExitRule] = (), limits: ExitLimits | None = None) -> None:
+        own = [_network(packed, n_bits) for packed, n_bits in own_networks()]
+        self._policy = qg.ExitPolicy(rules, own)
+        self._limits = limits or ExitLimits()
+        self._names = Names()
+        self._connections: Counter[qg.PeerId] = Counter()
+        self._associations: Counter[qg.PeerId] = Counter()
+        self.counts: Counter[str] = Counter()
+
+    async def on_stream(self, stream: qg.Stream) -> None:
+        """Carry out what the stream's metadata asks for."""
+        kind, rest = stream.metadata[:1], stream.metadata[1:]
+        if kind == bytes((CONNECT,)):
+            await self._connect_serve(stream, rest)
+        elif kind == bytes((DATAGRAMS,)) and not rest:
+            await self._datagrams_serve(stream)
+        else:
+            await self._refuse(stream, Outcome.NO_COMMAND)
+
+    async def _refuse(self, stream: qg.Stream, outcome: Outcome) -> None:
+        self.counts[outcome.name.lower()] += 1
+        await stream.write(bytes((outcome,)))
+
+    # Connections
+
+    async def _connect_serve(self, stream: qg.Stream, wanted: bytes) -> None:
+        peer_id = stream.peer.id
+        if (
+            self._connections[peer_id] >= self._limits.peer_connections
+            or self._connections.total() >= self._limits.connections
+        ):
+            await self._refuse(stream, Outcome.FAILED)
+            return
+        self._connections[peer_id] += 1
+        try:
+            try:
+                sock = await self._dial(stream, wanted)
+            except _Refused as refused:
+                _log.debug("refused peer=%s outcome=%s: %s", peer_id, refused.outcome.name.lower(), refused)
+                await self._refuse(stream, refused.outcome)
+                return
+            self.counts["ok"] += 1
+            await stream.write(bytes((Outcome.OK,)))
+            try:
+                await stream.splice(sock, idle_s=self._limits.idle_s)
+            except OSError as error:
+                _log.debug("broke peer=%s: %s", peer_id, error)
+            finally:
+                self.counts["bytes_out"] += stream.carried.n_received
+                self.counts["bytes_in"] += max(0, stream.carried.n_sent - 1)  # the outcome was the first
+        finally:
+            self._connections[peer_id] -= 1
+            if not self._connections[peer_id]:
+                del self._connections[peer_id]
+
+    async def _dial(self, stream: qg.Stream, wanted: bytes) -> socket.socket:
+        try:
+            found = target_read(wanted)
+        except qg.InvalidValue as error:
+            raise _Refused(Outcome.NO_ADDRESS_KIND, str(error)) from None
+        if found is None or found[1] != len(wanted) or not found[0].port:
+            raise _Refused(Outcome.NO_ADDRESS_KIND, "no target")
+        target = found[0]
+        try:
+            async with asyncio.timeout(self._limits.connect_s):
+                hosts = await self._resolve(stream.peer.id, target)
+                return await _dial_first(hosts, target.port)
+        except TimeoutError:
+            raise _Refused(Outcome.TIMED_OUT, "no answer in time") from None
+
+    async def _resolve(self, peer_id: qg.PeerId, target: Target) -> list[str]:
+        """Give the addresses of a target that the policy allows, in the order of preference."""
+        ip = target.ip
+        if ip is not None:
+            hosts, name = [target.host], ""
+        else:
+            name = target.host
+            if self._policy.denies_name(name, target.port):
+                raise _Refused(Outcome.NOT_ALLOWED, "denied by name")
+            try:
+                hosts = await self._names.resolve(name, peer_id)
+            except qg.Busy as error:
+                raise _Refused(Outcome.FAILED, str(error)) from None
+            if not hosts:
+                raise _Refused(Outcome.HOST_UNREACHABLE, "the name does not resolve")
+        allowed = self._policy.allowed(name, hosts, target.port)
+        if not allowed:
+            raise _Refused(Outcome.NOT_ALLOWED, "denied by policy")
+        return allowed
+
+    # Datagrams
+
+    async def _datagrams_serve(self, stream: qg.Stream) -> None:
+        peer_id = stream.peer.id
+        if (
+            self._associations[peer_id] >= self._limits.peer_associations
+            or self._associations.total() >= self._limits.associations
+        ):
+            await self._refuse(stream, Outcome.FAILED)
+            return
+        self._associations[peer_id] += 1
+        try:
+            self.counts["associations"] += 1
+            await stream.write(bytes((Outcome.OK,)))
+            await _Association(self, stream).run(self._limits.datagrams_idle_s)
+        finally:
+            self._associations[peer_id] -= 1
+            if not self._associations[peer_id]:
+                del self._associations[peer_id]
+
+    async def resolve(self, peer_id: qg.PeerId, target: Target) -> list[str]:
+        """Give the addresses to which a datagram may go; none if it may not."""
+        try:
+            return await self._resolve(peer_id, target)
+        except _Refused as refused:
+            self.counts[f"datagrams_{refused.outcome.name.lower()}"] += 1
+            return []
+
+
+class _Association(asyncio.DatagramProtocol):
+    """Send the datagrams of one stream, and give it those that come back from where it has sent to."""
+
+    def __init__(self, owner: Exit, stream: qg.Stream) -> None:
+        self._owner = owner
+        self._stream = stream
+        self._transports: dict[int, asyncio.DatagramTransport] = {}  # by IP version
+        self._sent_to: dict[tuple[str, int], None] = {}  # the latest last
+        self._known: dict[Target, tuple[float, list[str]]] = {}  # until when, addresses
+        self._last_s = 0.0
+
+    async def run(self, idle_s: float) -> None:
+        """Serve until the peer ends the stream, or nothing moves for so long."""
+        loop = asyncio.get_running_loop()
+        self._last_s = loop.time()
+        try:
+            while True:
+                try:
+                    async with asyncio.timeout_at(self._last_s + idle_s):
+                        frame = await frame_read(self._stream)
+                except TimeoutError:
+                    if loop.time() >= self._last_s + idle_s:
+                        return
+                    continue
+                if frame is None:
+                    return
+                self._last_s = loop.time()
+                await self._send(*frame)
+        finally:
+            for transport in self._transports.values():
+                transport.abort()
+
+    async def _send(self, target: Target, payload: bytes) -> None:
+        hosts = await self._hosts(target)
+        if not hosts or not target.port:
+            self._owner.counts["datagrams_refused"] += 1
+            return
+        transport = await self._transport(ip_address(hosts[0]).version)
+        place = hosts[0], target.port
+        self._sent_to.pop(place, None)
+        if len(self._sent_to) >= _SOURCES_MAX:
+            del self._sent_to[next(iter(self._sent_to))]
+        self._sent_to[place] = None
+        transport.sendto(payload, place)
+        self._owner.counts["datagrams_out"] += 1
+
+    async def _hosts(self, target: Target) -> list[str]:
+        until_s, hosts = self._known.get(target, (0.0, []))
+        if until_s <= self._last_s:
+            hosts = await self._owner.resolve(self._stream.peer.id, target)
+            if len(self._known) >= _SOURCES_MAX:
+                del self._known[next(iter(self._known))]
+            self._known[target] = self._last_s + _KNOWN_S, hosts
+        return hosts
+
+    async def _transport(self, version: int) -> asyncio.DatagramTransport:
+        transport = self._transports.get(version)
+        if transport is None:
+            anywhere = ("0.0.0.0" if version == 4 else "::", 0)
+            transport, _ = await asyncio.get_running_loop().create_datagram_endpoint(lambda: self, anywhere)
+            self._transports[version] = transport
+        return transport
+
+    def datagram_received(self, data: bytes, source: tuple[str, int]) -> None:
+        place = source[:2]
+        if place not in self._sent_to:
+            self._owner.counts["datagrams_unasked"] += 1
+        elif frame_write(self._stream, Target(*place), data):
+            self._last_s = asyncio.get_running_loop().time()
+            self._owner.counts["datagrams_in"] += 1
+        else:
+            self._owner.counts["datagrams_dropped"] += 1
+
+
+async def frame_read(stream: qg.Stream) -> tuple[Target, bytes] | None:
+    """Read a datagram from a stream; None at its end. Raises `qg.InvalidValue` for what is none."""
+    try:
+        n = int.from_bytes(await stream.readexactly(2), "big")
+        frame = await stream.readexactly(n)
+    except qg.IncompleteRead as error:
+        if error.partial:
+            raise
+        return None
+    found = target_read(frame)
+    if found is None:
+        raise qg.InvalidValue("a datagram without a target")
+    return found[0], frame[found[1] :]
+
+
+def frame_write(stream: qg.Stream, place: Target, payload: bytes) -> bool:
+    """Write a datagram to a stream; False when there is no room, for datagrams do not wait."""
+    frame = bytes(place) + payload
+    if len(frame) > DATAGRAM_MAX:
+        return False
+    try:
+        stream.write_nowait(len(frame).to_bytes(2, "big") + frame)
+    except qg.QGError:
+        return False
+    return True
+
+
+def _network(packed: bytes, n_bits: int) -> IPv4Network | IPv6Network:
+    return ip_network((packed, n_bits), strict=False)
+
+
+async def _dial_first(hosts: Sequence[str], port: int) -> socket.socket:
+    """Connect to the first of the addresses that answers."""
+    loop = asyncio.get_running_loop()
+    outcome = Outcome.FAILED
+    for host in hosts:
+        sock = socket.socket(socket.AF_INET6 if ":" in host else socket.AF_INET, socket.SOCK_STREAM)
+        try:
+            sock.setblocking(False)
+            sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+            await loop.sock_connect(sock, (host, port))
+        except OSError as error:
+            sock.close()
+            outcome = _UNREACHABLE.get(error.errno or 0, Outcome.FAILED)
+        except BaseException:
+            sock.close()
+            raise
+        else:
+            return sock
+    raise _Refused(outcome, f"{len(hosts)} addresses, none answers")

@@ -1,0 +1,231 @@
+# SPDX-License-Identifier: MIT
+"""Ways to exits: which exit a connection takes, one way for each isolation key, another one when it dies."""
+
+import asyncio
+import logging
+import random
+from collections.abc import AsyncIterator, Sequence
+from contextlib import asynccontextmanager
+from time import monotonic
+
+import qg
+from qg.extenders.proxy.exit import CONNECT, DATAGRAMS, EXIT_ID
+from qg.extenders.proxy.front import Outcome
+from qg.extenders.proxy.target import Target
+
+__all__ = ["Exits", "NoExit"]
+
+_log = logging.getLogger("qg.exits")
+
+_KEYS_MAX = 256  # isolation keys at a time
+_OPEN_S = 3.0  # for an exit to take a stream: more than a round trip over seven relays, so silence means a dead way
+_DIAL_S = 15.0
+_OUTCOME_S = 30.0  # for an exit to say how it went; it gives up before
+_AVOID_S = 60.0  # an exit that failed is tried last for so long
+_TRIES = 3
+
+
+class NoExit(qg.RemoteError):
+    """Report that no exit could be asked; the text says why the last one could not."""
+
+
+class _Way:
+    """A session with an exit, and who uses it."""
+
+    __slots__ = ("is_left", "n_streams", "peer")
+
+    def __init__(self, peer: qg.Peer) -> None:
+        self.peer = peer
+        self.n_streams = 0
+        self.is_left = False  # new streams take another one
+
+    async def leave(self) -> None:
+        """Take no new streams; once the last has ended, end what was made for them alone."""
+        self.is_left = True
+        if not self.n_streams and self.peer.is_relayed:
+            await self.peer.close()
+
+
+class _Key:
+    """What connections of one isolation key share."""
+
+    __slots__ = ("lock", "n_waiting", "used_s", "way")
+
+    def __init__(self) -> None:
+        self.way: _Way | None = None
+        self.lock = asyncio.Lock()  # held while a way is made
+        self.n_waiting = 0
+        self.used_s = monotonic()
+
+    @property
+    def is_idle(self) -> bool:
+        return not self.n_waiting and (self.way is None or not self.way.n_streams)
+
+
+class Exits:
+    """Open streams at exits.
+
+    `addresses` are the exits to choose from; without any, a peer of the node that offers one is drawn. With `hops`
+    relays are drawn for each way, with `via` they are these. Connections of one isolation key share a way as long as it
+    lives; over relays, those of different keys never share one.
+    """
+
+    def __init__(
+        self,
+        node: qg.Node,
+        addresses: Sequence[qg.Address] = (),
+        *,
+        hops: int | None = None,
+        via: Sequence[qg.Address] | None = None,
+    ) -> None:
+        self._node = node
+        self._addresses = list(addresses)
+        self._hops = hops
+        self._via = via
+        self._keys: dict[bytes, _Key] = {}
+        self._failed_s: dict[qg.Address, float] = {}
+
+    @asynccontextmanager
+    async def connected(self, isolation: bytes, target: Target) -> AsyncIterator[tuple[Outcome, qg.Stream]]:
+        """Have an exit connect to a target, for the time of the block; tells how that went.
+
+        Raises `NoExit` when no exit answers.
+        """
+        async with self._asked(isolation, bytes((CONNECT,)) + bytes(target)) as asked:
+            yield asked
+
+    @asynccontextmanager
+    async def associated(self, isolation: bytes) -> AsyncIterator[tuple[Outcome, qg.Stream]]:
+        """Have an exit take datagrams, for the time of the block; `frame_read` and `frame_write` are for its stream.
+
+        Raises `NoExit` when no exit answers.
+        """
+        async with self._asked(isolation, bytes((DATAGRAMS,))) as asked:
+            yield asked
+
+    @asynccontextmanager
+    async def _asked(self, isolation: bytes, metadata: bytes) -> AsyncIterator[tuple[Outcome, qg.Stream]]:
+        try:
+            key = await self._key(isolation)
+            way, stream = await self._open(key, metadata)
+        except qg.QGError as error:
+            _log.warning("no_exit: %s", error)
+            raise NoExit(str(error)) from None
+        try:
+            async with stream:
+                yield await _outcome(stream), stream
+        finally:
+            key.used_s = monotonic()
+            way.n_streams -= 1
+            if way.is_left:
+                await way.leave()
+
+    async def reach(self) -> qg.Peer:
+        """Reach an exit before anybody asks for it; raises `NoExit` when none answers, or offers none."""
+        try:
+            way = await self._way(await self._key(b""))
+        except qg.QGError as error:
+            raise NoExit(str(error)) from None
+        if EXIT_ID not in way.peer.extenders:
+            raise NoExit(f"{way.peer.where} is no exit: its operator sets `enabled = true` in [exit] and restarts it")
+        return way.peer
+
+    async def renew(self) -> int:
+        """Take new ways from now on; connections that are open stay on theirs. Gives the number left behind."""
+        ways = [key.way for key in self._keys.values() if key.way is not None]
+        self._keys.clear()
+        for way in ways:
+            await way.leave()
+        return len(ways)
+
+    async def _key(self, isolation: bytes) -> _Key:
+        key = self._keys.get(isolation)
+        if key is None:
+            if len(self._keys) >= _KEYS_MAX:
+                await self._key_drop()
+            key = self._keys.setdefault(isolation, _Key())
+        return key
+
+    async def _key_drop(self) -> None:
+        idle = [(key.used_s, isolation) for isolation, key in self._keys.items() if key.is_idle]
+        if not idle:
+            raise qg.UsageError(f"{_KEYS_MAX} isolation keys are in use: end connections of some before using more")
+        way = self._keys.pop(min(idle)[1]).way
+        if way is not None:
+            await way.leave()
+
+    async def _open(self, key: _Key, metadata: bytes) -> tuple[_Way, qg.Stream]:
+        n_left = _TRIES
+        while True:
+            n_left -= 1
+            way = await self._way(key)
+            try:
+                return way, await self._try(way, metadata)
+            except qg.RemoteError:
+                # An exit that says no on a way that works would say it again.
+                if not n_left or not (way.is_left or not way.peer.is_connected):
+                    raise
+
+    async def _try(self, way: _Way, metadata: bytes) -> qg.Stream:
+        way.n_streams += 1
+        try:
+            async with asyncio.timeout(_OPEN_S):
+                return await way.peer.open_stream(EXIT_ID, metadata)
+        except BaseException as error:
+            way.n_streams -= 1
+            if not isinstance(error, TimeoutError) or isinstance(error, qg.QGError):
+                raise
+            _log.warning("exit_silent peer=%s: taking another way", way.peer.id)
+            await way.leave()
+            raise qg.PeerTimeout(f"{way.peer.where} did not take a stream within {_OPEN_S:g} s") from None
+
+    async def _way(self, key: _Key) -> _Way:
+        key.n_waiting += 1
+        try:
+            async with key.lock:
+                if key.way is None or key.way.is_left or not key.way.peer.is_connected:
+                    key.way = _Way(await self._dial())
+                return key.way
+        finally:
+            key.n_waiting -= 1
+
+    async def _dial(self) -> qg.Peer:
+        if not self._addresses:
+            return self._peer_drawn()
+        now_s = monotonic()
+        lately = {address for address, failed_s in self._failed_s.items() if now_s - failed_s < _AVOID_S}
+        order = random.sample(self._addresses, len(self._addresses))
+        order.sort(key=lately.__contains__)
+        error: qg.QGError | None = None
+        for address in order[:_TRIES]:
+            try:
+                async with asyncio.timeout(_DIAL_S):
+                    return await self._node.connect(address, via=self._via, hops=self._hops)
+            except qg.QGError as caught:
+                error = caught
+            except TimeoutError:
+                error = qg.PeerTimeout(f"the exit at {address} did not answer within {_DIAL_S:g} s")
+            self._failed_s[address] = monotonic()
+            _log.warning("exit_failed address=%s: %s", address, error)
+        assert error is not None
+        raise error
+
+    def _peer_drawn(self) -> qg.Peer:
+        offering = [peer for peer in self._node.peers if EXIT_ID in peer.extenders and peer.is_connected]
+        if not offering:
+            raise qg.NoRoute("no peer of this node offers an exit: name one, or connect to a node that has one", {})
+        return random.choice(offering)
+
+
+async def _outcome(stream: qg.Stream) -> Outcome:
+    try:
+        async with asyncio.timeout(_OUTCOME_S):
+            said = await stream.readexactly(1)
+    except TimeoutError:
+        return Outcome.TIMED_OUT
+    except qg.RemoteError as error:
+        raise NoExit(str(error)) from None
+    try:
+        return Outcome(said[0])
+    except ValueError:
+        return Outcome.FAILED

@@ -1,0 +1,458 @@
+# SPDX-License-Identifier: MIT
+"""Programs of one machine reach targets through a proxy, a link or circuit, and an exit."""
+
+import asyncio
+import socket
+import struct
+from contextlib import AsyncExitStack, asynccontextmanager, suppress
+
+import pytest
+from net.support import LISTEN, config, core, until
+
+import qg
+from qg.extenders.proxy.exit import Exit, ExitLimits
+from qg.extenders.proxy.exits import Exits
+from qg.extenders.proxy.front import Outcome, datagram_read, datagram_write
+from qg.extenders.proxy.socks import Proxy
+from qg.extenders.proxy.target import Target
+
+pytestmark = [pytest.mark.net, pytest.mark.anyio]
+
+HOST = "127.0.0.1"
+
+
+class House:
+    """An exit's node, a proxy's node, and targets that the exit alone is asked for."""
+
+    def __init__(self, exit_, exit_node, node, proxy, exits):
+        self.exit, self.exit_node, self.node, self.proxy, self.exits = exit_, exit_node, node, proxy, exits
+
+    async def ask(self, target, *, user=b""):
+        """Open a connection by SOCKS5; gives the outcome, and the streams of asyncio."""
+        reader, writer = await asyncio.open_connection(*self.proxy.address)
+        if user:
+            writer.write(b"\5\1\2")
+            assert await reader.readexactly(2) == b"\5\2"
+            writer.write(bytes((1, len(user))) + user + b"\1x")
+            assert await reader.readexactly(2) == b"\1\0"
+        else:
+            writer.write(b"\5\1\0")
+            assert await reader.readexactly(2) == b"\5\0"
+        writer.write(b"\5\1\0" + bytes(target))
+        reply = await reader.readexactly(10)
+        assert reply == bytes((5, reply[1], 0, 1)) + bytes(6)
+        return Outcome(reply[1]), reader, writer
+
+
+@asynccontextmanager
+async def house(rules=("allow 127.0.0.0/8",), limits=None, **proxied):
+    exit_ = Exit(rules, limits)
+    async with AsyncExitStack() as stack:
+        exit_node = await stack.enter_async_context(qg.Node(qg.Identity.generate(), listen=LISTEN, extenders=[exit_]))
+        node = await stack.enter_async_context(qg.Node(qg.Identity.generate()))
+        exits = Exits(node, [exit_node.address], **proxied)
+        proxy = await stack.enter_async_context(Proxy(exits, f"{HOST}:0"))
+        yield House(exit_, exit_node, node, proxy, exits)
+
+
+@asynccontextmanager
+async def server(serve):
+    """A target: a server of this machine, and how often it was called."""
+    tasks = set()
+
+    async def called(reader, writer):
+        tasks.add(asyncio.current_task())
+        try:
+            with suppress(OSError):  # a program, or the way to it, may go at any time
+                await serve(reader, writer)
+        finally:
+            writer.close()
+
+    listener = await asyncio.start_server(called, HOST, 0)
+    try:
+        yield Target(HOST, listener.sockets[0].getsockname()[1])
+    finally:
+        listener.close()
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
+
+
+async def echo(reader, writer):
+    while data := await reader.read(65536):
+        writer.write(data)
+        await writer.drain()
+    writer.write_eof()
+
+
+async def hold(reader, writer):
+    await asyncio.Event().wait()
+
+
+def free_port():
+    with socket.create_server((HOST, 0)) as sock:
+        return sock.getsockname()[1]
+
+
+async def closed(writer):
+    writer.close()
+    await asyncio.gather(writer.wait_closed(), return_exceptions=True)
+
+
+async def test_bytes_go_there_and_back_whole_with_either_side_ending_first():
+    async with house() as at, server(echo) as target:
+        outcome, reader, writer = await at.ask(target)
+        assert outcome is Outcome.OK
+        data = bytes(range(256)) * 8192
+        writer.write(data)
+        writer.write_eof()
+        assert await reader.read() == data
+        await closed(writer)
+        await until(lambda: at.exit.counts["bytes_out"] == len(data), lambda: at.exit.counts)
+        assert at.exit.counts["bytes_in"] == len(data)
+        assert at.proxy.counts["ok"] == 1
+
+
+async def test_what_was_said_before_the_answer_arrives():
+    async with house() as at, server(echo) as target:
+        reader, writer = await asyncio.open_connection(*at.proxy.address)
+        writer.write(b"\5\1\0" + b"\5\1\0" + bytes(target) + b"early")
+        writer.write_eof()
+        assert await reader.read() == b"\5\0" + b"\5\0\0\1" + bytes(6) + b"early"
+        await closed(writer)
+
+
+async def test_the_target_may_end_first():
+    async def goodbye(reader, writer):
+        writer.write(b"bye")
+        writer.write_eof()
+        assert await reader.read() == b"still here"
+
+    async with house() as at, server(goodbye) as target:
+        _, reader, writer = await at.ask(target)
+        assert await reader.read() == b"bye"
+        writer.write(b"still here")
+        await closed(writer)
+        await until(lambda: at.exit.counts["bytes_out"] == 10, lambda: at.exit.counts)
+
+
+def linger(writer):
+    writer.get_extra_info("socket").setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+
+
+async def test_a_reset_of_the_target_is_one_to_the_program():
+    async def cut(reader, writer):
+        await reader.readexactly(1)
+        linger(writer)
+
+    async with house() as at, server(cut) as target:
+        _, reader, writer = await at.ask(target)
+        writer.write(b"x")
+        with pytest.raises(ConnectionResetError):
+            await reader.read()
+        await closed(writer)
+
+
+async def test_a_reset_of_the_program_is_one_to_the_target():
+    errors = asyncio.Queue()
+
+    async def note(reader, writer):
+        writer.write(b"x")
+        try:
+            await reader.read()
+        except OSError as error:
+            errors.put_nowait(error)
+
+    async with house() as at, server(note) as target:
+        _, reader, writer = await at.ask(target)
+        await reader.readexactly(1)
+        linger(writer)
+        await closed(writer)
+        assert isinstance(await errors.get(), ConnectionResetError)
+
+
+def hosts_file(name, *_, **__):
+    """Know one name."""
+    if name != "localhost":
+        raise socket.gaierror(socket.EAI_NONAME, "no such name")
+    return [(socket.AF_INET, 1, 6, "", (HOST, 0))]
+
+
+@pytest.mark.parametrize(
+    ("target", "outcome"),
+    [
+        (Target("127.0.0.1", 1), Outcome.REFUSED),
+        (Target("10.255.255.1", 80), Outcome.NOT_ALLOWED),
+        (Target("::ffff:10.0.0.1", 80), Outcome.NOT_ALLOWED),
+        (Target("no-such-name.invalid", 80), Outcome.HOST_UNREACHABLE),
+        (Target("localhost", 80), Outcome.NOT_ALLOWED),
+    ],
+)
+async def test_each_failure_has_its_code(monkeypatch, target, outcome):
+    monkeypatch.setattr("qg.extenders.proxy.names.socket.getaddrinfo", hosts_file)
+    async with house(["allow 127.0.0.1:1"]) as at:
+        found, reader, writer = await at.ask(target)
+        assert found is outcome
+        assert await reader.read() == b""
+        await closed(writer)
+        assert at.exit.counts[outcome.name.lower()] == at.proxy.counts[outcome.name.lower()] == 1
+
+
+async def test_a_target_that_does_not_answer_is_given_up():
+    with socket.socket() as full:
+        full.bind((HOST, 0))
+        full.listen(0)
+        fillers = [socket.socket() for _ in range(4)]
+        for filler in fillers:
+            filler.setblocking(False)
+            filler.connect_ex(full.getsockname())
+        async with house(limits=ExitLimits(connect_s=0.5)) as at:
+            outcome, _, writer = await at.ask(Target(*full.getsockname()))
+            assert outcome is Outcome.TIMED_OUT
+            await closed(writer)
+        for filler in fillers:
+            filler.close()
+
+
+@pytest.mark.parametrize("host", ["127.0.0.1", "10.0.0.1", "::1", "::ffff:127.0.0.1", "169.254.169.254", "fd00::1"])
+async def test_a_name_that_resolves_to_a_closed_address_is_refused(monkeypatch, host):
+    family = socket.AF_INET6 if ":" in host else socket.AF_INET
+    monkeypatch.setattr("qg.extenders.proxy.names.socket.getaddrinfo", lambda *_, **__: [(family, 1, 6, "", (host, 0))])
+    async with house(["allow *"]) as at:
+        outcome, _, writer = await at.ask(Target("rebound.example", 80))
+        assert outcome is Outcome.NOT_ALLOWED
+        await closed(writer)
+
+
+async def test_names_are_resolved_at_the_exit(monkeypatch):
+    asked = []
+
+    def found(name, *_, **__):
+        asked.append(name)
+        return [(socket.AF_INET, 1, 6, "", (HOST, 0))]
+
+    async with house() as at, server(echo) as target:
+        monkeypatch.setattr("qg.extenders.proxy.names.socket.getaddrinfo", found)
+        for _ in range(3):
+            outcome, _, writer = await at.ask(Target("Name.Example", target.port))
+            assert outcome is Outcome.OK
+            await closed(writer)
+        assert asked == ["name.example"]
+
+
+async def test_without_an_exit_nothing_goes_out():
+    called = asyncio.Event()
+
+    async def note(reader, writer):
+        called.set()
+
+    async with house() as at, server(note) as target:
+        await at.exit_node.close()
+        outcome, reader, writer = await at.ask(target)
+        assert outcome is Outcome.FAILED
+        assert await reader.read() == b""
+        await closed(writer)
+        assert not called.is_set()
+        assert at.proxy.counts["no_exit"] == 1
+
+
+async def test_a_node_without_an_exit_is_none():
+    async with (
+        house() as at,
+        qg.Node(qg.Identity.generate(), listen=LISTEN) as other,
+        Proxy(Exits(at.node, [other.address]), f"{HOST}:0") as at.proxy,
+    ):
+        outcome, _, writer = await at.ask(Target("1.1.1.1", 80))
+        assert outcome is Outcome.FAILED
+        await closed(writer)
+
+
+async def test_another_exit_takes_over_when_one_dies():
+    async with house() as at, server(echo) as target, AsyncExitStack() as stack:
+        spare = Exit(["allow 127.0.0.0/8"])
+        spare_node = qg.Node(qg.Identity.generate(), listen=LISTEN, extenders=[spare])
+        await stack.enter_async_context(spare_node)
+        both = Proxy(Exits(at.node, [at.exit_node.address, spare_node.address]), f"{HOST}:0")
+        await stack.enter_async_context(both)
+        at.proxy = both
+        outcome, reader, writer = await at.ask(target)
+        assert outcome is Outcome.OK
+        used, other = (at.exit, spare) if at.exit.counts["ok"] else (spare, at.exit)
+        await (at.exit_node if used is at.exit else spare_node).close()
+        with pytest.raises(ConnectionResetError):
+            await reader.read()
+        await closed(writer)
+        outcome, reader, writer = await at.ask(target)
+        assert outcome is Outcome.OK
+        assert other.counts["ok"] == 1
+        await closed(writer)
+
+
+async def test_a_target_that_never_reads_stops_the_program():
+    async with house() as at, server(hold) as target:
+        _, _, writer = await at.ask(target)
+        writer.transport.set_write_buffer_limits(0)
+        n_written = 0
+        try:
+            while True:
+                async with asyncio.timeout(2):
+                    writer.write(bytes(1 << 20))
+                    n_written += 1 << 20
+                    await writer.drain()
+        except TimeoutError:
+            pass
+        assert n_written <= 64 << 20
+        writer.transport.abort()
+
+
+async def test_connections_of_one_peer_are_bounded():
+    async with house(limits=ExitLimits(peer_connections=2)) as at, server(hold) as target:
+        asked = [await at.ask(target) for _ in range(3)]
+        assert [outcome for outcome, *_ in asked] == [Outcome.OK, Outcome.OK, Outcome.FAILED]
+        await closed(asked[0][2])
+        asked[1][2].transport.abort()
+
+
+async def test_who_says_nothing_or_nonsense_is_dropped(monkeypatch):
+    monkeypatch.setattr("qg.extenders.proxy.socks._REQUEST_S", 0.3)
+    async with house() as at:
+        for said in (b"", b"\5", b"\5\1\0\5\1", b"GET http://x/ HTTP/1.1\r\nHost:"):
+            reader, writer = await asyncio.open_connection(*at.proxy.address)
+            writer.write(said)
+            assert len(await reader.read()) <= 2
+            await closed(writer)
+        assert at.proxy.counts["slow"] == 4
+        for said in (b"\6", b"\x16\3\1", b"\5\1\1", b"GET / HTTP/1.1\r\n\r\n"):
+            reader, writer = await asyncio.open_connection(*at.proxy.address)
+            writer.write(said)
+            await reader.read()
+            await closed(writer)
+        assert at.proxy.counts["misunderstood"] == 4
+        reader, writer = await asyncio.open_connection(*at.proxy.address)
+        writer.write(b"\5\1")
+        writer.write_eof()
+        assert await reader.read() == b""
+        await closed(writer)
+        assert at.proxy.counts["cut_short"] == 1
+
+
+async def test_an_idle_connection_ends():
+    async with house(limits=ExitLimits(idle_s=0.5)) as at, server(hold) as target:
+        _, reader, writer = await at.ask(target)
+        with pytest.raises(ConnectionResetError):
+            await reader.read()
+        await closed(writer)
+
+
+# Datagrams
+
+
+class Program(asyncio.DatagramProtocol):
+    def __init__(self):
+        self.received = asyncio.Queue()
+
+    def datagram_received(self, data, source):
+        self.received.put_nowait((data, source[:2]))
+
+
+@asynccontextmanager
+async def udp(protocol):
+    transport, _ = await asyncio.get_running_loop().create_datagram_endpoint(lambda: protocol, (HOST, 0))
+    try:
+        yield transport, Target(*transport.get_extra_info("sockname"))
+    finally:
+        transport.close()
+
+
+class Mirror(asyncio.DatagramProtocol):
+    def connection_made(self, transport):
+        self.transport = transport
+
+    def datagram_received(self, data, source):
+        self.transport.sendto(data, source)
+        self.last = source
+
+
+@asynccontextmanager
+async def association(at):
+    reader, writer = await asyncio.open_connection(*at.proxy.address)
+    writer.write(b"\5\1\0" + b"\5\3\0\1" + bytes(6))
+    assert await reader.readexactly(5) == b"\5\0" + b"\5\0\0"
+    place = await reader.readexactly(7)
+    try:
+        yield (socket.inet_ntoa(place[1:5]), int.from_bytes(place[5:], "big")), reader, writer
+    finally:
+        await closed(writer)
+
+
+async def test_datagrams_to_many_targets_on_one_association():
+    program = Program()
+    async with house() as at, udp(Mirror()) as (_, one), udp(Mirror()) as (_, two), udp(program) as (sock, _):
+        async with association(at) as (relay, _, _):
+            for target, payload in ((one, b"to one"), (two, b"to two"), (one, bytes(60_000)), (two, b"2")):
+                sock.sendto(datagram_write(target, payload), relay)
+                data, source = await program.received.get()
+                assert source == relay
+                assert datagram_read(data) == (target, payload)
+        await until(lambda: at.exit.counts["datagrams_in"] == 4, lambda: at.exit.counts)
+
+
+async def test_datagrams_that_nobody_asked_for_are_dropped():
+    program, stranger, mirror = Program(), Program(), Mirror()
+    async with (
+        house() as at,
+        udp(mirror) as (_, target),
+        udp(program) as (sock, _),
+        udp(stranger) as (other, _),
+        association(at) as (relay, _, _),
+    ):
+        sock.sendto(datagram_write(target, b"first"), relay)
+        await program.received.get()
+        other.sendto(b"not from where we sent to", mirror.last)
+        await until(lambda: at.exit.counts["datagrams_unasked"] == 1, lambda: at.exit.counts)
+        other.sendto(datagram_write(target, b"of another program"), relay)
+        await until(lambda: at.proxy.counts["datagrams_foreign"] == 1, lambda: at.proxy.counts)
+        sock.sendto(b"\0\0\1" + bytes(target) + b"fragment", relay)
+        await until(lambda: at.proxy.counts["datagrams_misunderstood"] == 1, lambda: at.proxy.counts)
+        sock.sendto(datagram_write(Target("10.0.0.1", 9), b"denied"), relay)
+        await until(lambda: at.exit.counts["datagrams_refused"] == 1, lambda: at.exit.counts)
+        sock.sendto(datagram_write(target, b"last"), relay)
+        assert datagram_read((await program.received.get())[0]) == (target, b"last")
+        assert program.received.empty()
+
+
+async def test_an_association_ends_with_its_connection():
+    program = Program()
+    async with house() as at, udp(Mirror()) as (_, target), udp(program) as (sock, _):
+        async with association(at) as (relay, _, _):
+            sock.sendto(datagram_write(target, b"x"), relay)
+            await program.received.get()
+        await until(lambda: not at.exit._associations, lambda: at.exit._associations)
+
+
+async def test_an_association_ends_with_its_exit():
+    async with house() as at, association(at) as (_, reader, _):
+        await at.exit_node.close()
+        assert await reader.read() == b""
+
+
+# Over relays
+
+
+async def test_credentials_keep_circuits_apart():
+    async with house() as at, server(echo) as target:
+        allowed = {"allow": [str(at.node.id)], "targets": ["127.0.0.0/8"], "ports": [at.exit_node.address.port]}
+        settings = config(relay=allowed)
+        async with qg.Node(qg.Identity.generate(), listen=["tcp://127.1.0.1:0"], config=settings) as relay:
+            exits = Exits(at.node, [at.exit_node.address], via=[relay.address])
+            async with Proxy(exits, f"{HOST}:0") as at.proxy:
+                for user in (b"", b"a", b"a", b"b", b""):
+                    outcome, _, writer = await at.ask(target, user=user)
+                    assert outcome is Outcome.OK
+                    await closed(writer)
+                assert core(relay)["n_circuits"] == 3
+                assert await exits.renew() == 3
+                await until(lambda: core(relay)["n_circuits"] == 0, lambda: core(relay)["n_circuits"])
+                outcome, _, writer = await at.ask(target)
+                assert outcome is Outcome.OK
+                await closed(writer)
