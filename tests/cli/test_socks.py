@@ -2,6 +2,7 @@
 """`qg socks` and the exit of `qg run`: a program that knows only HTTP reaches a page behind the exit."""
 
 import http.server
+import json
 import subprocess
 import threading
 import urllib.error
@@ -83,3 +84,28 @@ def test_rules_that_are_none_are_named_by_the_check(qg_run: Run, folder: Path) -
     found = qg_run("check", "-c", "bad.toml")
     assert found.returncode == 1
     assert "exit.rules" in found.stdout + found.stderr
+
+
+def test_a_running_proxy_takes_new_circuits(qg_start: Start, qg_run: Run, exit_node: str, target: str) -> None:
+    proxy = qg_start("socks", "--listen", "127.0.0.1:0", exit_node).line().split()[-1]
+    assert fetched(proxy, target) == PAGE
+    ended = qg_run("socks", "--new-circuits", "--listen", proxy)
+    assert (ended.returncode, ended.stdout) == (0, "1 way left behind; new connections take others\n")
+    assert fetched(proxy, target) == PAGE
+
+
+def test_new_circuits_for_nobody_say_what_to_do(qg_run: Run) -> None:
+    ended = qg_run("socks", "--new-circuits", "--listen", "127.0.0.1:1")
+    assert ended.returncode == 1
+    assert "no node answers" in ended.stderr
+
+
+@pytest.mark.parametrize("is_named", [True, False])
+def test_a_peer_of_the_configuration_is_the_exit(
+    qg_start: Start, qg_run: Run, exit_node: str, target: str, folder: Path, is_named: bool
+) -> None:
+    (folder / "near.toml").write_text(f'peers = ["{exit_node}"]\n')
+    exit_id = json.loads(qg_run("status", "--json", "--control", "exit.sock").stdout)["peer_id"]
+    name = [exit_id] if is_named else []
+    proxy = qg_start("socks", "-c", "near.toml", "--listen", "127.0.0.1:0", *name)
+    assert fetched(proxy.line().split()[-1], target) == PAGE

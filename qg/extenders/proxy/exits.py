@@ -65,25 +65,26 @@ class _Key:
 class Exits:
     """Open streams at exits.
 
-    `addresses` are the exits to choose from; without any, a peer of the node that offers one is drawn. With `hops`
-    relays are drawn for each way, with `via` they are these. Connections of one isolation key share a way as long as it
-    lives; over relays, those of different keys never share one.
+    `exits` are those to choose from: addresses, or ids of peers that the node is connected to; without any, a peer of
+    the node that offers an exit is drawn. With `hops` relays are drawn for each way to an address, with `via` they are
+    these. Connections of one isolation key share a way as long as it lives; over relays, those of different keys never
+    share one.
     """
 
     def __init__(
         self,
         node: qg.Node,
-        addresses: Sequence[qg.Address] = (),
+        exits: Sequence[qg.Address | qg.PeerId] = (),
         *,
         hops: int | None = None,
         via: Sequence[qg.Address] | None = None,
     ) -> None:
         self._node = node
-        self._addresses = list(addresses)
+        self._exits = list(exits)
         self._hops = hops
         self._via = via
         self._keys: dict[bytes, _Key] = {}
-        self._failed_s: dict[qg.Address, float] = {}
+        self._failed_s: dict[qg.Address | qg.PeerId, float] = {}
 
     @asynccontextmanager
     async def connected(self, isolation: bytes, target: Target) -> AsyncIterator[tuple[Outcome, qg.Stream]]:
@@ -190,30 +191,41 @@ class Exits:
             key.n_waiting -= 1
 
     async def _dial(self) -> qg.Peer:
-        if not self._addresses:
-            return self._peer_drawn()
+        if not self._exits:
+            return self._peer_drawn(None)
         now_s = monotonic()
-        lately = {address for address, failed_s in self._failed_s.items() if now_s - failed_s < _AVOID_S}
-        order = random.sample(self._addresses, len(self._addresses))
+        lately = {exit_ for exit_, failed_s in self._failed_s.items() if now_s - failed_s < _AVOID_S}
+        order = random.sample(self._exits, len(self._exits))
         order.sort(key=lately.__contains__)
         error: qg.QGError | None = None
-        for address in order[:_TRIES]:
+        for exit_ in order[:_TRIES]:
             try:
                 async with asyncio.timeout(_DIAL_S):
-                    return await self._node.connect(address, via=self._via, hops=self._hops)
+                    return await self._reach(exit_)
             except qg.QGError as caught:
                 error = caught
             except TimeoutError:
-                error = qg.PeerTimeout(f"the exit at {address} did not answer within {_DIAL_S:g} s")
-            self._failed_s[address] = monotonic()
-            _log.warning("exit_failed address=%s: %s", address, error)
+                error = qg.PeerTimeout(f"the exit {exit_} did not answer within {_DIAL_S:g} s")
+            self._failed_s[exit_] = monotonic()
+            _log.warning("exit_failed exit=%s: %s", exit_, error)
         assert error is not None
         raise error
 
-    def _peer_drawn(self) -> qg.Peer:
-        offering = [peer for peer in self._node.peers if EXIT_ID in peer.extenders and peer.is_connected]
+    async def _reach(self, exit_: qg.Address | qg.PeerId) -> qg.Peer:
+        if isinstance(exit_, qg.PeerId):
+            return self._peer_drawn(exit_)
+        return await self._node.connect(exit_, via=self._via, hops=self._hops)
+
+    def _peer_drawn(self, peer_id: qg.PeerId | None) -> qg.Peer:
+        """Draw a peer that offers an exit, or the one of this id."""
+        offering = [
+            peer
+            for peer in self._node.peers
+            if EXIT_ID in peer.extenders and peer.is_connected and (peer_id is None or peer.id == peer_id)
+        ]
         if not offering:
-            raise qg.NoRoute("no peer of this node offers an exit: name one, or connect to a node that has one", {})
+            who = "no peer of this node" if peer_id is None else f"no connected peer {peer_id}"
+            raise qg.NoRoute(f"{who} offers an exit: name one by its address, or connect to a node that has one", {})
         return random.choice(offering)
 
 
