@@ -10,7 +10,7 @@ import pytest
 from net.support import LISTEN, config, core, until
 
 import qg
-from qg.extenders.proxy.exit import Exit, ExitLimits
+from qg.extenders.proxy.exit import Exit, ExitLimits, frame_read
 from qg.extenders.proxy.exits import Exits
 from qg.extenders.proxy.front import Outcome, datagram_read, datagram_write
 from qg.extenders.proxy.socks import Proxy
@@ -434,6 +434,23 @@ async def test_an_association_ends_with_its_exit():
     async with house() as at, association(at) as (_, reader, _):
         await at.exit_node.close()
         assert await reader.read() == b""
+
+
+async def test_a_datagram_in_pieces_outlasts_the_look_for_idleness():
+    mirror = Mirror()
+    limits = ExitLimits(datagrams_idle_s=0.3)
+    async with house(limits=limits) as at, udp(mirror) as (_, target), at.exits.associated(b"") as (_, stream):
+        frame = bytes(target) + b"whole"
+        frame = len(frame).to_bytes(2, "big") + frame
+        await stream.write(frame + frame[:7])
+        assert await frame_read(stream) == (target, b"whole")
+        for _ in range(12):  # what comes in keeps it alive, beyond the moment at which it would have ended
+            mirror.transport.sendto(b"more", mirror.last)
+            await frame_read(stream)
+            await asyncio.sleep(0.05)
+        await stream.write(frame[7:])
+        assert await frame_read(stream) == (target, b"whole")
+        await until(lambda: not at.exit._associations, lambda: at.exit._associations)
 
 
 # Over relays

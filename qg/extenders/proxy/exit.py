@@ -13,13 +13,14 @@ import socket
 from collections import Counter
 from collections.abc import Sequence
 from ipaddress import IPv4Network, IPv6Network, ip_address, ip_network
-from typing import NamedTuple
+from typing import NamedTuple, cast
 
 import qg
 from qg._core.runtime import own_networks
 from qg.extenders.proxy.front import Outcome
 from qg.extenders.proxy.names import Names
 from qg.extenders.proxy.target import Target, target_read
+from qg.extenders.proxy.tasks import first_of
 
 __all__ = ["CONNECT", "DATAGRAMS", "EXIT_ID", "Exit", "ExitLimits"]
 
@@ -30,6 +31,7 @@ CONNECT, DATAGRAMS = 1, 2  # the first byte of the metadata
 
 DATAGRAM_MAX = 65_535  # with its target
 _SOURCES_MAX = 1024  # places of one association whose replies are taken
+_WAITING_MAX = 1 << 20  # bytes of one association that the system has not taken yet
 _KNOWN_S = 60.0  # how long an association keeps what a name resolved to
 _UNREACHABLE = {
     errno.ECONNREFUSED: Outcome.REFUSED,
@@ -200,24 +202,23 @@ class _Association(asyncio.DatagramProtocol):
 
     async def run(self, idle_s: float) -> None:
         """Serve until the peer ends the stream, or nothing moves for so long."""
-        loop = asyncio.get_running_loop()
-        self._last_s = loop.time()
+        self._last_s = asyncio.get_running_loop().time()
         try:
-            while True:
-                try:
-                    async with asyncio.timeout_at(self._last_s + idle_s):
-                        frame = await frame_read(self._stream)
-                except TimeoutError:
-                    if loop.time() >= self._last_s + idle_s:
-                        return
-                    continue
-                if frame is None:
-                    return
-                self._last_s = loop.time()
-                await self._send(*frame)
+            await first_of(self._frames_send(), self._idle_wait(idle_s))
         finally:
             for transport in self._transports.values():
                 transport.abort()
+
+    async def _frames_send(self) -> None:
+        loop = asyncio.get_running_loop()
+        while (frame := await frame_read(self._stream)) is not None:
+            self._last_s = loop.time()
+            await self._send(*frame)
+
+    async def _idle_wait(self, idle_s: float) -> None:
+        loop = asyncio.get_running_loop()
+        while (left_s := self._last_s + idle_s - loop.time()) > 0:
+            await asyncio.sleep(left_s)
 
     async def _send(self, target: Target, payload: bytes) -> None:
         hosts = await self._hosts(target)
@@ -225,6 +226,9 @@ class _Association(asyncio.DatagramProtocol):
             self._owner.counts["datagrams_refused"] += 1
             return
         transport = await self._transport(ip_address(hosts[0]).version)
+        if cast(asyncio.WriteTransport, transport).get_write_buffer_size() > _WAITING_MAX:
+            self._owner.counts["datagrams_dropped"] += 1
+            return
         place = hosts[0], target.port
         self._sent_to.pop(place, None)
         if len(self._sent_to) >= _SOURCES_MAX:

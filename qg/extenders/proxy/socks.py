@@ -8,10 +8,9 @@ import asyncio
 import logging
 import socket
 from collections import Counter
-from collections.abc import Coroutine
 from contextlib import suppress
 from types import TracebackType
-from typing import Any, Final, Self
+from typing import Final, Self
 
 import qg
 from qg.extenders.proxy.exit import frame_read, frame_write
@@ -19,6 +18,7 @@ from qg.extenders.proxy.exits import Exits, NoExit
 from qg.extenders.proxy.front import Front, FrontError, Outcome, Request, datagram_read, datagram_write
 from qg.extenders.proxy.listener import Listener, reset_on_close
 from qg.extenders.proxy.target import Target
+from qg.extenders.proxy.tasks import first_of
 
 __all__ = ["Proxy"]
 
@@ -110,7 +110,7 @@ class Proxy:
                 transport, _ = await asyncio.get_running_loop().create_datagram_endpoint(lambda: relay, (near, 0))
                 try:
                     await _say(sock, front.answer(outcome, Target(near, transport.get_extra_info("sockname")[1])))
-                    await _first_of(_end_wait(sock), relay.replies_pass(transport))
+                    await first_of(_end_wait(sock), relay.replies_pass(transport))
                 finally:
                     transport.abort()
         except NoExit:
@@ -158,16 +158,3 @@ async def _end_wait(sock: socket.socket) -> None:
     with suppress(OSError):
         while await asyncio.get_running_loop().sock_recv(sock, 4096):
             pass
-
-
-async def _first_of(*works: Coroutine[Any, Any, None]) -> None:
-    """Run until the first has ended, cancel the others, and raise what it raised."""
-    tasks = [asyncio.ensure_future(work) for work in works]
-    try:
-        done, _ = await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
-    finally:
-        for task in tasks:
-            task.cancel()
-        await asyncio.wait(tasks)
-    for task in done:
-        task.result()
