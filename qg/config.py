@@ -102,6 +102,11 @@ class ExitConfig(Struct, frozen=True, kw_only=True):
     # allowed; private, loopback and reserved networks, and those that this machine is in, are not, unless a rule names
     # them.
     rules: tuple[ExitRule, ...] = ()
+    # Connections at a time, of all peers and of one: each takes a descriptor.
+    connections: _Count = 8192
+    peer_connections: _Count = 1024
+    # New connections of one peer; twice as many at once, as a browser that restores its windows opens them.
+    peer_connections_per_s: _Rate = 500
 
 
 class LimitsConfig(Struct, frozen=True, kw_only=True):

@@ -182,6 +182,11 @@ def _extenders(config: Config) -> list[Extender]:
     """Make what the configuration has the node offer."""
     if not config.exit.enabled:
         return []
-    from qg.extenders.proxy.exit import Exit  # only exits need what it imports
+    from qg.extenders.proxy.exit import Exit, ExitLimits  # only exits need what they import
 
-    return [Exit(config.exit.rules)]
+    limits = ExitLimits(
+        connections=config.exit.connections,
+        peer_connections=config.exit.peer_connections,
+        peer_connections_per_s=config.exit.peer_connections_per_s,
+    )
+    return [Exit(config.exit.rules, limits)]

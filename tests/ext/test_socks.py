@@ -4,7 +4,7 @@
 import asyncio
 import socket
 import struct
-from contextlib import AsyncExitStack, asynccontextmanager, suppress
+from contextlib import AsyncExitStack, ExitStack, asynccontextmanager, contextmanager, suppress
 
 import pytest
 from net.support import LISTEN, config, core, until
@@ -198,20 +198,51 @@ async def test_each_failure_has_its_code(monkeypatch, target, outcome):
         assert at.exit.counts[outcome.name.lower()] == at.proxy.counts[outcome.name.lower()] == 1
 
 
-async def test_a_target_that_does_not_answer_is_given_up():
-    with socket.socket() as full:
-        full.bind((HOST, 0))
+@contextmanager
+def silent(place=(HOST, 0)):
+    """A place that takes no connection and refuses none."""
+    with ExitStack() as stack:
+        full = stack.enter_context(socket.socket())
+        full.bind(place)
         full.listen(0)
-        fillers = [socket.socket() for _ in range(4)]
-        for filler in fillers:
+        for _ in range(4):
+            filler = stack.enter_context(socket.socket())
             filler.setblocking(False)
             filler.connect_ex(full.getsockname())
+        yield Target(*full.getsockname())
+
+
+async def test_a_target_that_does_not_answer_is_given_up():
+    with silent() as target:
         async with house(limits=ExitLimits(connect_s=0.5)) as at:
-            outcome, _, writer = await at.ask(Target(*full.getsockname()))
+            outcome, _, writer = await at.ask(target)
             assert outcome is Outcome.TIMED_OUT
             await closed(writer)
-        for filler in fillers:
-            filler.close()
+
+
+async def test_a_silent_address_does_not_hold_up_the_next(monkeypatch):
+    places = [(socket.AF_INET, 1, 6, "", (host, 0)) for host in ("127.0.0.2", HOST)]
+    monkeypatch.setattr("qg.extenders.proxy.names.socket.getaddrinfo", lambda *_, **__: places)
+    async with house() as at, server(echo) as target:
+        with silent(("127.0.0.2", target.port)):
+            outcome, _, writer = await at.ask(Target("two.example", target.port))
+            assert outcome is Outcome.OK
+            await closed(writer)
+
+
+async def test_one_peer_begins_so_many_connections_a_second():
+    async with house(limits=ExitLimits(peer_connections_per_s=2)) as at, server(echo) as target:
+        outcomes = []
+        for _ in range(6):
+            outcome, _, writer = await at.ask(target)
+            outcomes.append(outcome)
+            await closed(writer)
+        assert outcomes[:4] == [Outcome.OK] * 4
+        assert outcomes[4] is Outcome.FAILED
+        while outcome is not Outcome.OK:
+            await asyncio.sleep(0.1)
+            outcome, _, writer = await at.ask(target)
+            await closed(writer)
 
 
 @pytest.mark.parametrize("host", ["127.0.0.1", "10.0.0.1", "::1", "::ffff:127.0.0.1", "169.254.169.254", "fd00::1"])

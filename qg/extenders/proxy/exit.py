@@ -13,7 +13,10 @@ import socket
 from collections import Counter
 from collections.abc import Sequence
 from ipaddress import IPv4Network, IPv6Network, ip_address, ip_network
+from time import monotonic
 from typing import NamedTuple, cast
+
+from aiohappyeyeballs import AddrInfoType, start_connection
 
 import qg
 from qg._core.runtime import own_networks
@@ -32,6 +35,7 @@ CONNECT, DATAGRAMS = 1, 2  # the first byte of the metadata
 DATAGRAM_MAX = 65_535  # with its target
 _SOURCES_MAX = 1024  # places of one association whose replies are taken
 _WAITING_MAX = 1 << 20  # bytes of one association that the system has not taken yet
+_NEXT_ADDRESS_S = 0.25  # RFC 8305, section 8
 _KNOWN_S = 60.0  # how long an association keeps what a name resolved to
 _UNREACHABLE = {
     errno.ECONNREFUSED: Outcome.REFUSED,
@@ -48,11 +52,30 @@ class ExitLimits(NamedTuple):
 
     connections: int = 8192  # of all peers
     peer_connections: int = 1024  # of one peer; a browser has up to some hundred
+    peer_connections_per_s: int = 500  # new ones of one peer; twice as many at once after a pause
     associations: int = 256
     peer_associations: int = 32
     connect_s: float = 15.0  # name and handshake together; SOCKS clients give up after 30 s or so
     idle_s: float = 900.0  # a connection on which nothing moves; RFC 5382 asks NATs for more, programs send keep-alives
     datagrams_idle_s: float = 120.0  # an association; RFC 4787 asks for at least two minutes
+
+
+class _Rate:
+    """Bound how many a second each peer has begun, with twice as many at once after a pause."""
+
+    def __init__(self, per_s: int) -> None:
+        self._per_s = per_s
+        self._full_s: dict[qg.PeerId, float] = {}  # when a peer has its whole burst again; the soonest first, nearly
+
+    def takes(self, peer_id: qg.PeerId) -> bool:
+        """Count one more; False, and not counted, if it is one too many."""
+        now_s = monotonic()
+        full_s = max(self._full_s.pop(peer_id, now_s), now_s)
+        is_taken = full_s + 1 / self._per_s <= now_s + 2
+        self._full_s[peer_id] = full_s + 1 / self._per_s if is_taken else full_s
+        while self._full_s[(oldest := next(iter(self._full_s)))] <= now_s:
+            del self._full_s[oldest]
+        return is_taken
 
 
 class _Refused(Exception):
@@ -75,6 +98,7 @@ class Exit(qg.Extender):
         self._policy = qg.ExitPolicy(rules, own)
         self._limits = limits or ExitLimits()
         self._names = Names()
+        self._rate = _Rate(self._limits.peer_connections_per_s)
         self._connections: Counter[qg.PeerId] = Counter()
         self._associations: Counter[qg.PeerId] = Counter()
         self.counts: Counter[str] = Counter()
@@ -100,6 +124,7 @@ class Exit(qg.Extender):
         if (
             self._connections[peer_id] >= self._limits.peer_connections
             or self._connections.total() >= self._limits.connections
+            or not self._rate.takes(peer_id)
         ):
             await self._refuse(stream, Outcome.FAILED)
             return
@@ -136,7 +161,7 @@ class Exit(qg.Extender):
         try:
             async with asyncio.timeout(self._limits.connect_s):
                 hosts = await self._resolve(stream.peer.id, target)
-                return await _dial_first(hosts, target.port)
+                return await _dial(hosts, target.port)
         except TimeoutError:
             raise _Refused(Outcome.TIMED_OUT, "no answer in time") from None
 
@@ -296,22 +321,18 @@ def _network(packed: bytes, n_bits: int) -> IPv4Network | IPv6Network:
     return ip_network((packed, n_bits), strict=False)
 
 
-async def _dial_first(hosts: Sequence[str], port: int) -> socket.socket:
-    """Connect to the first of the addresses that answers."""
-    loop = asyncio.get_running_loop()
-    outcome = Outcome.FAILED
-    for host in hosts:
-        sock = socket.socket(socket.AF_INET6 if ":" in host else socket.AF_INET, socket.SOCK_STREAM)
-        try:
-            sock.setblocking(False)
-            sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-            await loop.sock_connect(sock, (host, port))
-        except OSError as error:
-            sock.close()
-            outcome = _UNREACHABLE.get(error.errno or 0, Outcome.FAILED)
-        except BaseException:
-            sock.close()
-            raise
-        else:
-            return sock
-    raise _Refused(outcome, f"{len(hosts)} addresses, none answers")
+async def _dial(hosts: Sequence[str], port: int) -> socket.socket:
+    """Connect to the first of the addresses that answers; a silent one does not hold up the next (RFC 8305)."""
+    places = [_place(host, port) for host in hosts]
+    try:
+        sock = await start_connection(places, happy_eyeballs_delay=_NEXT_ADDRESS_S, interleave=1)
+    except OSError as error:
+        outcome = _UNREACHABLE.get(error.errno or 0, Outcome.FAILED)
+        raise _Refused(outcome, f"{len(hosts)} addresses, none answers: {error}") from None
+    sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+    return sock
+
+
+def _place(host: str, port: int) -> AddrInfoType:
+    family = socket.AF_INET6 if ":" in host else socket.AF_INET
+    return family, socket.SOCK_STREAM, socket.IPPROTO_TCP, "", (host, port)
