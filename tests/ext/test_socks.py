@@ -5,6 +5,7 @@ import asyncio
 import socket
 import struct
 from contextlib import AsyncExitStack, ExitStack, asynccontextmanager, contextmanager, suppress
+from ipaddress import ip_address
 
 import pytest
 from net.support import LISTEN, config, core, until
@@ -196,6 +197,17 @@ async def test_each_failure_has_its_code(monkeypatch, target, outcome):
         assert await reader.read() == b""
         await closed(writer)
         assert at.exit.counts[outcome.name.lower()] == at.proxy.counts[outcome.name.lower()] == 1
+
+
+async def test_a_network_that_the_exit_moves_into_is_closed(monkeypatch):
+    monkeypatch.setattr("qg.extenders.proxy.exit._NETWORKS_S", 0)
+    async with house(["allow 127.0.0.0/8"]) as at:
+        policy = at.exit._policy
+        assert policy.allows("", ip_address("203.0.114.9"), 80)
+        monkeypatch.setattr("qg.extenders.proxy.exit.own_networks", lambda: [(bytes((203, 0, 114, 1)), 24)])
+        outcome, _, writer = await at.ask(Target("203.0.114.9", 80))
+        assert outcome is Outcome.NOT_ALLOWED
+        await closed(writer)
 
 
 @contextmanager

@@ -12,7 +12,7 @@ import logging
 import socket
 from collections import Counter
 from collections.abc import Sequence
-from ipaddress import IPv4Network, IPv6Network, ip_address, ip_network
+from ipaddress import ip_address, ip_network
 from time import monotonic
 from typing import NamedTuple, cast
 
@@ -35,6 +35,7 @@ CONNECT, DATAGRAMS = 1, 2  # the first byte of the metadata
 DATAGRAM_MAX = 65_535  # with its target
 _SOURCES_MAX = 1024  # places of one association whose replies are taken
 _WAITING_MAX = 1 << 20  # bytes of one association that the system has not taken yet
+_NETWORKS_S = 10.0  # how often the exit looks which networks it is in
 _NEXT_ADDRESS_S = 0.25  # RFC 8305, section 8
 _KNOWN_S = 60.0  # how long an association keeps what a name resolved to
 _UNREACHABLE = {
@@ -94,14 +95,24 @@ class Exit(qg.Extender):
     id = EXIT_ID
 
     def __init__(self, rules: Sequence[str | qg.ExitRule] = (), limits: ExitLimits | None = None) -> None:
-        own = [_network(packed, n_bits) for packed, n_bits in own_networks()]
-        self._policy = qg.ExitPolicy(rules, own)
+        self._rules = qg.ExitPolicy(rules).rules
+        self._policy_now = qg.ExitPolicy()
+        self._networks_s = -_NETWORKS_S
         self._limits = limits or ExitLimits()
         self._names = Names()
         self._rate = _Rate(self._limits.peer_connections_per_s)
         self._connections: Counter[qg.PeerId] = Counter()
         self._associations: Counter[qg.PeerId] = Counter()
         self.counts: Counter[str] = Counter()
+
+    @property
+    def _policy(self) -> qg.ExitPolicy:
+        """Give the rules, with the networks that this machine is in: machines move."""
+        now_s = monotonic()
+        if now_s - self._networks_s >= _NETWORKS_S:
+            own = [ip_network((packed, n_bits), strict=False) for packed, n_bits in own_networks()]
+            self._policy_now, self._networks_s = qg.ExitPolicy(self._rules, own), now_s
+        return self._policy_now
 
     async def on_stream(self, stream: qg.Stream) -> None:
         """Carry out what the stream's metadata asks for."""
@@ -315,10 +326,6 @@ def frame_write(stream: qg.Stream, place: Target, payload: bytes) -> bool:
     except qg.QGError:
         return False
     return True
-
-
-def _network(packed: bytes, n_bits: int) -> IPv4Network | IPv6Network:
-    return ip_network((packed, n_bits), strict=False)
 
 
 async def _dial(hosts: Sequence[str], port: int) -> socket.socket:
