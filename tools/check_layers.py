@@ -99,6 +99,7 @@ EDGES = {
     ("status", "peer"): "the status counts peers",
     ("node", "stream"): "a node makes the streams that peers open",
     ("node", "message"): "a node hands messages to its extenders",
+    ("extenders.proxy", "extenders.sockets"): "services share how streams are joined with sockets",
     ("types", "errors"): "identifiers refuse bad text, and re-export Reason",
     ("config", "address"): "settings hold addresses, endpoints and networks",
     ("config", "exit_policy"): "settings hold the rules of an exit",

@@ -12,7 +12,7 @@ import click
 import qg
 from qg.cli.common import Parsed, async_run, node_make, node_options, route_options
 from qg.control import ControlServer, control_ask, control_path_default
-from qg.extenders.proxy.target import Target
+from qg.extenders.sockets.target import Target
 
 if TYPE_CHECKING:
     from qg.extenders.proxy.exits import Exits
@@ -139,7 +139,7 @@ async def _check(node: "qg.Node", wanted: "_Wanted", way: dict[str, Any], target
 
 
 async def _check_one(exits: "Exits", one: "_Wanted", target: Target) -> bool:
-    from qg.extenders.proxy.front import Outcome
+    from qg.extenders.sockets.outcome import Outcome
 
     loop = asyncio.get_running_loop()
     print(one[0] if one else "a peer that offers an exit", flush=True)

@@ -8,8 +8,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from qg.errors import InvalidValue
-from qg.extenders.proxy.front import Front, FrontError, Outcome, Request, datagram_read, datagram_write
-from qg.extenders.proxy.target import Target, target_read
+from qg.extenders.proxy.front import Front, FrontError, Request, datagram_read, datagram_write
+from qg.extenders.sockets.outcome import Outcome
+from qg.extenders.sockets.target import Target, target_read
 
 NAME = b"\x03\x0bexample.org\x01\xbb"
 HOST = Target("example.org", 443)

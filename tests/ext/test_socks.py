@@ -13,9 +13,10 @@ from net.support import LISTEN, config, core, until
 import qg
 from qg.extenders.proxy.exit import Exit, ExitLimits, frame_read
 from qg.extenders.proxy.exits import Exits
-from qg.extenders.proxy.front import Outcome, datagram_read, datagram_write
+from qg.extenders.proxy.front import datagram_read, datagram_write
 from qg.extenders.proxy.socks import Proxy
-from qg.extenders.proxy.target import Target
+from qg.extenders.sockets.outcome import Outcome
+from qg.extenders.sockets.target import Target
 
 pytestmark = [pytest.mark.net, pytest.mark.anyio]
 
@@ -190,7 +191,7 @@ def hosts_file(name, *_, **__):
     ],
 )
 async def test_each_failure_has_its_code(monkeypatch, target, outcome):
-    monkeypatch.setattr("qg.extenders.proxy.names.socket.getaddrinfo", hosts_file)
+    monkeypatch.setattr("qg.extenders.sockets.names.socket.getaddrinfo", hosts_file)
     async with house(["allow 127.0.0.1:1"]) as at:
         found, reader, writer = await at.ask(target)
         assert found is outcome
@@ -234,7 +235,7 @@ async def test_a_target_that_does_not_answer_is_given_up():
 
 async def test_a_silent_address_does_not_hold_up_the_next(monkeypatch):
     places = [(socket.AF_INET, 1, 6, "", (host, 0)) for host in ("127.0.0.2", HOST)]
-    monkeypatch.setattr("qg.extenders.proxy.names.socket.getaddrinfo", lambda *_, **__: places)
+    monkeypatch.setattr("qg.extenders.sockets.names.socket.getaddrinfo", lambda *_, **__: places)
     async with house() as at, server(echo) as target:
         with silent(("127.0.0.2", target.port)):
             outcome, _, writer = await at.ask(Target("two.example", target.port))
@@ -260,7 +261,8 @@ async def test_one_peer_begins_so_many_connections_a_second():
 @pytest.mark.parametrize("host", ["127.0.0.1", "10.0.0.1", "::1", "::ffff:127.0.0.1", "169.254.169.254", "fd00::1"])
 async def test_a_name_that_resolves_to_a_closed_address_is_refused(monkeypatch, host):
     family = socket.AF_INET6 if ":" in host else socket.AF_INET
-    monkeypatch.setattr("qg.extenders.proxy.names.socket.getaddrinfo", lambda *_, **__: [(family, 1, 6, "", (host, 0))])
+    place = (family, 1, 6, "", (host, 0))
+    monkeypatch.setattr("qg.extenders.sockets.names.socket.getaddrinfo", lambda *_, **__: [place])
     async with house(["allow *"]) as at:
         outcome, _, writer = await at.ask(Target("rebound.example", 80))
         assert outcome is Outcome.NOT_ALLOWED
@@ -275,7 +277,7 @@ async def test_names_are_resolved_at_the_exit(monkeypatch):
         return [(socket.AF_INET, 1, 6, "", (HOST, 0))]
 
     async with house() as at, server(echo) as target:
-        monkeypatch.setattr("qg.extenders.proxy.names.socket.getaddrinfo", found)
+        monkeypatch.setattr("qg.extenders.sockets.names.socket.getaddrinfo", found)
         for _ in range(3):
             outcome, _, writer = await at.ask(Target("Name.Example", target.port))
             assert outcome is Outcome.OK

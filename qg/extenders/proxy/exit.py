@@ -7,7 +7,6 @@ front, then the target, or where it comes from, then the payload. Names are reso
 """
 
 import asyncio
-import errno
 import logging
 import socket
 from collections import Counter
@@ -16,14 +15,15 @@ from ipaddress import ip_address, ip_network
 from time import monotonic
 from typing import NamedTuple, cast
 
-from aiohappyeyeballs import AddrInfoType, start_connection
-
 import qg
 from qg._core.runtime import own_networks
-from qg.extenders.proxy.front import Outcome
-from qg.extenders.proxy.names import Names
-from qg.extenders.proxy.target import Target, target_read
-from qg.extenders.proxy.tasks import first_of
+from qg.extenders.sockets.dial import dial_first
+from qg.extenders.sockets.limits import Rate, Slots
+from qg.extenders.sockets.names import Names
+from qg.extenders.sockets.outcome import Outcome, Refusal
+from qg.extenders.sockets.packets import packet_read, packet_write
+from qg.extenders.sockets.target import Target, target_read
+from qg.extenders.sockets.tasks import first_of
 
 __all__ = ["CONNECT", "DATAGRAMS", "EXIT_ID", "Exit", "ExitLimits"]
 
@@ -32,20 +32,10 @@ _log = logging.getLogger("qg.exit")
 EXIT_ID = qg.ExtenderId("c6b3c2f0-6d0b-4c36-a1cb-0c4b7a1d9e52")
 CONNECT, DATAGRAMS = 1, 2  # the first byte of the metadata
 
-DATAGRAM_MAX = 65_535  # with its target
 _SOURCES_MAX = 1024  # places of one association whose replies are taken
 _WAITING_MAX = 1 << 20  # bytes of one association that the system has not taken yet
 _NETWORKS_S = 10.0  # how often the exit looks which networks it is in
-_NEXT_ADDRESS_S = 0.25  # RFC 8305, section 8
 _KNOWN_S = 60.0  # how long an association keeps what a name resolved to
-_UNREACHABLE = {
-    errno.ECONNREFUSED: Outcome.REFUSED,
-    errno.ENETUNREACH: Outcome.NETWORK_UNREACHABLE,
-    errno.EHOSTUNREACH: Outcome.HOST_UNREACHABLE,
-    errno.ETIMEDOUT: Outcome.TIMED_OUT,
-    errno.EACCES: Outcome.NOT_ALLOWED,
-    errno.EPERM: Outcome.NOT_ALLOWED,
-}
 
 
 class ExitLimits(NamedTuple):
@@ -59,30 +49,6 @@ class ExitLimits(NamedTuple):
     connect_s: float = 15.0  # name and handshake together; SOCKS clients give up after 30 s or so
     idle_s: float = 900.0  # a connection on which nothing moves; RFC 5382 asks NATs for more, programs send keep-alives
     datagrams_idle_s: float = 120.0  # an association; RFC 4787 asks for at least two minutes
-
-
-class _Rate:
-    """Bound how many a second each peer has begun, with twice as many at once after a pause."""
-
-    def __init__(self, per_s: int) -> None:
-        self._per_s = per_s
-        self._full_s: dict[qg.PeerId, float] = {}  # when a peer has its whole burst again; the soonest first, nearly
-
-    def takes(self, peer_id: qg.PeerId) -> bool:
-        """Count one more; False, and not counted, if it is one too many."""
-        now_s = monotonic()
-        full_s = max(self._full_s.pop(peer_id, now_s), now_s)
-        is_taken = full_s + 1 / self._per_s <= now_s + 2
-        self._full_s[peer_id] = full_s + 1 / self._per_s if is_taken else full_s
-        while self._full_s[(oldest := next(iter(self._full_s)))] <= now_s:
-            del self._full_s[oldest]
-        return is_taken
-
-
-class _Refused(Exception):
-    def __init__(self, outcome: Outcome, why: str) -> None:
-        super().__init__(why)
-        self.outcome = outcome
 
 
 class Exit(qg.Extender):
@@ -100,9 +66,9 @@ class Exit(qg.Extender):
         self._networks_s = -_NETWORKS_S
         self._limits = limits or ExitLimits()
         self._names = Names()
-        self._rate = _Rate(self._limits.peer_connections_per_s)
-        self._connections: Counter[qg.PeerId] = Counter()
-        self._associations: Counter[qg.PeerId] = Counter()
+        self._rate = Rate(self._limits.peer_connections_per_s)
+        self._connections = Slots(self._limits.connections, self._limits.peer_connections)
+        self._associations = Slots(self._limits.associations, self._limits.peer_associations)
         self.counts: Counter[str] = Counter()
 
     @property
@@ -132,18 +98,13 @@ class Exit(qg.Extender):
 
     async def _connect_serve(self, stream: qg.Stream, wanted: bytes) -> None:
         peer_id = stream.peer.id
-        if (
-            self._connections[peer_id] >= self._limits.peer_connections
-            or self._connections.total() >= self._limits.connections
-            or not self._rate.takes(peer_id)
-        ):
+        if not self._connections.has_room(peer_id) or not self._rate.takes(peer_id):
             await self._refuse(stream, Outcome.FAILED)
             return
-        self._connections[peer_id] += 1
-        try:
+        with self._connections.taken(peer_id):
             try:
                 sock = await self._dial(stream, wanted)
-            except _Refused as refused:
+            except Refusal as refused:
                 _log.debug("refused peer=%s outcome=%s: %s", peer_id, refused.outcome.name.lower(), refused)
                 await self._refuse(stream, refused.outcome)
                 return
@@ -156,25 +117,21 @@ class Exit(qg.Extender):
             finally:
                 self.counts["bytes_out"] += stream.carried.n_received
                 self.counts["bytes_in"] += max(0, stream.carried.n_sent - 1)  # the outcome was the first
-        finally:
-            self._connections[peer_id] -= 1
-            if not self._connections[peer_id]:
-                del self._connections[peer_id]
 
     async def _dial(self, stream: qg.Stream, wanted: bytes) -> socket.socket:
         try:
             found = target_read(wanted)
         except qg.InvalidValue as error:
-            raise _Refused(Outcome.NO_ADDRESS_KIND, str(error)) from None
+            raise Refusal(Outcome.NO_ADDRESS_KIND, str(error)) from None
         if found is None or found[1] != len(wanted) or not found[0].port:
-            raise _Refused(Outcome.NO_ADDRESS_KIND, "no target")
+            raise Refusal(Outcome.NO_ADDRESS_KIND, "no target")
         target = found[0]
         try:
             async with asyncio.timeout(self._limits.connect_s):
                 hosts = await self._resolve(stream.peer.id, target)
-                return await _dial(hosts, target.port)
+                return await dial_first(hosts, target.port)
         except TimeoutError:
-            raise _Refused(Outcome.TIMED_OUT, "no answer in time") from None
+            raise Refusal(Outcome.TIMED_OUT, "no answer in time") from None
 
     async def _resolve(self, peer_id: qg.PeerId, target: Target) -> list[str]:
         """Give the addresses of a target that the policy allows, in the order of preference."""
@@ -184,43 +141,35 @@ class Exit(qg.Extender):
         else:
             name = target.host
             if self._policy.denies_name(name, target.port):
-                raise _Refused(Outcome.NOT_ALLOWED, "denied by name")
+                raise Refusal(Outcome.NOT_ALLOWED, "denied by name")
             try:
                 hosts = await self._names.resolve(name, peer_id)
             except qg.Busy as error:
-                raise _Refused(Outcome.FAILED, str(error)) from None
+                raise Refusal(Outcome.FAILED, str(error)) from None
             if not hosts:
-                raise _Refused(Outcome.HOST_UNREACHABLE, "the name does not resolve")
+                raise Refusal(Outcome.HOST_UNREACHABLE, "the name does not resolve")
         allowed = self._policy.allowed(name, hosts, target.port)
         if not allowed:
-            raise _Refused(Outcome.NOT_ALLOWED, "denied by policy")
+            raise Refusal(Outcome.NOT_ALLOWED, "denied by policy")
         return allowed
 
     # Datagrams
 
     async def _datagrams_serve(self, stream: qg.Stream) -> None:
         peer_id = stream.peer.id
-        if (
-            self._associations[peer_id] >= self._limits.peer_associations
-            or self._associations.total() >= self._limits.associations
-        ):
+        if not self._associations.has_room(peer_id):
             await self._refuse(stream, Outcome.FAILED)
             return
-        self._associations[peer_id] += 1
-        try:
+        with self._associations.taken(peer_id):
             self.counts["associations"] += 1
             await stream.write(bytes((Outcome.OK,)))
             await _Association(self, stream).run(self._limits.datagrams_idle_s)
-        finally:
-            self._associations[peer_id] -= 1
-            if not self._associations[peer_id]:
-                del self._associations[peer_id]
 
     async def resolve(self, peer_id: qg.PeerId, target: Target) -> list[str]:
         """Give the addresses to which a datagram may go; none if it may not."""
         try:
             return await self._resolve(peer_id, target)
-        except _Refused as refused:
+        except Refusal as refused:
             self.counts[f"datagrams_{refused.outcome.name.lower()}"] += 1
             return []
 
@@ -303,12 +252,8 @@ class _Association(asyncio.DatagramProtocol):
 
 async def frame_read(stream: qg.Stream) -> tuple[Target, bytes] | None:
     """Read a datagram from a stream; None at its end. Raises `qg.InvalidValue` for what is none."""
-    try:
-        n = int.from_bytes(await stream.readexactly(2), "big")
-        frame = await stream.readexactly(n)
-    except qg.IncompleteRead as error:
-        if error.partial:
-            raise
+    frame = await packet_read(stream)
+    if frame is None:
         return None
     found = target_read(frame)
     if found is None:
@@ -318,28 +263,4 @@ async def frame_read(stream: qg.Stream) -> tuple[Target, bytes] | None:
 
 def frame_write(stream: qg.Stream, place: Target, payload: bytes) -> bool:
     """Write a datagram to a stream; False when there is no room, for datagrams do not wait."""
-    frame = bytes(place) + payload
-    if len(frame) > DATAGRAM_MAX:
-        return False
-    try:
-        stream.write_nowait(len(frame).to_bytes(2, "big") + frame)
-    except qg.QGError:
-        return False
-    return True
-
-
-async def _dial(hosts: Sequence[str], port: int) -> socket.socket:
-    """Connect to the first of the addresses that answers; a silent one does not hold up the next (RFC 8305)."""
-    places = [_place(host, port) for host in hosts]
-    try:
-        sock = await start_connection(places, happy_eyeballs_delay=_NEXT_ADDRESS_S, interleave=1)
-    except OSError as error:
-        outcome = _UNREACHABLE.get(error.errno or 0, Outcome.FAILED)
-        raise _Refused(outcome, f"{len(hosts)} addresses, none answers: {error}") from None
-    sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-    return sock
-
-
-def _place(host: str, port: int) -> AddrInfoType:
-    family = socket.AF_INET6 if ":" in host else socket.AF_INET
-    return family, socket.SOCK_STREAM, socket.IPPROTO_TCP, "", (host, port)
+    return packet_write(stream, bytes(place) + payload)

@@ -10,8 +10,8 @@ from time import monotonic
 
 import qg
 from qg.extenders.proxy.exit import CONNECT, DATAGRAMS, EXIT_ID
-from qg.extenders.proxy.front import Outcome
-from qg.extenders.proxy.target import Target
+from qg.extenders.sockets.outcome import Outcome, outcome_read
+from qg.extenders.sockets.target import Target
 
 __all__ = ["Exits", "NoExit"]
 
@@ -20,7 +20,6 @@ _log = logging.getLogger("qg.exits")
 _KEYS_MAX = 256  # isolation keys at a time
 _OPEN_S = 3.0  # for an exit to take a stream: more than a round trip over seven relays, so silence means a dead way
 _DIAL_S = 15.0
-_OUTCOME_S = 30.0  # for an exit to say how it went; it gives up before
 _AVOID_S = 60.0  # an exit that failed is tried last for so long
 _TRIES = 3
 
@@ -114,7 +113,11 @@ class Exits:
             raise NoExit(str(error)) from None
         try:
             async with stream:
-                yield await _outcome(stream), stream
+                try:
+                    outcome = await outcome_read(stream)
+                except qg.RemoteError as error:
+                    raise NoExit(str(error)) from None
+                yield outcome, stream
         finally:
             key.used_s = monotonic()
             way.n_streams -= 1
@@ -227,17 +230,3 @@ class Exits:
             who = "no peer of this node" if peer_id is None else f"no connected peer {peer_id}"
             raise qg.NoRoute(f"{who} offers an exit: name one by its address, or connect to a node that has one", {})
         return random.choice(offering)
-
-
-async def _outcome(stream: qg.Stream) -> Outcome:
-    try:
-        async with asyncio.timeout(_OUTCOME_S):
-            said = await stream.readexactly(1)
-    except TimeoutError:
-        return Outcome.TIMED_OUT
-    except qg.RemoteError as error:
-        raise NoExit(str(error)) from None
-    try:
-        return Outcome(said[0])
-    except ValueError:
-        return Outcome.FAILED

@@ -7,7 +7,6 @@ request. Sources: RFC 1928 and 1929, the SOCKS4 and 4A notes, RFC 9110 section 9
 
 import base64
 import binascii
-from enum import IntEnum
 from ipaddress import IPv4Address
 from typing import Literal, NamedTuple
 from urllib.parse import urlsplit
@@ -15,30 +14,16 @@ from urllib.parse import urlsplit
 import h11
 
 import qg
-from qg.extenders.proxy.target import Target, target_read
+from qg.extenders.sockets.outcome import Outcome
+from qg.extenders.sockets.target import Target, target_read
 
-__all__ = ["Front", "FrontError", "Outcome", "Request", "datagram_read", "datagram_write"]
+__all__ = ["Front", "FrontError", "Request", "datagram_read", "datagram_write"]
 
 _HEAD_MAX = 16_384  # bytes of an HTTP head
 _TEXT_MAX = 255  # bytes of a SOCKS4 user or name
 
 # What concerns one connection only, and is between the program and us (RFC 9110, section 7.6.1).
 _OWN_HEADERS = frozenset((b"connection", b"keep-alive", b"proxy-authorization", b"proxy-connection", b"te", b"upgrade"))
-
-
-class Outcome(IntEnum):
-    """Tell how a request went, in the codes of SOCKS5 (RFC 1928, section 6)."""
-
-    OK = 0
-    FAILED = 1
-    NOT_ALLOWED = 2
-    NETWORK_UNREACHABLE = 3
-    HOST_UNREACHABLE = 4
-    REFUSED = 5
-    TIMED_OUT = 6
-    NO_COMMAND = 7
-    NO_ADDRESS_KIND = 8
-
 
 _HTTP = {
     Outcome.OK: b"200 Connection established",

@@ -15,10 +15,11 @@ from typing import Final, Self
 import qg
 from qg.extenders.proxy.exit import frame_read, frame_write
 from qg.extenders.proxy.exits import Exits, NoExit
-from qg.extenders.proxy.front import Front, FrontError, Outcome, Request, datagram_read, datagram_write
-from qg.extenders.proxy.listener import Listener, reset_on_close
-from qg.extenders.proxy.target import Target
-from qg.extenders.proxy.tasks import first_of
+from qg.extenders.proxy.front import Front, FrontError, Request, datagram_read, datagram_write
+from qg.extenders.sockets.listener import Listener, reset_on_close
+from qg.extenders.sockets.outcome import Outcome
+from qg.extenders.sockets.target import Target
+from qg.extenders.sockets.tasks import first_of
 
 __all__ = ["Proxy"]
 

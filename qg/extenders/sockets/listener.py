@@ -10,7 +10,7 @@ from contextlib import suppress
 from typing import Final
 
 import qg
-from qg.extenders.proxy.target import Target
+from qg.extenders.sockets.target import Target
 
 __all__ = ["Listener", "reset_on_close"]
 

@@ -1,0 +1,2 @@
+# SPDX-License-Identifier: MIT
+"""What services share that join streams with the sockets of programs and targets."""

@@ -1,0 +1,42 @@
+# SPDX-License-Identifier: MIT
+"""Connections to targets, at the first of several addresses that answers."""
+
+import errno
+import socket
+from collections.abc import Sequence
+
+from aiohappyeyeballs import AddrInfoType, start_connection
+
+from qg.extenders.sockets.outcome import Outcome, Refusal
+
+__all__ = ["dial_first"]
+
+_NEXT_ADDRESS_S = 0.25  # RFC 8305, section 8
+_UNREACHABLE = {
+    errno.ECONNREFUSED: Outcome.REFUSED,
+    errno.ENETUNREACH: Outcome.NETWORK_UNREACHABLE,
+    errno.EHOSTUNREACH: Outcome.HOST_UNREACHABLE,
+    errno.ETIMEDOUT: Outcome.TIMED_OUT,
+    errno.EACCES: Outcome.NOT_ALLOWED,
+    errno.EPERM: Outcome.NOT_ALLOWED,
+}
+
+
+async def dial_first(hosts: Sequence[str], port: int) -> socket.socket:
+    """Connect to the first of the addresses that answers; a silent one does not hold up the next (RFC 8305).
+
+    Raises `Refusal` when none does.
+    """
+    places = [_place(host, port) for host in hosts]
+    try:
+        sock = await start_connection(places, happy_eyeballs_delay=_NEXT_ADDRESS_S, interleave=1)
+    except OSError as error:
+        outcome = _UNREACHABLE.get(error.errno or 0, Outcome.FAILED)
+        raise Refusal(outcome, f"{len(hosts)} addresses, none answers: {error}") from None
+    sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+    return sock
+
+
+def _place(host: str, port: int) -> AddrInfoType:
+    family = socket.AF_INET6 if ":" in host else socket.AF_INET
+    return family, socket.SOCK_STREAM, socket.IPPROTO_TCP, "", (host, port)
