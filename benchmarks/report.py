@@ -32,8 +32,8 @@ HOPS_OFF_MAX = 0.1  # of the cost of a GB, from the line through all
 FIGURES_HEADER = ["work", "candidate", "figure", "median", "range"]
 TARGETS_HEADER = ["work", "qg", "against", "is", "limit", ""]
 PEER_MODULES = [
-    "qg", "forwarder", "asyncio_tls", "uvloop_tls", "openssl_tls", "ssh", "stunnel", "tor", "zmq_curve", "libp2p_noise",
-    "reticulum",
+    "qg", "forwarder", "asyncio_tls", "uvloop_tls", "openssl_tls", "ssh", "stunnel", "pproxy", "tor", "zmq_curve",
+    "libp2p_noise", "reticulum",
 ]  # fmt: skip
 
 

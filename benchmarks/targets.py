@@ -22,9 +22,11 @@ from benchmarks.harness import (
     IMPORT,
     ONE_WORKER,
     OPENSSL,
+    PPROXY,
     QG_8,
     SPINNING,
     SSH,
+    SSH_D,
     STUNNEL,
     TAKEN,
     TOR,
@@ -66,6 +68,7 @@ class Target:
 
 
 LISTS, CALLBACKS, AWAITS = TAKEN
+CONNECTIONS, RATE, DOWNLOADS = "test_socks_connections", "connections_per_s", "test_socks_downloads"
 CLOCK, CPU = "messages_per_s", "per_python_cpu_s"
 
 TARGETS = [
@@ -87,6 +90,12 @@ TARGETS = [
     Target("round trip p50 over 3 relays, 64 B, µs", "test_circuit_ping", AEGIS, "p50_us", 1.8, against=CHAIN),
     Target("same", "test_circuit_ping", AEGIS, "p50_us", 1 / 20, against=TOR),
     Target("round trip p50 over one link, 64 B, µs", "test_ping", AEGIS, "p50_us", 1.8, against=UVLOOP),
+    Target("SOCKS5 and exit, both processes, CPU s/GB", "test_socks", AEGIS, "cpu_s_per_gb", 0.8, against=SSH_D),
+    Target("same", "test_socks", AEGIS, "cpu_s_per_gb", 0.9, against=PPROXY),
+    Target("SOCKS5, 1 KiB connections/s, 16 at once", CONNECTIONS, AEGIS, RATE, 1.5, against=SSH_D, sense="at least"),
+    Target("idle proxied connection, SOCKS5 side, bytes", "test_socks_idle", AEGIS, "entry_bytes", 16_384, "B"),
+    Target("same, exit side", "test_socks_idle", AEGIS, "exit_bytes", 16_384, "B"),
+    Target("200 downloads, slowest of fastest", DOWNLOADS, AEGIS, "slowest_share", 0.5, "", sense="at least"),
     Target("64 B messages/s, batches", "test_messages", BATCH, "messages_per_s", 2, against=ZMQ, sense="at least"),
     Target("same, `await` each", "test_messages", EACH, "messages_per_s", 1, against=ZMQ, sense="at least"),
     Target("64 B messages/s to Python by the clock, lists", "test_handoff", LISTS, CLOCK, 6e6, "/s", sense="at least"),

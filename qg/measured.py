@@ -47,6 +47,8 @@ _LIMITS: dict[str, Any] = {
     "pipes_per_link": _N_SESSIONS,
     "pipes_per_s": 100_000,
     "pipes_burst": 100_000,
+    "service_streams_per_s": 100_000,
+    "control_frames_per_s": 100_000,
 }
 
 

@@ -60,11 +60,13 @@ class Server:
 
 
 class Client:
-    """Connect as often as told; over SOCKS with a name of its own each, which is a circuit of its own to tor."""
+    """Connect as often as told; over SOCKS with a name of its own each, a circuit of its own to tor, or user ""."""
 
-    def __init__(self, port: int, socks_port: int = 0, n_streams: int = 1) -> None:
+    def __init__(self, port: int, socks_port: int = 0, n_streams: int = 1, user: str | None = None) -> None:
         if socks_port:
-            self._connections = [socks_connection(socks_port, port, f"{os.getpid()}-{idx}") for idx in range(n_streams)]
+            user = str(os.getpid()) if user is None else user
+            names = [f"{user}-{idx}" if user else "" for idx in range(n_streams)]
+            self._connections = [socks_connection(socks_port, port, name) for name in names]
         else:
             self._connections = [create_connection((HOST, port)) for _ in range(n_streams)]
         for connection in self._connections:
@@ -102,7 +104,7 @@ def socks_connection(socks_port: int, port: int, user: str) -> socket:
     for turn in range(N_TRIES):
         connection = create_connection((HOST, socks_port))
         try:
-            socks_connect(connection, port, f"{user}-{turn}".encode())
+            socks_connect(connection, port, f"{user}-{turn}".encode() if user else b"")
         except ConnectionError:
             connection.close()
             if turn == N_TRIES - 1:
@@ -113,12 +115,10 @@ def socks_connection(socks_port: int, port: int, user: str) -> socket:
 
 
 def socks_connect(connection: socket, port: int, user: bytes) -> None:
-    """Ask a SOCKS5 proxy for a port of this machine (RFC 1928, RFC 1929)."""
-    for request, reply in (
-        (b"\5\1\2", b"\5\2"),
-        (b"\1" + bytes([len(user)]) + user + b"\1x", b"\1\0"),
-        (b"\5\1\0\1\x7f\0\0\1" + port.to_bytes(2, "big"), b"\5\0\0\1"),
-    ):
+    """Ask a SOCKS5 proxy for a port of this machine (RFC 1928, RFC 1929); without a user none is named."""
+    named = [(b"\5\1\2", b"\5\2"), (b"\1" + bytes([len(user)]) + user + b"\1x", b"\1\0")]
+    asked = b"\5\1\0\1\x7f\0\0\1" + port.to_bytes(2, "big"), b"\5\0\0\1"
+    for request, reply in (*(named if user else [(b"\5\1\0", b"\5\0")]), asked):
         connection.sendall(request)
         if not (got := connection.recv(10)).startswith(reply):
             raise ConnectionError(f"the proxy answered {got!r} to {request!r}")

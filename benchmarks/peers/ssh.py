@@ -1,13 +1,13 @@
 # SPDX-License-Identifier: MIT
-"""`ssh -L` with aes128-gcm@openssh.com: a client and a server of our own, with keys made now, on loopback."""
+"""`ssh -L` and `-D` with aes128-gcm@openssh.com: a client and a server of our own, with keys made now, on loopback."""
 
 import os
 import pwd
 import shutil
 import subprocess
 import tempfile
-from collections.abc import Iterator
-from contextlib import contextmanager
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -24,7 +24,7 @@ PidFile none
 Ciphers {cipher}
 PasswordAuthentication no
 AllowTcpForwarding local
-PermitOpen {host}:{target}
+PermitOpen {host}:*
 """
 
 
@@ -32,16 +32,25 @@ def version() -> str:
     return output_of(program_find("ssh", "openssh-client"), "-V").split(",")[0]
 
 
-@contextmanager
-def tunnel(target: int) -> Iterator[Tunnel]:
+def tunnel(target: int) -> AbstractContextManager[Tunnel]:
     """Forward a port of loopback through both to `target`."""
+    return _forward(lambda entry: ["-L", f"{HOST}:{entry}:{HOST}:{target}"])
+
+
+def proxy() -> AbstractContextManager[Tunnel]:
+    """Serve SOCKS on a port of loopback; what is asked for is connected to by the server."""
+    return _forward(lambda entry: ["-D", f"{HOST}:{entry}"])
+
+
+@contextmanager
+def _forward(forwarding: Callable[[int], list[str]]) -> Iterator[Tunnel]:
     sshd, ssh = program_find("sshd", "openssh-server"), program_find("ssh", "openssh-client")
     port, entry = ports_free(2)
     account = server_account()
     with tempfile.TemporaryDirectory(prefix="qg-ssh-") as name:
         folder = Path(name)
         keys_make(folder, port)
-        text = SERVER.format(host=HOST, port=port, folder=folder, cipher=CIPHER, target=target)
+        text = SERVER.format(host=HOST, port=port, folder=folder, cipher=CIPHER)
         (folder / "sshd_config").write_text(text)
         for path in (folder, *folder.iterdir()):
             shutil.chown(path, account.pw_uid, account.pw_gid)
@@ -54,7 +63,7 @@ def tunnel(target: int) -> Iterator[Tunnel]:
             ]  # fmt: skip
             command = [ssh, "-F", "none", "-N", "-p", str(port), "-i", str(folder / "client")]
             command += [word for option in options for word in ("-o", option)]
-            command += ["-L", f"{HOST}:{entry}:{HOST}:{target}", f"{account.pw_name}@{HOST}"]
+            command += [*forwarding(entry), f"{account.pw_name}@{HOST}"]
             os.chown(folder / "client", os.getuid(), -1)
             with Program(command, folder / "ssh.log") as client:
                 client.listening(entry)
