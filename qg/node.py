@@ -511,7 +511,8 @@ class Node:
         hosts = [endpoint.host for endpoint in (*self._bound, *self._config.advertise)]
         build = partial(self._dial, identity=identity, isolation=isolation, gone=gone)
         linked = KnownRelay.linked(self._links.values())
-        return await self._routes.connect(target, n_hops, hosts, linked, build)
+        abandon = None if gone is not None else _abandon  # one that comes back does so once
+        return await self._routes.connect(target, n_hops, hosts, linked, build, abandon)
 
     async def _dial(
         self,
@@ -844,6 +845,10 @@ class Node:
 
     def _on_stopped(self, event: tuple[Any, ...]) -> None:
         wake(self._stopped)
+
+
+def _abandon(peer: Peer) -> None:
+    peer.close_start(Reason.NONE)
 
 
 _T = TypeVar("_T")

@@ -1,10 +1,13 @@
 # SPDX-License-Identifier: MIT
 """Circuits by number of hops: relays drawn for each, another try where one of them failed (docs/protocol.md, 6.2)."""
 
+import asyncio
 import logging
-from collections.abc import Awaitable, Callable, Iterable, Sequence
+from collections.abc import Callable, Coroutine, Iterable, Sequence
+from contextlib import suppress
+from functools import partial
 from time import monotonic, time
-from typing import TypeVar, final
+from typing import Any, TypeVar, final
 
 from qg._core.runtime import own_addresses
 from qg.address import Address, is_ip
@@ -23,6 +26,7 @@ _log = logging.getLogger("qg.node")
 _HOPS_MAX = 7  # docs/protocol.md, section 6.5
 _TRIES = 3
 _TRIES_S = 30.0  # after that no new try begins
+_SLOW_S = 1.5  # a try that takes longer has another beside it: relays that went without a word keep one waiting
 # What a relay says of itself, rather than of what lies behind it; and that it may have changed what it passed on.
 _OWN_REASONS = frozenset({Reason.REFUSED, Reason.BUSY, Reason.LIMIT, Reason.MEMORY, Reason.HOPS, Reason.PROTOCOL})
 
@@ -41,6 +45,7 @@ class Routes:
         self.guards = Guards(config.guards, config.guard_patience_s)
         self._identity = identity
         self._clock = clock
+        self._late: set[asyncio.Task[Any]] = set()  # tries that nobody waits for any more
 
     def configure(self, config: Config, identity: Identity) -> None:
         """Take other settings; the file of guards stays."""
@@ -53,7 +58,8 @@ class Routes:
         n_hops: int,
         hosts: Iterable[str],
         linked: Sequence[KnownRelay],
-        build: Callable[..., Awaitable[_Built]],
+        build: Callable[..., Coroutine[Any, Any, _Built]],
+        abandon: Callable[[_Built], object] | None = None,
     ) -> _Built:
         """Build a circuit over `n_hops` relays to a target; `hosts` are addresses of this node, beside its machine's.
 
@@ -61,42 +67,89 @@ class Routes:
 
         `build` is given the hops, the target last, and in `others` further addresses of each relay; it raises
         `RemoteError` with `hop_idx` where the way ended. Then others are drawn, three times in all within half a
-        minute; the last error is raised. Raises `NoRoute` where too few relays are known.
+        minute; the last error is raised. With `abandon` others are drawn beside a try that is slow, and the first that
+        is built counts; one that is built later is given to `abandon`. Raises `NoRoute` where too few relays are known.
         """
         if isinstance(n_hops, bool) or not isinstance(n_hops, int) or not 1 <= n_hops <= _HOPS_MAX:
             raise InvalidValue(f"hops = {n_hops!r}: must be a whole number from 1 to {_HOPS_MAX}, the relays between")
         source = self._source_bars(hosts)
-        goal = KnownRelay.of(target)
-        bars = source.with_relay(goal)
+        bars = source.with_relay(KnownRelay.of(target))
         ends_s = monotonic() + _TRIES_S
+        n_left = _TRIES
         unfit: list[KnownRelay] = []  # for this circuit
         failure: RemoteError | None = None
-        for _ in range(_TRIES):
-            try:
-                path = self._draw(n_hops, linked, source, bars, unfit)
-            except NoRoute:
-                if failure is None:
-                    raise
-                break
-            try:
-                hops = (*(relay.address for relay in path), target)
-                made = await build(hops, others=[*(relay.endpoints[1:] for relay in path), ()])
-            except RemoteError as error:
-                failure = error
-                unfit += self._learn(path, error)
-                if monotonic() >= ends_s or (error.hop_idx == n_hops and isinstance(error, HandshakeFailed)):
-                    break
-            else:
-                self._praise(path)
-                return made
-        assert failure is not None
-        raise failure
+        tries: dict[asyncio.Task[_Built], list[KnownRelay]] = {}
+        try:
+            while True:
+                if n_left and monotonic() < ends_s:
+                    n_left -= 1
+                    try:
+                        path = self._draw_beside(list(tries.values()), n_hops, linked, source, bars, unfit)
+                    except NoRoute:
+                        if failure is None and not tries:
+                            raise
+                        n_left = 0
+                    else:
+                        tries[_try_begin(path, target, build)] = path
+                if not tries:
+                    assert failure is not None
+                    raise failure
+                patience_s = _SLOW_S if abandon is not None and n_left else None
+                done, _ = await asyncio.wait(tries, timeout=patience_s, return_when=asyncio.FIRST_COMPLETED)
+                for task in done:
+                    path = tries.pop(task)
+                    try:
+                        made = task.result()
+                    except RemoteError as error:
+                        failure = error
+                        unfit += self._learn(path, error)
+                        if error.hop_idx == n_hops and isinstance(error, HandshakeFailed):
+                            n_left = 0
+                    else:
+                        self._praise(path)
+                        while tries and abandon is not None:
+                            self._leave(*tries.popitem(), abandon)
+                        return made
+        finally:
+            for task in tries:
+                task.cancel()
+            if tries:
+                await asyncio.wait(tries)
+
+    def _leave(self, task: asyncio.Task[_Built], path: list[KnownRelay], abandon: Callable[[_Built], object]) -> None:
+        """Let a try go on to its end, for what it tells of the relays."""
+        self._late.add(task)
+        task.add_done_callback(partial(self._left, path, abandon))
+
+    def _left(self, path: list[KnownRelay], abandon: Callable[[_Built], object], task: asyncio.Task[_Built]) -> None:
+        self._late.discard(task)
+        error = None if task.cancelled() else task.exception()
+        if isinstance(error, RemoteError):
+            self._learn(path, error)
+        elif error is None and not task.cancelled():
+            self._praise(path)
+            abandon(task.result())
 
     def _source_bars(self, hosts: Iterable[str]) -> Bars:
         identity = self._identity
         nodes = tuple(KnownRelay(key, identity.peer_id, ()) for key in identity.link_keys)
         own: list[str | bytes] = [*own_addresses(), *(host for host in hosts if is_ip(host))]
         return Bars(nodes, frozenset(network_of(address) for address in own))
+
+    def _draw_beside(
+        self,
+        slow: list[list[KnownRelay]],
+        n_hops: int,
+        linked: Sequence[KnownRelay],
+        source: Bars,
+        bars: Bars,
+        unfit: list[KnownRelay],
+    ) -> list[KnownRelay]:
+        """Draw without the relays of slow paths; where too few are left, without those that these begin with."""
+        if slow:
+            with suppress(NoRoute):
+                return self._draw(n_hops, linked, source, bars, unfit + [relay for path in slow for relay in path])
+        return self._draw(n_hops, linked, source, bars, unfit + [path[0] for path in slow])
 
     def _draw(
         self, n_hops: int, linked: Sequence[KnownRelay], source: Bars, bars: Bars, unfit: list[KnownRelay]
@@ -171,3 +224,11 @@ class Routes:
         gone = self.guards.worked(relay, self._clock())
         if gone is not None:
             _log.warning("guard_replaced gone=%s new=%s: it has not answered for long", gone.address, relay.address)
+
+
+def _try_begin(
+    path: Sequence[KnownRelay], target: Address, build: Callable[..., Coroutine[Any, Any, _Built]]
+) -> asyncio.Task[_Built]:
+    hops = (*(relay.address for relay in path), target)
+    others = [*(relay.endpoints[1:] for relay in path), ()]
+    return asyncio.create_task(build(hops, others=others), name="qg circuit")

@@ -1,6 +1,7 @@
 # SPDX-License-Identifier: MIT
 """The choice of relays: at random, and by rules that are never bent; the book of known relays; the guards."""
 
+import asyncio
 import json
 import os
 from collections import Counter
@@ -216,6 +217,78 @@ async def test_a_hostile_guard_does_not_lead_circuits_to_its_friends_by_calling_
             await routes.connect(relay_of(200).address, 3, (), (), build)
         now_s[0] += 10
     assert sum(second in friends for second in asked[-50:]) < 20  # 4 by chance, all of them if it were believed
+
+
+class Slow:
+    """Circuits over relays of which some are silent until they are told how it goes on."""
+
+    def __init__(self, monkeypatch):
+        monkeypatch.setattr("qg.routes._SLOW_S", 0.01)
+        relays = tuple(relay_of(n).address for n in range(1, 10))
+        self.routes = Routes(qg.Config(relays=relays), qg.Identity.generate(), lambda: 1e9)
+        self.routes.guards.add([relay_of(1), relay_of(2)], 1e9)
+        self.silent = None  # the first of the first path
+        self.told = asyncio.get_running_loop().create_future()
+        self.paths = []
+        self.n_cancelled = 0
+        self.abandoned = []
+
+    async def build(self, path, others):
+        self.paths.append([hop.link_key for hop in path[:-1]])
+        self.silent = self.silent or path[0].link_key
+        if path[0].link_key == self.silent:
+            try:
+                await asyncio.shield(self.told)
+            except asyncio.CancelledError:
+                self.n_cancelled += 1
+                raise
+        return path[0].link_key
+
+    async def connect(self):
+        return await self.routes.connect(relay_of(200).address, 3, (), (), self.build, self.abandoned.append)
+
+
+@pytest.mark.anyio
+async def test_a_silent_relay_is_gone_round_and_blamed_when_its_time_is_up(monkeypatch):
+    slow = Slow(monkeypatch)
+    assert await slow.connect() != slow.silent
+    first, second = slow.paths
+    assert first[0] not in second
+    assert slow.n_cancelled == 0
+    error = qg.PeerTimeout("silent", qg.Reason.TIMEOUT)
+    error.hop_idx = 0
+    slow.told.set_exception(error)
+    await asyncio.sleep(0.01)
+    assert slow.routes.guards.order(1e9)[0].link_key != slow.silent
+    assert await slow.connect() != slow.silent
+    assert len(slow.paths) == 3
+    assert not slow.abandoned
+
+
+@pytest.mark.anyio
+async def test_a_circuit_that_comes_too_late_is_given_up(monkeypatch):
+    slow = Slow(monkeypatch)
+    assert await slow.connect() != slow.silent
+    slow.told.set_result(None)
+    await asyncio.sleep(0.01)
+    assert slow.abandoned == [slow.silent]
+
+
+@pytest.mark.anyio
+async def test_who_waits_no_more_ends_all_tries(monkeypatch):
+    slow = Slow(monkeypatch)
+
+    async def silent(path, others):
+        slow.silent = path[0].link_key
+        return await slow.build(path, others)
+
+    task = asyncio.create_task(slow.routes.connect(relay_of(200).address, 3, (), (), silent, slow.abandoned.append))
+    while len(slow.paths) < 2:
+        await asyncio.sleep(0)
+    task.cancel()
+    await asyncio.wait([task])
+    assert task.cancelled()
+    assert slow.n_cancelled == len(slow.paths)
 
 
 @pytest.mark.anyio

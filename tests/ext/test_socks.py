@@ -8,6 +8,7 @@ from contextlib import AsyncExitStack, ExitStack, asynccontextmanager, contextma
 from ipaddress import ip_address
 
 import pytest
+from net.child import Child
 from net.support import LISTEN, config, core, until
 
 import qg
@@ -518,3 +519,32 @@ async def test_credentials_keep_circuits_apart():
                 outcome, _, writer = await at.ask(target)
                 assert outcome is Outcome.OK
                 await closed(writer)
+
+
+@pytest.mark.parametrize("fate", ["killed", "silent"])
+async def test_a_relay_that_dies_is_gone_round_within_seconds(fate):
+    async with house() as at, server(echo) as target, AsyncExitStack() as stack:
+        identity = qg.Identity.generate()
+        allowed = {"allow": [str(identity.peer_id)], "targets": ["127.0.0.0/8"], "ports": [at.exit_node.address.port]}
+        relays = [
+            await stack.enter_async_context(Child(listen=[f"tcp://127.{idx}.0.1:0"], relay=allowed)) for idx in (11, 12)
+        ]
+        settings = config(relays=[str(relay.address) for relay in relays])
+        node = await stack.enter_async_context(qg.Node(identity, config=settings))
+        exits = Exits(node, [at.exit_node.address], hops=1)
+        at.proxy = await stack.enter_async_context(Proxy(exits, f"{HOST}:0"))
+        outcome, _, old = await at.ask(target)
+        assert outcome is Outcome.OK
+        used = [relay for relay in relays if (await relay.ask("status"))["core"]["n_circuits"]]
+        assert len(used) == 1
+        if fate == "killed":
+            used[0].kill()
+        else:
+            await used[0].stop()
+        async with asyncio.timeout(20):  # two for silence, one and a half for the first try; a dead link takes 60 s
+            outcome, reader, writer = await at.ask(target)
+            assert outcome is Outcome.OK
+            writer.write(b"by the other one")
+            assert await reader.readexactly(16) == b"by the other one"
+        await closed(writer)
+        await closed(old)

@@ -18,7 +18,7 @@ __all__ = ["Exits", "NoExit"]
 _log = logging.getLogger("qg.exits")
 
 _KEYS_MAX = 256  # isolation keys at a time
-_OPEN_S = 3.0  # for an exit to take a stream: more than a round trip over seven relays, so silence means a dead way
+_OPEN_S = 2.0  # for an exit to take a stream: more than a round trip over seven relays, so silence means a dead way
 _DIAL_S = 15.0
 _AVOID_S = 60.0  # an exit that failed is tried last for so long
 _TRIES = 3
