@@ -83,6 +83,12 @@ class Address(NamedTuple):
             raise AddressError(f"'via={value}' has relays of its own: write one via= for each relay")
         return relay
 
+    @property
+    def short(self) -> str:
+        """Give what people tell it from others by: the beginning of the link key, host and port."""
+        key = "" if self.link_key is None else f"{str(self.link_key)[:12]}…@"
+        return f"{key}{_host_text(self.host)}:{self.port}"
+
     def __str__(self) -> str:
         query = [] if self.peer_id is None else [f"id={self.peer_id}"]
         query += [f"via={str(relay).removeprefix('qg://')}" for relay in self.via]

@@ -119,7 +119,7 @@ def connect_error(
 
     `by_relay`: the last relay reached would not carry the circuit on; `terms` are those that it had announced.
     """
-    where, what = _hop_text(hops, hop_idx), f"connecting to {_short(hops[-1])}"
+    where, what = _hop_text(hops, hop_idx), f"connecting to {hops[-1].short}"
     is_direct = len(hops) == 1
     if status == _E_IDENTITY and hops[hop_idx].peer_id is None:
         return UsageError(
@@ -159,14 +159,8 @@ def _terms_text(terms: tuple[int, int] | None) -> str:
 
 def _hop_text(hops: Sequence[Address], hop_idx: int) -> str:
     if hop_idx >= len(hops) - 1:
-        return _short(hops[-1])
-    return f"relay {hop_idx + 1} of {len(hops) - 1} ({_short(hops[hop_idx])})"
-
-
-def _short(hop: Address) -> str:
-    """Write an address for a message: the whole key would hide the rest of the line."""
-    text = str(hop._replace(link_key=None, peer_id=None, via=())).removeprefix("qg://")
-    return text if hop.link_key is None else f"{str(hop.link_key)[:12]}…@{text}"
+        return hops[-1].short
+    return f"relay {hop_idx + 1} of {len(hops) - 1} ({hops[hop_idx].short})"
 
 
 def listen_error(endpoint: Endpoint, uv_error: int) -> ListenError:

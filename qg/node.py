@@ -646,6 +646,8 @@ class Node:
                 peer.revive(*place)
             if not is_own:
                 self._by_key[link_key] = peer
+            elif isinstance(request, _Connecting):
+                peer.via = request.hops[:-1]
             link = self._links[channel] = Link(border, channel, peer, is_outgoing=is_outgoing, is_asked=number != 0)
             self._link_up(link, is_preferred=is_preferred)
         link.peer.relay_terms = None if terms is None else RelayTerms(*terms)

@@ -8,6 +8,7 @@ from types import TracebackType
 from typing import TYPE_CHECKING, Self, final
 
 from qg._core.message import Collector
+from qg.address import Address
 from qg.errors import ClosedError, InvalidValue, PeerClosed, QGError, Reason, error_from_reason
 from qg.flow import Border, Link, wake
 from qg.message import Inbox, MessageWriter
@@ -77,6 +78,7 @@ class Peer:
         "relay_terms",
         "rtt_ns",
         "suite",
+        "via",
     )
 
     def __init__(
@@ -91,6 +93,7 @@ class Peer:
         self.extenders: tuple[ExtenderId, ...] = ()  # what the peer says it offers
         self.relay_terms: RelayTerms | None = None  # what it said of relaying; None: it carries no circuits
         self.is_relayed = False
+        self.via: tuple[Address, ...] = ()  # relays on the way if this side dialled, the nearest first
         self.keeper: Keeper | None = None  # dials it again when it is gone
         self.n_claims = 0  # calls of `connect` that gave this object
         self.n_serving = 0  # tasks that serve streams of this peer

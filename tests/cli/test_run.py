@@ -47,7 +47,7 @@ def test_status_and_stop_reach_the_running_node(qg_start: Start, qg_run: Run, fo
     address = node.line()
     assert stat.S_IMODE((folder / "qg.sock").stat().st_mode) == 0o600
 
-    ping = qg_run("ping", "--count", "2", "--interval", "0", address)
+    ping = qg_run("ping", "--count", "2", "--interval", "0.005", address)
     assert ping.returncode == 0, ping.stderr
     assert "round trip 2:" in ping.stdout
 

@@ -15,6 +15,8 @@ from typing import Any
 
 import pytest
 
+import qg
+
 pytestmark = pytest.mark.net
 
 Run = Callable[..., subprocess.CompletedProcess[str]]
@@ -95,9 +97,12 @@ def two_relays(qg_start: Start, qg_run: Run, folder: Path) -> tuple[str, str, st
 
 def test_a_ping_goes_over_several_relays_in_the_order_given(two_relays: tuple[str, str, str], qg_run: Run) -> None:
     one, two, target = two_relays
-    run = qg_run("ping", "-n", "2", "--interval", "0", "-i", "sender.key", "--via", one, "--via", two, target)
+    run = qg_run("ping", "-n", "2", "--interval", "0.005", "-i", "sender.key", "--via", one, "--via", two, target)
     assert run.returncode == 0, run.stderr
     assert run.stdout.count("round trip") == 2
+    *_, way, first, second = run.stdout.splitlines()
+    assert way == "aegis-256, over 2 relays:"
+    assert [first, second] == [f"  {n}  {qg.Address.parse(relay).short}" for n, relay in ((1, one), (2, two))]
     assert qg_run("ping", "-i", "sender.key", "--via", two, "--via", one, target).returncode == 1
 
 

@@ -58,7 +58,8 @@ async def test_a_circuit_of_so_many_hops_passes_so_many_relays(hops):
         async with await peer.open_stream(Echo.id) as stream:
             await stream.write(b"far away")
             assert await stream.readexactly(8) == b"far away"
-        assert len(carrying(made)) == hops
+        assert len(carrying(made)) == hops == len(peer.via)
+        assert carrying(made) == {relay.host for relay in peer.via}
 
 
 async def test_paths_vary_and_begin_with_one_of_two_guards():
