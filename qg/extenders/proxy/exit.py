@@ -23,7 +23,7 @@ from qg.extenders.sockets.names import Names
 from qg.extenders.sockets.outcome import Outcome, Refusal
 from qg.extenders.sockets.packets import packet_read, packet_write
 from qg.extenders.sockets.target import Target, target_read
-from qg.extenders.sockets.tasks import first_of
+from qg.extenders.sockets.tasks import Timeouts, first_of
 
 __all__ = ["CONNECT", "DATAGRAMS", "EXIT_ID", "Exit", "ExitLimits"]
 
@@ -66,6 +66,7 @@ class Exit(qg.Extender):
         self._networks_s = -_NETWORKS_S
         self._limits = limits or ExitLimits()
         self._names = Names()
+        self._dialling = Timeouts(self._limits.connect_s)
         self._rate = Rate(self._limits.peer_connections_per_s)
         self._connections = Slots(self._limits.connections, self._limits.peer_connections)
         self._associations = Slots(self._limits.associations, self._limits.peer_associations)
@@ -127,7 +128,7 @@ class Exit(qg.Extender):
             raise Refusal(Outcome.NO_ADDRESS_KIND, "no target")
         target = found[0]
         try:
-            async with asyncio.timeout(self._limits.connect_s):
+            with self._dialling.one():
                 hosts = await self._resolve(stream.peer.id, target)
                 return await dial_first(hosts, target.port)
         except TimeoutError:

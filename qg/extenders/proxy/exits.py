@@ -4,16 +4,17 @@
 import asyncio
 import logging
 import random
-from collections.abc import AsyncIterator, Sequence
-from contextlib import asynccontextmanager
+from collections.abc import Sequence
 from time import monotonic
+from types import TracebackType
 
 import qg
 from qg.extenders.proxy.exit import CONNECT, DATAGRAMS, EXIT_ID
-from qg.extenders.sockets.outcome import Outcome, outcome_read
+from qg.extenders.sockets.outcome import OUTCOME_S, Outcome, outcome_of
 from qg.extenders.sockets.target import Target
+from qg.extenders.sockets.tasks import Timeouts
 
-__all__ = ["Exits", "NoExit"]
+__all__ = ["Asked", "Exits", "NoExit"]
 
 _log = logging.getLogger("qg.exits")
 
@@ -37,6 +38,10 @@ class _Way:
         self.peer = peer
         self.n_streams = 0
         self.is_left = False  # new streams take another one
+
+    @property
+    def is_usable(self) -> bool:
+        return not self.is_left and self.peer.is_connected
 
     async def leave(self) -> None:
         """Take no new streams; once the last has ended, end what was made for them alone."""
@@ -84,50 +89,47 @@ class Exits:
         self._via = via
         self._keys: dict[bytes, _Key] = {}
         self._failed_s: dict[qg.Address | qg.PeerId, float] = {}
+        self._opening = Timeouts(_OPEN_S)
+        self._answering = Timeouts(OUTCOME_S)
 
-    @asynccontextmanager
-    async def connected(self, isolation: bytes, target: Target) -> AsyncIterator[tuple[Outcome, qg.Stream]]:
-        """Have an exit connect to a target, for the time of the block; tells how that went.
+    def connected(self, isolation: bytes, target: Target) -> "Asked":
+        """Have an exit connect to a target, for the time of an `async with` block; gives the outcome and a stream.
 
         Raises `NoExit` when no exit answers.
         """
-        async with self._asked(isolation, bytes((CONNECT,)) + bytes(target)) as asked:
-            yield asked
+        return Asked(self, isolation, bytes((CONNECT,)) + bytes(target))
 
-    @asynccontextmanager
-    async def associated(self, isolation: bytes) -> AsyncIterator[tuple[Outcome, qg.Stream]]:
+    def associated(self, isolation: bytes) -> "Asked":
         """Have an exit take datagrams, for the time of the block; `frame_read` and `frame_write` are for its stream.
 
         Raises `NoExit` when no exit answers.
         """
-        async with self._asked(isolation, bytes((DATAGRAMS,))) as asked:
-            yield asked
+        return Asked(self, isolation, bytes((DATAGRAMS,)))
 
-    @asynccontextmanager
-    async def _asked(self, isolation: bytes, metadata: bytes) -> AsyncIterator[tuple[Outcome, qg.Stream]]:
+    async def ask(self, key: _Key, metadata: bytes) -> tuple[Outcome, _Way, qg.Stream]:
+        """Open a stream at an exit and hear what it says."""
+        way, stream = await self._open(key, metadata)
         try:
-            key = await self._key(isolation)
-            way, stream = await self._open(key, metadata)
-        except qg.QGError as error:
-            _log.warning("no_exit: %s", error)
-            raise NoExit(str(error)) from None
-        try:
-            async with stream:
-                try:
-                    outcome = await outcome_read(stream)
-                except qg.RemoteError as error:
-                    raise NoExit(str(error)) from None
-                yield outcome, stream
-        finally:
-            key.used_s = monotonic()
-            way.n_streams -= 1
-            if way.is_left:
-                await way.leave()
+            with self._answering.one():
+                return outcome_of(await stream.readexactly(1)), way, stream
+        except TimeoutError:
+            return Outcome.TIMED_OUT, way, stream
+        except BaseException:
+            stream.reset()
+            await self.leave(key, way)
+            raise
+
+    async def leave(self, key: _Key, way: _Way) -> None:
+        """Take note that a stream has ended."""
+        key.used_s = monotonic()
+        way.n_streams -= 1
+        if way.is_left:
+            await way.leave()
 
     async def reach(self) -> qg.Peer:
         """Reach an exit before anybody asks for it; raises `NoExit` when none answers, or offers none."""
         try:
-            way = await self._way(await self._key(b""))
+            way = await self._way(await self.key(b""))
         except qg.QGError as error:
             raise NoExit(str(error)) from None
         if EXIT_ID not in way.peer.extenders:
@@ -142,7 +144,8 @@ class Exits:
             await way.leave()
         return len(ways)
 
-    async def _key(self, isolation: bytes) -> _Key:
+    async def key(self, isolation: bytes) -> _Key:
+        """Give what connections of an isolation key share; raises `UsageError` when too many keys are in use."""
         key = self._keys.get(isolation)
         if key is None:
             if len(self._keys) >= _KEYS_MAX:
@@ -167,13 +170,13 @@ class Exits:
                 return way, await self._try(way, metadata)
             except qg.RemoteError:
                 # An exit that says no on a way that works would say it again.
-                if not n_left or not (way.is_left or not way.peer.is_connected):
+                if not n_left or way.is_usable:
                     raise
 
     async def _try(self, way: _Way, metadata: bytes) -> qg.Stream:
         way.n_streams += 1
         try:
-            async with asyncio.timeout(_OPEN_S):
+            with self._opening.one():
                 return await way.peer.open_stream(EXIT_ID, metadata)
         except BaseException as error:
             way.n_streams -= 1
@@ -184,10 +187,12 @@ class Exits:
             raise qg.PeerTimeout(f"{way.peer.where} did not take a stream within {_OPEN_S:g} s") from None
 
     async def _way(self, key: _Key) -> _Way:
+        if key.way is not None and key.way.is_usable:
+            return key.way
         key.n_waiting += 1
         try:
             async with key.lock:
-                if key.way is None or key.way.is_left or not key.way.peer.is_connected:
+                if key.way is None or not key.way.is_usable:
                     key.way = _Way(await self._dial())
                 return key.way
         finally:
@@ -230,3 +235,31 @@ class Exits:
             who = "no peer of this node" if peer_id is None else f"no connected peer {peer_id}"
             raise qg.NoRoute(f"{who} offers an exit: name one by its address, or connect to a node that has one", {})
         return random.choice(offering)
+
+
+class Asked:
+    """Ask an exit for something at the beginning of an `async with` block, and end that with the block."""
+
+    __slots__ = ("_exits", "_isolation", "_key", "_metadata", "_stream", "_way")
+
+    def __init__(self, exits: Exits, isolation: bytes, metadata: bytes) -> None:
+        self._exits = exits
+        self._isolation = isolation
+        self._metadata = metadata
+
+    async def __aenter__(self) -> tuple[Outcome, qg.Stream]:
+        try:
+            self._key = await self._exits.key(self._isolation)
+            outcome, self._way, self._stream = await self._exits.ask(self._key, self._metadata)
+        except qg.QGError as error:
+            _log.warning("no_exit: %s", error)
+            raise NoExit(str(error)) from None
+        return outcome, self._stream
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        try:
+            await self._stream.__aexit__(kind, error, trace)
+        finally:
+            await self._exits.leave(self._key, self._way)

@@ -16,17 +16,17 @@ import qg
 from qg.extenders.proxy.exit import frame_read, frame_write
 from qg.extenders.proxy.exits import Exits, NoExit
 from qg.extenders.proxy.front import Front, FrontError, Request, datagram_read, datagram_write
+from qg.extenders.sockets.inlet import Inlet
 from qg.extenders.sockets.listener import Listener, reset_on_close
 from qg.extenders.sockets.outcome import Outcome
 from qg.extenders.sockets.target import Target
-from qg.extenders.sockets.tasks import first_of
+from qg.extenders.sockets.tasks import Timeouts, first_of
 
 __all__ = ["Proxy"]
 
 _log = logging.getLogger("qg.proxy")
 
 _REQUEST_S: Final = 30.0  # for a program to say what it wants
-_READ_MAX: Final = 65_536
 
 
 class Proxy:
@@ -38,6 +38,7 @@ class Proxy:
     def __init__(self, exits: Exits, listen: str | Target = "127.0.0.1:1080") -> None:
         self._exits = exits
         self._listener = Listener(Target.parse(listen) if isinstance(listen, str) else listen, self._serve)
+        self._requesting = Timeouts(_REQUEST_S)
         self.counts: Counter[str] = Counter()
 
     @property
@@ -64,9 +65,9 @@ class Proxy:
         """Hear out a program; None when it says nothing of use."""
         loop = asyncio.get_running_loop()
         try:
-            async with asyncio.timeout(_REQUEST_S):
+            with self._requesting.one(), Inlet(sock, loop) as inlet:
                 while front.request is None:
-                    data = await loop.sock_recv(sock, _READ_MAX)
+                    data = await inlet.read()
                     if not data:
                         self.counts["cut_short"] += 1
                         return None

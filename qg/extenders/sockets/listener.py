@@ -18,6 +18,7 @@ _log = logging.getLogger("qg.listener")
 
 _CONNECTIONS_MAX: Final = 4096  # further ones wait in the system's queue
 _BACKLOG: Final = 1024
+_ACCEPTS_MAX: Final = 64  # in one turn of the event loop
 _PAUSE_S: Final = 0.1  # after a failure to accept: those that end make room
 
 
@@ -28,9 +29,9 @@ class Listener:
         self._at = at
         self._serve = serve
         self._sock: socket.socket | None = None
-        self._accepting: asyncio.Task[None] | None = None
         self._serving: set[asyncio.Task[None]] = set()
-        self._room = asyncio.Semaphore(_CONNECTIONS_MAX)
+        self._is_accepting = False
+        self._pause: asyncio.TimerHandle | None = None
 
     @property
     def address(self) -> Target:
@@ -53,30 +54,50 @@ class Listener:
                 f"cannot listen on {self._at}: {error.strerror}; choose another port, or end the program that has it"
             ) from None
         self._sock = sock
-        self._accepting = asyncio.get_running_loop().create_task(self._accept(sock), name=f"qg.Listener {self._at}")
+        self._accept_resume()
 
     async def close(self) -> None:
         """Listen no more, and end all connections."""
-        if self._accepting is not None:
-            self._accepting.cancel()
-            for task in self._serving:
-                task.cancel()
-            await asyncio.wait([self._accepting, *self._serving])
-        if self._sock is not None:
-            self._sock.close()
+        if self._sock is None:
+            return
+        sock, self._sock = self._sock, None
+        self._accept_stop(sock)
+        if self._pause is not None:
+            self._pause.cancel()
+        sock.close()
+        for task in self._serving:
+            task.cancel()
+        if self._serving:
+            await asyncio.wait(self._serving)
 
-    async def _accept(self, listening: socket.socket) -> None:
+    def _accept_resume(self) -> None:
+        self._pause = None
+        if self._sock is not None and not self._is_accepting and len(self._serving) < _CONNECTIONS_MAX:
+            self._is_accepting = True
+            asyncio.get_running_loop().add_reader(self._sock.fileno(), self._accept, self._sock)
+
+    def _accept_stop(self, sock: socket.socket) -> None:
+        if self._is_accepting:
+            self._is_accepting = False
+            asyncio.get_running_loop().remove_reader(sock.fileno())
+
+    def _accept(self, listening: socket.socket) -> None:
+        """Take what waits in the system's queue, as far as there is room."""
         loop = asyncio.get_running_loop()
-        while True:
-            await self._room.acquire()
+        for _ in range(_ACCEPTS_MAX):
+            if len(self._serving) >= _CONNECTIONS_MAX:
+                self._accept_stop(listening)
+                return
             try:
-                sock, _ = await loop.sock_accept(listening)
+                sock, _ = listening.accept()
+            except (BlockingIOError, InterruptedError, ConnectionAbortedError):
+                return
             except OSError as error:  # out of descriptors, mostly
                 _log.warning("accept_failed at=%s: %s", self._at, error.strerror)
-                self._room.release()
-                await asyncio.sleep(_PAUSE_S)
-                continue
-            task = loop.create_task(self._run(sock), name=f"qg.Listener {self._at} connection")
+                self._accept_stop(listening)
+                self._pause = loop.call_later(_PAUSE_S, self._accept_resume)
+                return
+            task = loop.create_task(self._run(sock), name="qg.Listener connection")
             self._serving.add(task)
             task.add_done_callback(self._served)
 
@@ -95,7 +116,8 @@ class Listener:
 
     def _served(self, task: asyncio.Task[None]) -> None:
         self._serving.discard(task)
-        self._room.release()
+        if not self._is_accepting and self._pause is None:
+            self._accept_resume()
 
 
 def reset_on_close(sock: socket.socket) -> None:

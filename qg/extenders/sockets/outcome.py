@@ -6,9 +6,9 @@ from enum import IntEnum
 
 import qg
 
-__all__ = ["Outcome", "Refusal", "outcome_read"]
+__all__ = ["OUTCOME_S", "Outcome", "Refusal", "outcome_of", "outcome_read"]
 
-_OUTCOME_S = 30.0  # for the other side to say how it went; it gives up before
+OUTCOME_S = 30.0  # for the other side to say how it went; it gives up before
 
 
 class Outcome(IntEnum):
@@ -36,10 +36,14 @@ class Refusal(Exception):
 async def outcome_read(stream: qg.Stream) -> Outcome:
     """Read what the other side says first; raises `RemoteError` when the stream ends before."""
     try:
-        async with asyncio.timeout(_OUTCOME_S):
-            said = await stream.readexactly(1)
+        async with asyncio.timeout(OUTCOME_S):
+            return outcome_of(await stream.readexactly(1))
     except TimeoutError:
         return Outcome.TIMED_OUT
+
+
+def outcome_of(said: bytes) -> Outcome:
+    """Understand what the other side said; what is unknown is a failure."""
     try:
         return Outcome(said[0])
     except ValueError:

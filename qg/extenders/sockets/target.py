@@ -6,6 +6,7 @@
 Source: RFC 1928, sections 4 and 7. The same bytes go between the nodes.
 """
 
+from functools import lru_cache
 from ipaddress import IPv4Address, IPv6Address, ip_address
 from typing import NamedTuple
 
@@ -48,10 +49,7 @@ class Target(NamedTuple):
     @property
     def ip(self) -> IPv4Address | IPv6Address | None:
         """Give the host as a number; None if it is a name."""
-        try:
-            return ip_address(self.host)
-        except ValueError:
-            return None
+        return _ip_of(self.host)
 
     def __bytes__(self) -> bytes:
         ip = self.ip
@@ -66,6 +64,14 @@ class Target(NamedTuple):
         return f"[{self.host}]:{self.port}" if ":" in self.host else f"{self.host}:{self.port}"
 
 
+@lru_cache(1024)  # a connection asks several times
+def _ip_of(host: str) -> IPv4Address | IPv6Address | None:
+    try:
+        return ip_address(host)
+    except ValueError:
+        return None
+
+
 def _name_check(host: str) -> str:
     try:
         name = host.encode("ascii") if host.isascii() else host.encode("idna")
@@ -74,6 +80,11 @@ def _name_check(host: str) -> str:
     if not 0 < len(name) <= _NAME_MAX or any(byte <= 0x20 or byte >= 0x7F or byte in b'/\\@"<>#?[]:%' for byte in name):
         raise qg.InvalidValue(f"{host!r} is not a host name")
     return name.decode("ascii").lower()
+
+
+@lru_cache(1024)
+def _number(packed: bytes) -> str:
+    return str(ip_address(packed))
 
 
 def target_read(data: bytes | bytearray | memoryview, at: int = 0) -> tuple[Target, int] | None:
@@ -98,7 +109,7 @@ def target_read(data: bytes | bytearray | memoryview, at: int = 0) -> tuple[Targ
     host, port = bytes(data[at : at + n]), int.from_bytes(data[at + n : at + n + 2], "big")
     at += n + 2
     if kind != _NAME:
-        return Target(str(ip_address(host)), port), at
+        return Target(_number(host), port), at
     try:
         return Target.make(host.decode("ascii"), port), at
     except UnicodeDecodeError:
