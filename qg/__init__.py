@@ -15,6 +15,9 @@ if TYPE_CHECKING:
     from qg.address import Prefix as Prefix
     from qg.config import Config as Config
     from qg.config import ExitConfig as ExitConfig
+    from qg.config import ForwardConfig as ForwardConfig
+    from qg.config import ForwardOffer as ForwardOffer
+    from qg.config import ForwardTo as ForwardTo
     from qg.config import LimitsConfig as LimitsConfig
     from qg.config import LinkConfig as LinkConfig
     from qg.config import RatesConfig as RatesConfig
@@ -44,6 +47,8 @@ if TYPE_CHECKING:
     from qg.exit_policy import ExitPolicy as ExitPolicy
     from qg.exit_policy import ExitRule as ExitRule
     from qg.extender import Extender as Extender
+    from qg.forwarding import ForwardRule as ForwardRule
+    from qg.forwarding import ForwardSpec as ForwardSpec
     from qg.identity import Identity as Identity
     from qg.identity import NetworkSecret as NetworkSecret
     from qg.node import Node as Node
@@ -65,7 +70,7 @@ if TYPE_CHECKING:
 # Module -> the public names it defines.
 _NAMES = {
     "address": "Address Endpoint HostPort Prefix",
-    "config": "Config ExitConfig LimitsConfig LinkConfig RatesConfig RelayConfig",
+    "config": "Config ExitConfig ForwardConfig ForwardOffer ForwardTo LimitsConfig LinkConfig RatesConfig RelayConfig",
     "errors": (
         "AddressError Busy ClosedError ConfigError HandshakeFailed InvalidValue KeyFileError KeyFileExists"
         " KeyFileMissing ListenError LocalError NoRoute PeerClosed PeerTimeout QGError Reason Refused RemoteError"
@@ -73,6 +78,7 @@ _NAMES = {
     ),
     "exit_policy": "ExitPolicy ExitRule",
     "extender": "Extender",
+    "forwarding": "ForwardRule ForwardSpec",
     "identity": "Identity NetworkSecret",
     "node": "Node",
     "peer": "Peer",

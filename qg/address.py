@@ -51,7 +51,7 @@ class Address(NamedTuple):
         key_text, at, host_port = main.rpartition("@")
         try:
             link_key = LinkKey(key_text) if at else None
-            host, port = _parse_host_port(host_port, 1)
+            host, port = host_port_parse(host_port, 1)
             peer_id, via = cls._parse_query(query) if "?" in rest else (None, ())
         except InvalidValue as error:
             raise AddressError(f"{text!r} is not an address: {error}") from None
@@ -114,7 +114,7 @@ class Endpoint(NamedTuple):
         if not separator or transport != "tcp":
             raise AddressError(f"{text!r} is not an endpoint: it must start with tcp://")
         try:
-            host, port = _parse_host_port(host_port, 0)
+            host, port = host_port_parse(host_port, 0)
         except InvalidValue as error:
             raise AddressError(f"{text!r} is not an endpoint: {error}") from None
         if _ip_normal(host) is None:
@@ -141,7 +141,7 @@ class HostPort(NamedTuple):
     def parse(cls, text: str) -> "HostPort":
         """Read text such as 127.0.0.1:9464 or [::1]:9464; raises `AddressError` that names the wrong part."""
         try:
-            host, port = _parse_host_port(text, 0)
+            host, port = host_port_parse(text, 0)
         except InvalidValue as error:
             raise AddressError(f"{text!r} is not an IP address and a port: {error}") from None
         if _ip_normal(host) is None:
@@ -206,7 +206,8 @@ def _ip_normal(host: str) -> str | None:
         return None
 
 
-def _parse_host_port(text: str, port_min: int) -> tuple[str, int]:
+def host_port_parse(text: str, port_min: int) -> tuple[str, int]:
+    """Read host:port, an IPv6 number in brackets; raises `AddressError`."""
     host_text, colon, port_text = text.rpartition(":")
     if not colon or (host_text.startswith("[") and not host_text.endswith("]")):
         raise AddressError(f"the port is missing after {text!r}")

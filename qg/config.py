@@ -14,9 +14,20 @@ from msgspec import Meta, Struct
 from qg.address import Address, Endpoint, HostPort, Prefix, is_ip
 from qg.errors import ConfigError, InvalidValue
 from qg.exit_policy import ExitRule
+from qg.forwarding import ForwardRule, ForwardSpec
 from qg.types import PeerId
 
-__all__ = ["Config", "ExitConfig", "LimitsConfig", "LinkConfig", "RatesConfig", "RelayConfig"]
+__all__ = [
+    "Config",
+    "ExitConfig",
+    "ForwardConfig",
+    "ForwardOffer",
+    "ForwardTo",
+    "LimitsConfig",
+    "LinkConfig",
+    "RatesConfig",
+    "RelayConfig",
+]
 
 _Count = Annotated[int, Meta(ge=1, le=1_000_000)]
 _Rate = Annotated[int, Meta(ge=1, le=1_000_000)]
@@ -26,6 +37,7 @@ _KibRate = Annotated[int, Meta(ge=0, le=1_048_576)]
 _Mib = Annotated[int, Meta(ge=1, le=65_536)]
 _Workers = Annotated[int, Meta(ge=1, le=64)]
 _Port = Annotated[int, Meta(ge=1, le=65_535)]
+_Hops = Annotated[int, Meta(ge=1, le=7)]
 
 
 class LinkConfig(Struct, frozen=True, kw_only=True):
@@ -107,6 +119,37 @@ class ExitConfig(Struct, frozen=True, kw_only=True):
     peer_connections: _Count = 1024
     # New connections of one peer; twice as many at once, as a browser that restores its windows opens them.
     peer_connections_per_s: _Rate = 500
+
+
+class ForwardOffer(Struct, frozen=True, kw_only=True):
+    """What peers may reach through this node, and listen to on it; nothing beside it. `qg run` does what this says."""
+
+    # Who may: anyone that has a session with this node, or these PeerIDs.
+    peers: Literal["anyone"] | tuple[PeerId, ...] = "anyone"
+    # `tcp HOST[:PORTS]` or `udp HOST[:PORTS]`: where connections and datagrams of peers may go.
+    allow: tuple[ForwardRule, ...] = ()
+    # The same for what a peer may have this node listen on, to get what comes there.
+    listen: tuple[ForwardRule, ...] = ()
+
+
+class ForwardTo(Struct, frozen=True, kw_only=True):
+    """What this node forwards over a session with one peer, which it keeps. `qg run` does what this says."""
+
+    # The peer, with `via=` over relays.
+    peer: Address
+    # Go through so many relays, drawn from those that are known.
+    hops: _Hops | None = None
+    # Ports of this machine that lead to what the peer reaches: "2222:127.0.0.1:22", "5353/udp:10.0.0.1:53".
+    local: tuple[ForwardSpec, ...] = ()
+    # Ports of the peer that lead to what this machine reaches, written in the same way.
+    remote: tuple[ForwardSpec, ...] = ()
+
+
+class ForwardConfig(Struct, frozen=True, kw_only=True):
+    """Forwards: written [[forward.offer]] and [[forward.to]], each as often as needed."""
+
+    offer: tuple[ForwardOffer, ...] = ()
+    to: tuple[ForwardTo, ...] = ()
 
 
 class LimitsConfig(Struct, frozen=True, kw_only=True):
@@ -236,6 +279,7 @@ class Config(Struct, frozen=True, kw_only=True):
     link: LinkConfig = LinkConfig()
     relay: RelayConfig = RelayConfig()
     exit: ExitConfig = ExitConfig()
+    forward: ForwardConfig = ForwardConfig()
     rates: RatesConfig = RatesConfig()
     limits: LimitsConfig = LimitsConfig()
 
@@ -296,6 +340,8 @@ _TEXT_TYPES: dict[Any, Any] = {
     PeerId: PeerId,
     Prefix: Prefix.parse,
     ExitRule: ExitRule.parse,
+    ForwardRule: ForwardRule.parse,
+    ForwardSpec: ForwardSpec.parse,
 }
 _TEXT_EXAMPLES = {
     Address: "an address, written qg://<link key>@<host>:<port>",
@@ -303,6 +349,9 @@ _TEXT_EXAMPLES = {
     Endpoint: 'an endpoint such as "tcp://0.0.0.0:7447"',
     Prefix: 'a network such as "10.0.0.0/8"',
     PeerId: "a PeerID",
+    ExitRule: 'a rule such as "deny 192.0.2.0/24:25"',
+    ForwardRule: 'a rule such as "tcp 127.0.0.1:22"',
+    ForwardSpec: 'a forward such as "8080:127.0.0.1:80"',
 }
 
 
@@ -349,6 +398,10 @@ def _rules_check(config: Config) -> list[str]:
 
 def _table_read(cls: type[_Table], table: dict[str, Any], where: str, problems: list[str]) -> _Table:
     """Make a Struct of a TOML table; what is wrong goes to problems and keeps its default."""
+    return cls(**_values_read(cls, table, where, problems))
+
+
+def _values_read(cls: type[Struct], table: dict[str, Any], where: str, problems: list[str]) -> dict[str, Any]:
     types = {field.name: field.type for field in msgspec.structs.fields(cls)}
     values = {}
     for key, value in table.items():
@@ -365,7 +418,22 @@ def _table_read(cls: type[_Table], table: dict[str, Any], where: str, problems: 
             values[key] = _table_read(types[key], value, f"{where}{key}.", problems)
         else:
             problems.append(f"{where}{key} = {value!r}: must be a table, written [{where}{key}]")
-    return cls(**values)
+    return values
+
+
+def _tables_read(cls: type[_Table], tables: list[Any], where: str, problems: list[str]) -> tuple[_Table, ...]:
+    """Make Structs of an array of tables."""
+    needed = {field.name for field in msgspec.structs.fields(cls) if field.required}
+    read = []
+    for idx, table in enumerate(tables):
+        if not isinstance(table, dict):
+            problems.append(f"{where}[{idx}] = {table!r}: must be a table, written [[{where}]]")
+            continue
+        problems += [f"{where}[{idx}].{key}: is missing" for key in needed - set(table)]
+        values = _values_read(cls, table, f"{where}[{idx}].", problems)
+        if needed <= set(values):
+            read.append(cls(**values))
+    return tuple(read)
 
 
 def _value_read(type_: Any, value: Any, where: str, problems: list[str]) -> Any:
@@ -377,6 +445,8 @@ def _value_read(type_: Any, value: Any, where: str, problems: list[str]) -> Any:
             return _value_read(arms[0], value, where, problems)
     elif get_origin(type_) is tuple and is_list:
         item_type = get_args(type_)[0]
+        if isinstance(item_type, type) and issubclass(item_type, Struct):
+            return _tables_read(item_type, list(value), where, problems)
         return tuple(_value_read(item_type, item, f"{where}[{idx}]", problems) for idx, item in enumerate(value))
     elif type_ in _TEXT_TYPES and isinstance(value, str):
         try:
@@ -402,6 +472,8 @@ def _allowed_text(type_: Any) -> str:
         return f"a whole number from {arguments[1].ge} to {arguments[1].le}"
     if get_origin(type_) is Literal:
         return " or ".join(f'"{choice}"' for choice in arguments)
+    if get_origin(type_) is tuple and isinstance(arguments[0], type) and issubclass(arguments[0], Struct):
+        return "tables, each written in double brackets"
     if get_origin(type_) is tuple:
         return f"a list, each item {_allowed_text(arguments[0])}"
     if arguments:

@@ -180,8 +180,17 @@ class Daemon:
 
 def _extenders(config: Config) -> list[Extender]:
     """Make what the configuration has the node offer."""
-    if not config.exit.enabled:
-        return []
+    extenders: list[Extender] = []
+    if config.forward.offer or config.forward.to:
+        from qg.extenders.forward.service import Forward
+
+        extenders.append(Forward(config.forward.offer))
+    if config.exit.enabled:
+        extenders.append(_exit(config))
+    return extenders
+
+
+def _exit(config: Config) -> Extender:
     from qg.extenders.proxy.exit import Exit, ExitLimits  # only exits need what they import
 
     limits = ExitLimits(
@@ -189,4 +198,4 @@ def _extenders(config: Config) -> list[Extender]:
         peer_connections=config.exit.peer_connections,
         peer_connections_per_s=config.exit.peer_connections_per_s,
     )
-    return [Exit(config.exit.rules, limits)]
+    return Exit(config.exit.rules, limits)

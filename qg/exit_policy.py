@@ -7,7 +7,7 @@ from typing import NamedTuple
 
 from qg.errors import InvalidValue
 
-__all__ = ["ExitPolicy", "ExitRule"]
+__all__ = ["ExitPolicy", "ExitRule", "ip_plain", "places_parse"]
 
 _Ip = IPv4Address | IPv6Address
 _Network = IPv4Network | IPv6Network
@@ -33,18 +33,10 @@ class ExitRule(NamedTuple):
         words = text.split()
         if len(words) != 2 or words[0] not in ("allow", "deny"):
             raise InvalidValue(f"exit rule {text!r}: write `allow HOST[:PORTS]` or `deny HOST[:PORTS]`")
-        host, ports = _split(words[1], text)
-        network, name = None, ""
-        if host != "*":
-            try:
-                network = ip_network(host)
-            except ValueError as error:
-                if host[-1:].isdigit() or ":" in host or "/" in host:
-                    raise InvalidValue(f"exit rule {text!r}: {error}") from None
-                name = host.removeprefix("*").lower()
-                if not name.strip(".") or "*" in name:
-                    raise InvalidValue(f"exit rule {text!r}: a * stands alone, or before a dot and a name") from None
-        return cls(words[0] == "allow", network, name, ports)
+        try:
+            return cls(words[0] == "allow", *places_parse(words[1]))
+        except InvalidValue as error:
+            raise InvalidValue(f"exit rule {text!r}: {error}") from None
 
     def matches(self, name: str, ip: _Ip, port: int, *, is_closed: bool) -> bool:
         """Tell whether the rule speaks of this target; `is_closed` if its address is not of the open internet."""
@@ -58,14 +50,30 @@ class ExitRule(NamedTuple):
         return not (is_closed and self.is_allowed)
 
 
-def _split(words: str, text: str) -> tuple[str, range]:
+def places_parse(text: str) -> tuple[_Network | None, str, range]:
+    """Read HOST[:PORTS] into the last three fields of a rule; raises `InvalidValue`."""
+    host, ports = _split(text)
+    if host == "*":
+        return None, "", ports
+    try:
+        return ip_network(host), "", ports
+    except ValueError as error:
+        if host[-1:].isdigit() or ":" in host or "/" in host:
+            raise InvalidValue(str(error)) from None
+    name = host.removeprefix("*").lower()
+    if not name.strip(".") or "*" in name:
+        raise InvalidValue("a * stands alone, or before a dot and a name")
+    return None, name, ports
+
+
+def _split(words: str) -> tuple[str, range]:
     if words.startswith("["):
         host, bracket, rest = words[1:].partition("]")
         if not bracket:
-            raise InvalidValue(f"exit rule {text!r}: the bracket is not closed")
+            raise InvalidValue("the bracket is not closed")
         mask, _, ports = rest.partition(":")
         if mask and not mask.startswith("/"):
-            raise InvalidValue(f"exit rule {text!r}: behind the bracket comes /BITS or :PORTS")
+            raise InvalidValue("behind the bracket comes /BITS or :PORTS")
         host += mask
     elif words.count(":") > 1:  # IPv6 without brackets has no ports behind it
         host, ports = words, ""
@@ -79,7 +87,7 @@ def _split(words: str, text: str) -> tuple[str, range]:
     except ValueError:
         found = range(0)
     if not found or found[0] < 1 or found[-1] > 65535:
-        raise InvalidValue(f"exit rule {text!r}: ports are *, a port, or FIRST-LAST, in 1..65535")
+        raise InvalidValue("ports are *, a port, or FIRST-LAST, in 1..65535")
     return host, found
 
 
@@ -99,7 +107,7 @@ class ExitPolicy:
 
     def allows(self, name: str, ip: _Ip, port: int) -> bool:
         """Tell whether the exit connects to this address; `name` is what was asked for, "" if it was the address."""
-        name, ip = name.rstrip("."), _plain(ip)
+        name, ip = name.rstrip("."), ip_plain(ip)
         is_closed = self._is_closed(ip)
         for rule in self.rules:
             if rule.matches(name, ip, port, is_closed=is_closed):
@@ -108,7 +116,7 @@ class ExitPolicy:
 
     def allowed(self, name: str, hosts: Iterable[str], port: int) -> list[str]:
         """Give those of these addresses that the exit connects to, IPv4 ones in IPv6 clothes as what they are."""
-        plain = [_plain(ip_address(host)) for host in hosts]
+        plain = [ip_plain(ip_address(host)) for host in hosts]
         return [str(ip) for ip in plain if self.allows(name, ip, port)]
 
     def denies_name(self, name: str, port: int) -> bool:
@@ -136,6 +144,6 @@ class ExitPolicy:
 _ANY = ip_address("192.0.2.1")
 
 
-def _plain(ip: _Ip) -> _Ip:
+def ip_plain(ip: _Ip) -> _Ip:
     """Give the IPv4 address that is written as an IPv6 one (::ffff:a.b.c.d); others as they are."""
     return (ip.ipv4_mapped or ip) if isinstance(ip, IPv6Address) else ip

@@ -37,7 +37,7 @@ CORE = {
 # Level -> modules of qg/, above the core. A package counts as one module; "qg" is qg/__init__.py, the public names.
 PYTHON = {
     "P0": ("errors", "types", "storage"),
-    "P1": ("identity", "address", "config", "exit_policy"),
+    "P1": ("identity", "address", "config", "exit_policy", "forwarding"),
     "P2": (
         *("access", "account", "check", "extender", "flow", "dial", "keep", "reload"),
         *("relays", "route", "guards", "routes", "records", "gossip"),
@@ -99,10 +99,14 @@ EDGES = {
     ("status", "peer"): "the status counts peers",
     ("node", "stream"): "a node makes the streams that peers open",
     ("node", "message"): "a node hands messages to its extenders",
+    ("extenders.forward", "extenders.sockets"): "services share how streams are joined with sockets",
     ("extenders.proxy", "extenders.sockets"): "services share how streams are joined with sockets",
     ("types", "errors"): "identifiers refuse bad text, and re-export Reason",
     ("config", "address"): "settings hold addresses, endpoints and networks",
     ("config", "exit_policy"): "settings hold the rules of an exit",
+    ("config", "forwarding"): "settings hold forwards and the rules of those that are offered",
+    ("forwarding", "address"): "forwards are written with hosts and ports",
+    ("forwarding", "exit_policy"): "rules of forwards name places as those of exits do",
     ("guards", "relays"): "guards are relays",
     ("records", "relays"): "a record tells of a relay",
     ("gossip", "records"): "gossip is records",

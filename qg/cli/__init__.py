@@ -34,6 +34,7 @@ SECTIONS = {
         "send": "Send a file or a folder to whoever runs `qg receive`.",
         "receive": "Wait for a file.",
         "socks": "Let programs of this machine reach the internet through an exit.",
+        "forward": "Have ports lead to what another machine reaches.",
     },
     "This machine": {
         "demo": "Send a file through three nodes here and check every byte.",

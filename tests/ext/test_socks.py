@@ -3,11 +3,11 @@
 
 import asyncio
 import socket
-import struct
-from contextlib import AsyncExitStack, ExitStack, asynccontextmanager, contextmanager, suppress
+from contextlib import AsyncExitStack, asynccontextmanager
 from ipaddress import ip_address
 
 import pytest
+from ext.support import HOST, Mirror, Program, closed, echo, hold, linger, server, silent, udp
 from net.child import Child
 from net.support import LISTEN, config, core, until
 
@@ -20,8 +20,6 @@ from qg.extenders.sockets.outcome import Outcome
 from qg.extenders.sockets.target import Target
 
 pytestmark = [pytest.mark.net, pytest.mark.anyio]
-
-HOST = "127.0.0.1"
 
 
 class House:
@@ -56,50 +54,6 @@ async def house(rules=("allow 127.0.0.0/8",), limits=None, **proxied):
         exits = Exits(node, [exit_node.address], **proxied)
         proxy = await stack.enter_async_context(Proxy(exits, f"{HOST}:0"))
         yield House(exit_, exit_node, node, proxy, exits)
-
-
-@asynccontextmanager
-async def server(serve):
-    """A target: a server of this machine, and how often it was called."""
-    tasks = set()
-
-    async def called(reader, writer):
-        tasks.add(asyncio.current_task())
-        try:
-            with suppress(OSError):  # a program, or the way to it, may go at any time
-                await serve(reader, writer)
-        finally:
-            writer.close()
-
-    listener = await asyncio.start_server(called, HOST, 0)
-    try:
-        yield Target(HOST, listener.sockets[0].getsockname()[1])
-    finally:
-        listener.close()
-        for task in tasks:
-            task.cancel()
-        await asyncio.gather(*tasks, return_exceptions=True)
-
-
-async def echo(reader, writer):
-    while data := await reader.read(65536):
-        writer.write(data)
-        await writer.drain()
-    writer.write_eof()
-
-
-async def hold(reader, writer):
-    await asyncio.Event().wait()
-
-
-def free_port():
-    with socket.create_server((HOST, 0)) as sock:
-        return sock.getsockname()[1]
-
-
-async def closed(writer):
-    writer.close()
-    await asyncio.gather(writer.wait_closed(), return_exceptions=True)
 
 
 async def test_bytes_go_there_and_back_whole_with_either_side_ending_first():
@@ -137,10 +91,6 @@ async def test_the_target_may_end_first():
         writer.write(b"still here")
         await closed(writer)
         await until(lambda: at.exit.counts["bytes_out"] == 10, lambda: at.exit.counts)
-
-
-def linger(writer):
-    writer.get_extra_info("socket").setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
 
 
 async def test_a_reset_of_the_target_is_one_to_the_program():
@@ -210,20 +160,6 @@ async def test_a_network_that_the_exit_moves_into_is_closed(monkeypatch):
         outcome, _, writer = await at.ask(Target("203.0.114.9", 80))
         assert outcome is Outcome.NOT_ALLOWED
         await closed(writer)
-
-
-@contextmanager
-def silent(place=(HOST, 0)):
-    """A place that takes no connection and refuses none."""
-    with ExitStack() as stack:
-        full = stack.enter_context(socket.socket())
-        full.bind(place)
-        full.listen(0)
-        for _ in range(4):
-            filler = stack.enter_context(socket.socket())
-            filler.setblocking(False)
-            filler.connect_ex(full.getsockname())
-        yield Target(*full.getsockname())
 
 
 async def test_a_target_that_does_not_answer_is_given_up():
@@ -391,32 +327,6 @@ async def test_an_idle_connection_ends():
 
 
 # Datagrams
-
-
-class Program(asyncio.DatagramProtocol):
-    def __init__(self):
-        self.received = asyncio.Queue()
-
-    def datagram_received(self, data, source):
-        self.received.put_nowait((data, source[:2]))
-
-
-@asynccontextmanager
-async def udp(protocol):
-    transport, _ = await asyncio.get_running_loop().create_datagram_endpoint(lambda: protocol, (HOST, 0))
-    try:
-        yield transport, Target(*transport.get_extra_info("sockname"))
-    finally:
-        transport.close()
-
-
-class Mirror(asyncio.DatagramProtocol):
-    def connection_made(self, transport):
-        self.transport = transport
-
-    def datagram_received(self, data, source):
-        self.transport.sendto(data, source)
-        self.last = source
 
 
 @asynccontextmanager

@@ -6,7 +6,7 @@ from collections.abc import Coroutine
 from types import TracebackType
 from typing import Any
 
-__all__ = ["Timeouts", "first_of"]
+__all__ = ["Activity", "Timeouts", "first_of"]
 
 
 async def first_of(*works: Coroutine[Any, Any, None]) -> None:
@@ -93,3 +93,20 @@ class _Wait:
             is_ours = task.uncancel() <= self._n_cancelling
             if is_ours and kind is not None and issubclass(kind, asyncio.CancelledError):
                 raise TimeoutError from error
+
+
+class Activity:
+    """Remember when something moved last."""
+
+    def __init__(self) -> None:
+        self._loop = asyncio.get_running_loop()
+        self._last_s = self._loop.time()
+
+    def note(self) -> None:
+        """Take note that something moves."""
+        self._last_s = self._loop.time()
+
+    async def idle_wait(self, idle_s: float) -> None:
+        """Wait until nothing has moved for so long."""
+        while (left_s := self._last_s + idle_s - self._loop.time()) > 0:
+            await asyncio.sleep(left_s)

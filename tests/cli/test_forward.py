@@ -1,0 +1,71 @@
+# SPDX-License-Identifier: MIT
+"""`qg forward` and the offers of `qg run`: a program that knows only TCP reaches what the peer offers."""
+
+import socket
+import socketserver
+import subprocess
+import threading
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+pytestmark = pytest.mark.net
+
+Run = Callable[..., subprocess.CompletedProcess[str]]
+Start = Callable[..., Any]
+
+
+class Upper(socketserver.StreamRequestHandler):
+    def handle(self) -> None:
+        self.wfile.write(self.rfile.read().upper())
+
+
+@pytest.fixture
+def target() -> Iterator[str]:
+    with socketserver.ThreadingTCPServer(("127.0.0.1", 0), Upper) as server:
+        server.daemon_threads = True
+        threading.Thread(target=server.serve_forever, daemon=True).start()
+        yield f"127.0.0.1:{server.server_address[1]}"
+        server.shutdown()
+
+
+def offering(start: Start, folder: Path, offer: str) -> str:
+    (folder / "offer.toml").write_text(f"[[forward.offer]]\n{offer}\n")
+    address: str = start("run", "-c", "offer.toml", "--listen", "tcp://127.0.0.1:0", "--control", "offer.sock").line()
+    return address
+
+
+def asked(place: str, said: bytes) -> bytes:
+    host, port = place.rsplit(":", 1)
+    with socket.create_connection((host, int(port)), timeout=30) as sock:
+        sock.sendall(said)
+        sock.shutdown(socket.SHUT_WR)
+        with sock.makefile("rb") as file:
+            return file.read()
+
+
+def test_a_local_port_leads_to_what_the_peer_offers(qg_start: Start, folder: Path, target: str) -> None:
+    peer = offering(qg_start, folder, f'allow = ["tcp {target}"]')
+    forward = qg_start("forward", "-L", f"0:{target}", "-L", "0:127.0.0.1:1", peer)
+    words, others = forward.line().split(), forward.line().split()
+    assert words[1:4] == ["here", "->", target]
+    assert asked(words[0], b"there and back") == b"THERE AND BACK"
+    with pytest.raises(ConnectionResetError):
+        asked(others[0], b"not offered")
+
+
+def test_a_peer_that_offers_nothing_is_named(qg_start: Start, qg_run: Run) -> None:
+    node = qg_start("run", "--listen", "tcp://127.0.0.1:0", "--control", "none.sock")
+    ended = qg_run("forward", "-L", "0:127.0.0.1:1", node.line())
+    assert ended.returncode == 1
+    assert "[[forward.offer]]" in ended.stderr
+
+
+@pytest.mark.parametrize(
+    "forward", ["1", "80:127.0.0.1", "name:80:127.0.0.1:1", "80/icmp:127.0.0.1:1", "80:127.0.0.1:0"]
+)
+def test_what_is_no_forward_is_misuse(qg_run: Run, forward: str) -> None:
+    ended = qg_run("forward", "-L", forward, "qg://127.0.0.1:1")
+    assert (ended.returncode, forward in ended.stderr) == (2, True)
