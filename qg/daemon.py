@@ -11,8 +11,8 @@ import logging
 import os
 import signal
 from collections.abc import AsyncIterator, Callable, Iterator
-from contextlib import asynccontextmanager, closing, contextmanager, suppress
-from typing import final
+from contextlib import AsyncExitStack, asynccontextmanager, closing, contextmanager, suppress
+from typing import TYPE_CHECKING, final
 
 from qg.config import Config
 from qg.control import ControlServer, status_object
@@ -23,6 +23,9 @@ from qg.logs import logs_start
 from qg.metrics import MetricsServer, metrics_text
 from qg.node import Node
 from qg.notify import Notifier
+
+if TYPE_CHECKING:
+    from qg.extenders.forward import Forward
 
 __all__ = ["Daemon"]
 
@@ -52,7 +55,8 @@ class Daemon:
         self._read = read
         self._reloading = asyncio.Lock()
         self._tasks: set[asyncio.Task[None]] = set()  # reloads that a signal began
-        self._node = Node(identity, config=config, extenders=_extenders(config))
+        self._forward = _forward(config)
+        self._node = Node(identity, config=config, extenders=_extenders(config, self._forward))
         self._asked = asyncio.Event()  # to stop
         self._hurried = asyncio.Event()  # without waiting for circuits
 
@@ -67,7 +71,7 @@ class Daemon:
         # The socket is taken before the node starts and given back after it has closed: it tells who is running.
         async with ControlServer(control_path, answers):
             with closing(self._notifier), self._signals():
-                async with self._node, self._watched(), self._metrics():
+                async with self._node, self._watched(), self._metrics(), self._forwards():
                     self._announce(self._node)
                     _log.info("running control_socket=%s", control_path)
                     self._notifier.ready(self._running_text())
@@ -91,6 +95,21 @@ class Daemon:
             return
         async with MetricsServer(place.host, place.port, lambda: metrics_text(self._node.totals())) as server:
             _log.info("metrics url=http://%s/metrics", place._replace(port=server.port))
+            yield
+
+    @asynccontextmanager
+    async def _forwards(self) -> AsyncIterator[None]:
+        async with AsyncExitStack() as stack:
+            for to in self._config.forward.to:
+                from qg.extenders.forward import Forwarder  # only who forwards needs what it imports
+
+                assert self._forward is not None
+                forwarder = Forwarder(
+                    self._node, self._forward, to.peer, local=to.local, remote=to.remote, hops=to.hops
+                )
+                await stack.enter_async_context(forwarder)
+                for at, target in forwarder.local:
+                    _log.info("forwarding at=%s target=%s peer=%s", at, target, to.peer)
             yield
 
     async def _drain(self) -> None:
@@ -178,13 +197,17 @@ class Daemon:
             self._stop_now()
 
 
-def _extenders(config: Config) -> list[Extender]:
-    """Make what the configuration has the node offer."""
-    extenders: list[Extender] = []
-    if config.forward.offer or config.forward.to:
-        from qg.extenders.forward.service import Forward
+def _forward(config: Config) -> "Forward | None":
+    if not config.forward.offer and not config.forward.to:
+        return None
+    from qg.extenders.forward import Forward  # only who forwards needs what it imports
 
-        extenders.append(Forward(config.forward.offer))
+    return Forward(config.forward.offer)
+
+
+def _extenders(config: Config, forward: "Forward | None") -> list[Extender]:
+    """Make what the configuration has the node offer."""
+    extenders: list[Extender] = [] if forward is None else [forward]
     if config.exit.enabled:
         extenders.append(_exit(config))
     return extenders
