@@ -49,13 +49,13 @@ def command(
 
     \b
       [[forward.offer]]
-      peers = ["<PeerID>"]          # without this line: whoever has a link
-      allow = ["tcp 127.0.0.1:22"]  # what -L leads to
+      peers = ["<PeerID>"]             # without this line: whoever has a link
+      allow = ["tcp 127.0.0.1:22"]     # what -L leads to
       listen = ["tcp 127.0.0.1:8080"]  # what -R listens on
 
     \b
     Examples:
-      qg forward -L 2222:127.0.0.1:22 'qg://...'      # then: ssh -p 2222 127.0.0.1
+      qg forward -L 2222:127.0.0.1:22 'qg://...'
       qg forward -L 5353/udp:10.0.0.1:53 'qg://...'
       qg forward -R 8080:127.0.0.1:3000 --via 'qg://...' 'qg://...'
     """
