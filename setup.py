@@ -99,6 +99,10 @@ class BuildCore(build_ext):
             file_refresh(core / LIBRARY_NAME, native.library.read_bytes())
             file_refresh(core / LICENSES_NAME, (native.library.parent / LICENSES_NAME).read_bytes())
         file_refresh(core / "_build_info.py", info.encode())
+        for path in headers_find():
+            place = Path(self.build_lib, "qg", path)
+            place.parent.mkdir(parents=True, exist_ok=True)
+            file_refresh(place, path.read_bytes())
         self.modules_cythonize(native)
         super().run()
 
@@ -150,7 +154,13 @@ class BuildCore(build_ext):
 
     def get_outputs(self) -> list[str]:
         core = Path(self.build_lib, "qg", "_core")
-        return [*super().get_outputs(), *(str(core / name) for name in GENERATED if (core / name).exists())]
+        headers = [str(Path(self.build_lib, "qg", path)) for path in headers_find()]
+        return [*super().get_outputs(), *headers, *(str(core / name) for name in GENERATED if (core / name).exists())]
+
+
+def headers_find() -> list[Path]:
+    """Give the public C headers, which wheels have in qg/include."""
+    return sorted(Path("include").rglob("*.h"))
 
 
 def core_extensions(native: Native) -> list[CoreExtension]:

@@ -51,6 +51,8 @@ if TYPE_CHECKING:
     from qg.forwarding import ForwardSpec as ForwardSpec
     from qg.identity import Identity as Identity
     from qg.identity import NetworkSecret as NetworkSecret
+    from qg.native import NativeExtender as NativeExtender
+    from qg.native import get_include as get_include
     from qg.node import Node as Node
     from qg.peer import Peer as Peer
     from qg.stream import IncompleteRead as IncompleteRead
@@ -80,6 +82,7 @@ _NAMES = {
     "extender": "Extender",
     "forwarding": "ForwardRule ForwardSpec",
     "identity": "Identity NetworkSecret",
+    "native": "NativeExtender get_include",
     "node": "Node",
     "peer": "Peer",
     "stream": "IncompleteRead Priority Stream",

@@ -97,6 +97,11 @@ class Registry:
         """Give the ids of all extenders."""
         return list(self._by_id)
 
+    @property
+    def extenders(self) -> list[Extender]:
+        """Give all extenders."""
+        return list(self._by_id.values())
+
     def takes_streams(self, key: bytes) -> bool:
         """Tell whether the extender of this id serves streams."""
         return key in self._streams

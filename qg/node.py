@@ -36,6 +36,7 @@ from qg.gossip import Gossip
 from qg.identity import Identity, NetworkSecret
 from qg.keep import Keeper
 from qg.message import MessageSource
+from qg.native import NativeExtender
 from qg.peer import KIND_BYTES, Peer, links_flush
 from qg.relays import KnownRelay
 from qg.reload import changes_check
@@ -137,6 +138,9 @@ class Node:
         try:
             runtime = Runtime(self._identity._ring, secret, previous, options | {"services": self._registry.keys})
             runtime.start()
+            for extender in self._registry.extenders:
+                if isinstance(extender, NativeExtender):
+                    runtime.service_add(bytes(extender.id), extender.table)
         except (OSError, MemoryError) as error:
             raise start_error(error) from None
         limits = self._config.limits
@@ -417,7 +421,7 @@ class Node:
         if self._border is None:
             return {}
         core_status = self._border.runtime.status()
-        names = ("n_blocks", "n_border_blocks", "n_sessions", "n_flows", "n_conns", "n_tunnels")
+        names = ("n_blocks", "n_border_blocks", "n_sessions", "n_flows", "n_conns", "n_tunnels", "n_served")
         return {name: core_status[name] for name in names} | {
             "streams": len(self._border.flows),
             "links": len(self._links),

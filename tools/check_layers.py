@@ -21,7 +21,7 @@ ROOT = Path(__file__).resolve().parent.parent
 
 # Level -> modules of qg/_core, from the bottom up.
 CORE = {
-    "L0": ("sodium", "uv", "sys", "shared", "fork", "status", "_build_info"),
+    "L0": ("sodium", "uv", "sys", "shared", "fork", "status", "abi", "_build_info"),
     "L1": ("memory", "table", "heap", "rate"),
     "L2": ("crypto", "secret"),
     "L3": ("wire",),
@@ -31,7 +31,7 @@ CORE = {
     "L7": ("layer", "relay", "guard", "roster", "flow"),
     "L8": ("channel", "circuit", "engine", "border", "machine", "endpoint"),  # the last two: owners for the tests
     "L9": ("loop", "tcp", "resolve", "bridge", "udp", "probe"),
-    "L10": ("tunnel", "worker", "runtime"),
+    "L10": ("tunnel", "service", "worker", "runtime"),
 }
 
 # Level -> modules of qg/, above the core. A package counts as one module; "qg" is qg/__init__.py, the public names.
@@ -39,7 +39,7 @@ PYTHON = {
     "P0": ("errors", "types", "storage"),
     "P1": ("identity", "address", "config", "exit_policy", "forwarding"),
     "P2": (
-        *("access", "account", "check", "extender", "flow", "dial", "keep", "reload"),
+        *("access", "account", "check", "extender", "native", "flow", "dial", "keep", "reload"),
         *("relays", "route", "guards", "routes", "records", "gossip"),
     ),
     "P3": ("node", "peer", "stream", "message", "control", "status"),
@@ -80,6 +80,8 @@ EDGES = {
     ("_core.keyfile", "errors"): "raises the public errors itself; P0 imports nothing of the core",
     ("_core.runtime", "_core.worker"): "the border owns its workers",
     ("_core.worker", "_core.tunnel"): "a worker owns its tunnels",
+    ("_core.runtime", "_core.service"): "native extenders are handed to the workers",
+    ("_core.worker", "_core.service"): "a worker owns what its native extenders serve",
     ("_core.tcp", "_core.loop"): "a socket belongs to a loop",
     ("_core.resolve", "_core.loop"): "a look-up belongs to a loop",
     ("_core.resolve", "_core.tcp"): "socket addresses become addresses of the wire in one place",
@@ -92,6 +94,8 @@ EDGES = {
     ("_core.probe", "_core.wire"): "address_t is the one form of an address in the core",
     ("cli", "_core.crypto"): "qg version prints the suites in force and libsodium's version",
     ("measured", "_core.crypto"): "a build for tests measures with the suite that seals nothing",
+    ("native", "extender"): "a native extender is an extender",
+    ("extender", "_core.abi"): "extender.pxd hands on the declarations of the C header",
     ("peer", "stream"): "a peer opens streams",
     ("peer", "message"): "a peer sends and receives messages",
     ("node", "peer"): "a node has peers",

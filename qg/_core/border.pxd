@@ -4,6 +4,7 @@
 Everything here needs the GIL and belongs to the thread that calls; nothing knows workers or threads. `options` are
 those of `qg.access.runtime_options`; what is absent has its default here. Wrong values raise ValueError or TypeError.
 """
+from .abi cimport qg_extender_v1
 from .channel cimport engine_config_t, hop_t
 from .flow cimport event_t
 from .guard cimport access_t, policy_t
@@ -21,6 +22,9 @@ cdef access_t *access_take(pool_t *pool, dict options) except NULL     # gives: 
 cdef access_t *relay_access_take(pool_t *pool, dict options) except NULL       # gives: who may relay
 cdef int local_options(local_t *local, NetworkSecret network, NetworkSecret previous, dict options) except -1
     # networks, suites, clock window; local_fill comes after it
+
+cdef int calls_read(qg_extender_v1 *calls, object table) except -1
+    # copies the table that a capsule or an address points to; what it does not have is NULL
 
 cdef int fill_bytes(chain_t *chain, pool_t *pool, data) except -1      # copies; an empty chain after MemoryError
 cdef int fill_ip(address_t *address, str host, int port) except -1     # 1: an IP literal, now in `address`; 0: no

@@ -2,9 +2,11 @@
 """What crosses between Python and the core: options, addresses and bytes in, events out."""
 from cpython.buffer cimport PyBUF_SIMPLE, PyBuffer_Release, PyObject_GetBuffer
 from cpython.bytes cimport PyBytes_AS_STRING, PyBytes_FromStringAndSize
+from cpython.pycapsule cimport PyCapsule_CheckExact, PyCapsule_GetPointer
 from libc.stdint cimport uint8_t, uint16_t, uint32_t, uint64_t
 from libc.string cimport memcpy, memset
 
+from .abi cimport QG_EXTENDER_CAPSULE, QG_EXTENDER_VERSION, qg_extender_v1
 from .channel cimport engine_config_t, hop_t
 from .crypto cimport SUITE_CHACHA20_POLY1305, crypto_suites
 from .envelope cimport network_derive
@@ -187,6 +189,27 @@ cdef int rate_fill(rate_t *rate, dict options, str name) except -1:
 
 cdef uint64_t ns_option(dict options, str name, default_s) except? 0:
     return <uint64_t>(float(options.get(name, default_s)) * 1e9)
+
+
+# Native extenders
+
+cdef int calls_read(qg_extender_v1 *calls, object table) except -1:
+    """Copy what a table has of the functions that this build knows; the rest is NULL."""
+    cdef const qg_extender_v1 *given
+    if PyCapsule_CheckExact(table):
+        given = <const qg_extender_v1 *>PyCapsule_GetPointer(table, QG_EXTENDER_CAPSULE)
+    else:
+        given = <const qg_extender_v1 *><size_t>int(table)
+    if given is NULL:
+        raise ValueError("the address of the table of functions is 0")
+    if given.version != QG_EXTENDER_VERSION:
+        raise ValueError("the table of functions has version %d: this build takes %d" % (given.version,
+                                                                                       QG_EXTENDER_VERSION))
+    memset(calls, 0, sizeof(qg_extender_v1))
+    memcpy(calls, given, min(<size_t>given.size, sizeof(qg_extender_v1)))
+    if calls.on_data is NULL:
+        raise ValueError("the table of functions has no on_data, or a size that does not cover it")
+    return 0
 
 
 # Bytes, addresses

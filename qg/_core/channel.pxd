@@ -174,6 +174,11 @@ ctypedef struct engine_t:
     const session_hooks_t *session_hooks
     const mux_hooks_t *mux_hooks
     int (*admit)(channel_t *channel, uint64_t now_ns) noexcept nogil   # the verdict that a session asks for
+    int (*serve)(void *ctx, channel_t *channel, flow_t *flow, const uint8_t *opening, size_t len,
+                 uint64_t now_ns) noexcept nogil
+        # of the owner: takes a peer's new stream of bytes in the application's place. 1: it has tapped the flow; 0: not
+        # its business; minus a reason_t: refused. NULL: nobody does
+    void *serve_ctx
     heap_t timers
     table_t links               # first 8 bytes of the peer's link key -> open link
     table_t dials               # the same -> link that is being dialled, or was

@@ -14,8 +14,8 @@ from .circuit cimport (
     paths_request, report_peer)
 from .flow cimport (
     FLOWS_WAITING_MAX, EVENT_DRAINED, EVENT_IDENTITY_TWICE, EVENT_PEERS, EVENT_PEER_DOWN, EVENT_PONG, EVENT_STOPPED,
-    EVENT_STREAM_RESET, EVENT_TAMPERED, EVENT_TWINS, event_t, flow_announce, flow_bind, flow_create, flow_open, flow_t,
-    outbox_clear, outbox_init, outbox_owe, outbox_put, outbox_put_late, outbox_t)
+    EVENT_STREAM_RESET, EVENT_TAMPERED, EVENT_TWINS, event_t, flow_announce, flow_bind, flow_create, flow_free,
+    flow_open, flow_t, outbox_clear, outbox_init, outbox_owe, outbox_put, outbox_put_late, outbox_t)
 from .guard cimport (
     PENALTY_ENVELOPE, PENALTY_HANDSHAKE, PENALTY_LIMIT, PENALTY_REPLAY, PENALTY_VIOLATION, guard_accept, guard_allows,
     guard_half_open_begin, guard_handshake, guard_instance_swap, guard_link_begin, guard_peer_begin, guard_penalise,
@@ -81,6 +81,7 @@ cdef int engine_init(engine_t *engine, pool_t *pool, guard_t *guard, const engin
 cdef int open_service(channel_t *channel, stream_t *stream, const frame_t *frame, uint64_t now_ns) noexcept nogil:
     cdef outbox_t *outbox = &channel.engine.outbox
     cdef flow_t *flow
+    cdef int rc
     if outbox.n_waiting >= FLOWS_WAITING_MAX:
         return -REASON_BUSY
     if guard_stream_take(channel.engine.guard, &channel.openings, now_ns) < 0:
@@ -99,6 +100,14 @@ cdef int open_service(channel_t *channel, stream_t *stream, const frame_t *frame
         return -REASON_MEMORY
     outbox.next_id += 1
     flow_bind(flow, stream)
+    if stream.kind == STREAM_BYTES and channel.engine.serve is not NULL:
+        rc = channel.engine.serve(channel.engine.serve_ctx, channel, flow, frame.data, frame.len, now_ns)
+        if rc < 0:
+            flow.stream = NULL
+            stream_drain(stream)
+            flow_free(flow)
+        if rc != 0:
+            return min(rc, <int>OK)
     return OK if flow_announce(flow, frame.data, frame.len) >= 0 else -REASON_MEMORY
 
 

@@ -401,7 +401,10 @@ cdef int stream_copy(stream_t *stream, const uint8_t *src, size_t len, uint64_t 
     cdef int rc
     if stream.flags & (FLAG_DEAD | FLAG_FIN_QUEUED):
         return E_STATE
-    rc = chain_copy(&stream.queue, stream.mux.pool, src, len, now_ns)
+    if is_service(stream):
+        rc = chain_append(&stream.queue, stream.mux.pool, src, len, now_ns)
+    else:
+        rc = chain_copy(&stream.queue, stream.mux.pool, src, len, now_ns)
     if rc >= 0:
         stream.flags &= ~FLAG_PACKED
         queue_grew(stream, len, now_ns)

@@ -11,9 +11,10 @@ from libc.stdint cimport int64_t, uint8_t, uint32_t, uint64_t
 from libc.stdlib cimport calloc, free, malloc
 from libc.string cimport memcpy, memset
 
+from .abi cimport qg_extender_v1
 from .border cimport (
-    access_take, config_fill, event_tuple, fill_bytes, fill_hops, fill_ip, local_options, policy_fill, rates_fill,
-    relay_access_take)
+    access_take, calls_read, config_fill, event_tuple, fill_bytes, fill_hops, fill_ip, local_options, policy_fill,
+    rates_fill, relay_access_take)
 from .bridge cimport bridges_free
 from .cert cimport cert_cache_init, cert_entry_t
 from .channel cimport HOPS_MAX, SKEWS_KEPT, WORKERS_MAX, engine_config_t, engine_t, hop_t
@@ -43,6 +44,7 @@ from .roster cimport roster_clear, roster_init
 from .secret cimport (
     SECRET_LOCK_PREFERRED, SECRET_LOCK_REQUIRED, secret_give, secret_pool_free, secret_pool_init, secret_pool_t,
     secret_take)
+from .service cimport SERVICE_ID_LEN
 from .session cimport SCRATCH_LEN
 from .shared cimport bell_ring, bell_sleep, bell_sleep_deep, inbox_take, ring_drop, ring_filled, ring_relieved
 from .status cimport METADATA_MAX, PEERS_LEN_MAX
@@ -51,9 +53,9 @@ from .wire cimport HELLO_SERVICES_MAX
 from .worker cimport (
     CERT_ENTRIES, COMMAND_ACCEPT, COMMAND_CANCEL, COMMAND_CLOSE_PEER, COMMAND_CONFIGURE, COMMAND_CONNECT, COMMAND_DRAIN,
     COMMAND_FINISH, COMMAND_KILL, COMMAND_LINKS, COMMAND_LISTEN, COMMAND_OPEN, COMMAND_PEERS, COMMAND_PING,
-    COMMAND_RENEW, COMMAND_RESET, COMMAND_SPLICE, COMMAND_STOP, COMMAND_TWINS, COMMAND_USED, COMMAND_WRITE, RING_LEN,
-    WORKER_SHIFT, command_free, command_make, command_t, link_rows_t, local_renew, mark_write, node_t, worker_end,
-    worker_free, worker_of, worker_post, worker_start, worker_stop, worker_t)
+    COMMAND_RENEW, COMMAND_RESET, COMMAND_SERVICE, COMMAND_SPLICE, COMMAND_STOP, COMMAND_TWINS, COMMAND_USED,
+    COMMAND_WRITE, RING_LEN, WORKER_SHIFT, command_free, command_make, command_t, link_rows_t, local_renew, mark_write,
+    node_t, worker_end, worker_free, worker_of, worker_post, worker_start, worker_stop, worker_t)
 
 cdef enum:
     REPLAY_SLOTS = 1 << 18
@@ -122,6 +124,7 @@ cdef class Runtime:
     cdef object ring                # keeps the keys alive while they are copied
     cdef dict options
     cdef bytes services             # read by the workers as long as they run
+    cdef list kept                  # tables that were handed to workers: alive as long as these run
     cdef uint64_t n_asked           # COMMAND_LINKS posted
     cdef int n_sent_waiters         # tasks that wait for the last byte to be sent
     cdef uint32_t n_silent          # workers that did not answer the last of them
@@ -138,6 +141,7 @@ cdef class Runtime:
         self.mark_fd = -1
         self.n_forks = forks_count()
         self.options = dict(options)
+        self.kept = []
         pool_init(&self.border, <uint64_t>1 << 40)
         self.border.is_border = 1
         pool_init(&self.plain, <uint64_t>1 << 40)
@@ -504,6 +508,33 @@ cdef class Runtime:
         command.reason = idle_ms
         self._post(command)
 
+    def service_add(self, bytes id not None, table):
+        """Have a native extender serve the streams that peers open to `id`: a capsule, or the address of its table.
+
+        The table is copied; what it points to must stay until `join`, and `table` itself is kept. Takes the place of
+        one with this id. Raises ValueError for a table that cannot be used.
+        """
+        cdef qg_extender_v1 calls
+        calls_read(&calls, table)
+        self.kept.append(table)
+        self._service_post(id, <const uint8_t *>&calls, sizeof(calls))
+
+    def service_remove(self, bytes id not None):
+        """End the streams that a native extender serves (shutdown), and give it no more; an unknown id does no harm."""
+        self._service_post(id, NULL, 0)
+
+    cdef int _service_post(self, bytes id, const uint8_t *calls, size_t len) except -1:
+        cdef command_t *command
+        cdef uint32_t i
+        for i in range(self.node.n_workers):
+            command = self._command(COMMAND_SERVICE, 0, SERVICE_ID_LEN + len)
+            command.n = <uint32_t>(SERVICE_ID_LEN + len)
+            memcpy(command.data, <const char *>id, SERVICE_ID_LEN)
+            if len:
+                memcpy(command.data + SERVICE_ID_LEN, calls, len)
+            worker_post(&self.node.workers[i], command)
+        return 0
+
     def drain(self, int limit):
         """Take up to `limit` events. Call it until it answers [], then wait for the descriptor."""
         cdef list events = []
@@ -777,7 +808,8 @@ cdef dict worker_status(worker_t *worker):
     return {
         "n_sessions": engine.n_channels, "n_links_up": engine.n_links_up,
         "n_circuits": engine.relay.n_splices - engine.relay.n_crossed, "n_crossed_circuits": engine.relay.n_crossed,
-        "n_flows": engine.outbox.flows.len, "n_tunnels": worker.tunnels.n, "n_conns": worker.tcp.n_conns,
+        "n_flows": engine.outbox.flows.len, "n_tunnels": worker.tunnels.n, "n_served": worker.services.n,
+        "n_conns": worker.tcp.n_conns,
         "n_lingering": worker.tcp.n_lingering, "n_accepted": worker.tcp.n_accepted,
         "n_accept_errors": worker.tcp.n_accept_errors,
         "in_len": engine.n_bytes_in, "out_len": engine.n_bytes_out, "relayed_len": engine.relay.n_bytes,
@@ -790,6 +822,12 @@ cdef dict worker_status(worker_t *worker):
         "loop_cpu_ns": loop_cpu_ns(&worker.loop) if worker.is_loop_ready else 0,
         "skews": [engine.skews_s[i] for i in range(min(engine.n_skews, <uint32_t>SKEWS_KEPT))],
     }
+
+
+def extender_table_check(table):
+    """Raise ValueError or TypeError unless `service_add` would take this table of a native extender."""
+    cdef qg_extender_v1 calls
+    calls_read(&calls, table)
 
 
 def own_networks():

@@ -24,6 +24,7 @@ from .replay cimport replay_t
 from .resolve cimport resolve_t
 from .roster cimport roster_t
 from .secret cimport secret_pool_t
+from .service cimport services_t
 from .shared cimport budget_t, cursors_t
 from .tcp cimport tcp_t
 from .tunnel cimport tunnels_t
@@ -56,6 +57,7 @@ cdef enum command_type_t:
     COMMAND_CONFIGURE = 17      # new settings; EVENT_CONFIGURED follows
     COMMAND_PEERS = 18          # a PEERS frame to a direct peer
     COMMAND_SPLICE = 19         # joins a stream with a connection; again for each piece that Python still had
+    COMMAND_SERVICE = 20        # a native extender comes, or goes
     COMMAND_ADOPT = 101         # of a worker to another: a connection that it accepted
     COMMAND_TWINS = 102         # a peer runs under a new instance with another worker
 
@@ -73,14 +75,15 @@ ctypedef struct command_t:
     uint32_t reason             # RESET, CLOSE_PEER: reason_t; OPEN: kind | priority << 8; CONNECT: connect_t;
                                 # SPLICE: how long nothing may move, in ms
     chain_t chain               # WRITE; SPLICE: what Python has read and not used
-    uint32_t n                  # CONNECT: hops; OPEN, PEERS: bytes of data
+    uint32_t n                  # CONNECT: hops; OPEN, PEERS, SERVICE: bytes of data
     hop_t *hops                 # CONNECT: owned
     ring_t *ring                # CONNECT: keys of a throw-away identity, RENEW: of the node, in a slot of the border;
                                 # NULL
     engine_config_t *config     # CONFIGURE: owned
     local_t *local              # CONFIGURE: the node as its peers meet it from now on, in a slot of the border; NULL
     address_t address           # LISTEN; ADOPT: where it comes from
-    uint8_t data[32]            # OPEN, PEERS: what they take, perhaps more; TWINS: PeerID
+    uint8_t data[32]            # OPEN, PEERS: what they take, perhaps more; TWINS: PeerID; SERVICE: id, and behind it
+                                # the table of one that comes
 
 ctypedef struct dial_t:         # a link being dialled: the addresses that are left to try
     dial_t *next
@@ -125,6 +128,7 @@ ctypedef struct worker_t:
     loop_t loop
     tcp_t tcp
     tunnels_t tunnels
+    services_t services
     resolve_t resolve
     engine_t engine
     pool_t pool

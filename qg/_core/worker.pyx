@@ -6,6 +6,7 @@ from libc.string cimport memcpy, memset
 from posix.time cimport CLOCK_MONOTONIC, CLOCK_REALTIME, CLOCK_THREAD_CPUTIME_ID, clock_gettime, timespec
 from posix.unistd cimport close as fd_close, pwrite, write as fd_write
 
+from .abi cimport qg_extender_v1
 from .border cimport drop_blocks
 from .bridge cimport (
     bridge_close, bridge_open, bridge_pending, bridge_write, bridges_turn, end_t)
@@ -29,6 +30,8 @@ from .relay cimport relay_relieve
 from .resolve cimport resolve_cancel, resolve_init, resolve_start, resolve_stop
 from .roster cimport roster_other
 from .secret cimport SECRET_SLOT_LEN, secret_pool_free, secret_take
+from .service cimport (
+    SERVICE_ID_LEN, services_add, services_init, services_remove, services_settle, services_stop)
 from .shared cimport bell_ring, bell_tap, inbox_push, inbox_take, ring_drop, ring_filled, ring_publish, ring_vacant
 from .status cimport E_IO, E_MEMORY, OK
 from .sys cimport NEVER, SECOND_NS, atomic_add, atomic_exchange_ptr, atomic_peek, atomic_poke, store_be64
@@ -489,6 +492,15 @@ cdef void do_splice(worker_t *worker, command_t *command, uint64_t now_ns) noexc
     tunnel_join(&worker.tunnels, command.id, fd, &command.chain, <uint64_t>command.reason * 1_000_000, now_ns)
 
 
+cdef void do_service(worker_t *worker, command_t *command, uint64_t now_ns) noexcept nogil:
+    cdef qg_extender_v1 calls
+    if command.n == SERVICE_ID_LEN:
+        services_remove(&worker.services, command.data, now_ns)
+        return
+    memcpy(&calls, command.data + SERVICE_ID_LEN, sizeof(qg_extender_v1))
+    services_add(&worker.services, command.data, &calls)
+
+
 cdef void do_command(worker_t *worker, command_t *command, uint64_t now_ns) noexcept nogil:
     cdef engine_t *engine = &worker.engine
     cdef uint32_t type = command.type
@@ -526,6 +538,8 @@ cdef void do_command(worker_t *worker, command_t *command, uint64_t now_ns) noex
         engine_end_twins(engine, command.data, command.a, command.id, now_ns)
     elif type == COMMAND_RENEW:
         local_renew(worker.local, command.ring)
+    elif type == COMMAND_SERVICE:
+        do_service(worker, command, now_ns)
     elif type == COMMAND_LINKS:
         do_links(worker, command)
     elif type == COMMAND_CONFIGURE:
@@ -620,10 +634,19 @@ cdef void look_at_clock(worker_t *worker, uint64_t now_ns) noexcept nogil:
                                         + <int64_t>wall.tv_nsec - <int64_t>steady.tv_nsec)
 
 
+cdef void settle_all(worker_t *worker, uint64_t now_ns) noexcept nogil:
+    """What one of them has sent may be what the other one waited for."""
+    tunnels_settle(&worker.tunnels, now_ns)
+    services_settle(&worker.services, now_ns)
+    while worker.tunnels.dirty is not NULL or worker.services.dirty is not NULL:
+        tunnels_settle(&worker.tunnels, now_ns)
+        services_settle(&worker.services, now_ns)
+
+
 cdef void on_turn_end(void *ctx, uint64_t now_ns) noexcept nogil:
     cdef worker_t *worker = <worker_t *>ctx
     cdef uint64_t deadline_ns
-    tunnels_settle(&worker.tunnels, now_ns)
+    settle_all(worker, now_ns)
     outbox_emit(&worker.engine.outbox)
     signal_python(worker)
     look_at_load(worker)
@@ -707,6 +730,7 @@ cdef int worker_start(worker_t *worker, size_t read_len) noexcept nogil:
     if rc >= 0:
         rc = tunnels_init(&worker.tunnels, &worker.engine, &worker.loop)
     if rc >= 0:
+        services_init(&worker.services, &worker.engine, &worker.loop)
         rc = resolve_init(&worker.resolve, &worker.loop, on_resolved, worker)
     if rc >= 0:
         look_at_clock(worker, loop_now(&worker.loop))
@@ -730,6 +754,7 @@ cdef void worker_stop(worker_t *worker) noexcept nogil:
     resolve_stop(&worker.resolve)
     tcp_stop(&worker.tcp)
     tunnels_stop(&worker.tunnels)
+    services_stop(&worker.services)
     loop_free(&worker.loop)
     worker.is_loop_ready = 0
     while ring_filled(&worker.ring.at, RING_LEN) >= 0:
