@@ -108,8 +108,8 @@ class Daemon:
                     self._node, self._forward, to.peer, local=to.local, remote=to.remote, hops=to.hops
                 )
                 await stack.enter_async_context(forwarder)
-                for at, target in forwarder.local:
-                    _log.info("forwarding at=%s target=%s peer=%s", at, target, to.peer)
+                for one in forwarder.local:
+                    _log.info("forwarding at=%s target=%s peer=%s", one.address, one.target, to.peer)
             yield
 
     async def _drain(self) -> None:

@@ -2,13 +2,21 @@
 """`qg forward`: ports of this machine that lead to what a peer reaches, and ports of the peer that lead here."""
 
 import asyncio
-from typing import Any
+import sys
+from collections import Counter
+from typing import TYPE_CHECKING, Any
 
 import click
 
 import qg
 from qg.cli.common import ADDRESS, Parsed, async_run, node_make, node_options, route_options
+from qg.cli.text import size_text
 
+if TYPE_CHECKING:
+    from qg.extenders.forward import Forwarding
+
+_COUNTS_S = 10.0  # between two lines of counters
+_SHOWN = ("open", "bytes_out", "bytes_in")
 _FORWARD = Parsed("FORWARD", qg.ForwardSpec.parse)
 
 
@@ -30,6 +38,7 @@ _FORWARD = Parsed("FORWARD", qg.ForwardSpec.parse)
     metavar="[HOST:]PORT[/udp]:TARGET:PORT",
     help="Have a port of the peer lead to what this machine reaches at TARGET. May be given several times.",
 )
+@click.option("-v", "--verbose", is_flag=True, help="Say every 10 s what has gone through, and at the end.")
 @route_options
 @node_options
 def command(
@@ -38,6 +47,7 @@ def command(
     remote: "tuple[qg.ForwardSpec, ...]",
     via: "tuple[qg.Address, ...]",
     hops: int | None,
+    verbose: bool,
     **options: Any,
 ) -> None:
     """Forward ports over a link or circuit to PEER, until Ctrl-C. What is lost is connected again.
@@ -61,7 +71,7 @@ def command(
     """
     if not local and not remote:
         raise click.UsageError("nothing to forward: give -L or -R")
-    async_run(_serve(peer, local, remote, {"via": via or None, "hops": hops}, options))
+    async_run(_serve(peer, local, remote, {"via": via or None, "hops": hops}, options, verbose))
 
 
 async def _serve(
@@ -70,6 +80,7 @@ async def _serve(
     remote: "tuple[qg.ForwardSpec, ...]",
     way: dict[str, Any],
     options: dict[str, Any],
+    verbose: bool,
 ) -> None:
     from qg.extenders.forward import Forward, Forwarder
 
@@ -77,12 +88,37 @@ async def _serve(
     node = node_make(**options, extenders=[service])
     async with node, Forwarder(node, service, address, local=local, remote=remote, **way) as forwarder:
         name = f"{str((await forwarder.reach()).id)[:12]}…"
-        for spec, (at, target) in zip(local, forwarder.local, strict=True):
-            print(f"{_place(spec, at)} here -> {target} behind {name}", flush=True)
-        for spec, (at, target) in zip(remote, forwarder.remote, strict=True):
-            print(f"{_place(spec, at)} at {name} -> {target} behind this machine", flush=True)
-        await asyncio.Event().wait()
+        lines = {one: f"{_place(one)} here -> {one.target} behind {name}" for one in forwarder.local}
+        lines |= {one: f"{_place(one)} at {name} -> {one.target} behind this machine" for one in forwarder.remote}
+        for line in lines.values():
+            print(line, flush=True)
+        if not verbose:
+            await asyncio.Event().wait()
+        try:
+            await _counts_print(lines)
+        finally:
+            for one, line in lines.items():
+                print(f"{line}: {_counts_text(one.counts)}", file=sys.stderr, flush=True)
 
 
-def _place(spec: "qg.ForwardSpec", at: object) -> str:
-    return f"{at}/udp" if spec.protocol == "udp" else str(at)
+def _place(one: "Forwarding") -> str:
+    return f"{one.address}/udp" if one.spec.protocol == "udp" else str(one.address)
+
+
+async def _counts_print(lines: "dict[Forwarding, str]") -> None:
+    """Print from time to time what has changed."""
+    printed = {one: _counts_text(one.counts) for one in lines}
+    while True:
+        await asyncio.sleep(_COUNTS_S)
+        for one, line in lines.items():
+            text = _counts_text(one.counts)
+            if text != printed[one]:
+                printed[one] = text
+                print(f"{line}: {text}", file=sys.stderr, flush=True)
+
+
+def _counts_text(counts: "Counter[str]") -> str:
+    there, back = counts["bytes_out"], counts["bytes_in"]
+    parts = [f"{counts['open']} open", f"{size_text(there)} there", f"{size_text(back)} back"]
+    parts += [f"{n} {name.replace('_', ' ')}" for name, n in counts.items() if n and name not in _SHOWN]
+    return ", ".join(parts)

@@ -56,6 +56,43 @@ def test_a_local_port_leads_to_what_the_peer_offers(qg_start: Start, folder: Pat
         asked(others[0], b"not offered")
 
 
+def test_a_port_of_the_peer_leads_here(qg_start: Start, qg_run: Run, folder: Path, target: str) -> None:
+    peer = offering(qg_start, folder, 'listen = ["tcp 127.0.0.1"]')
+    forward = qg_start("forward", "-v", "-R", f"0:{target}", peer)
+    words = forward.line().split()
+    assert (words[1], words[3:]) == ("at", ["->", target, "behind", "this", "machine"])
+    assert asked(words[0], b"there and back") == b"THERE AND BACK"
+    denied = qg_run("forward", "-R", f"{words[0]}:{target}", peer)
+    assert (denied.returncode, "already in use" in denied.stderr) == (1, True)
+    forward.process.terminate()
+    _, _, counted = forward.end()
+    assert "14 bytes there, 14 bytes back, 1 ok" in counted
+
+
+def test_datagrams_go_through_too(qg_start: Start, folder: Path) -> None:
+    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as target, socket.socket(type=socket.SOCK_DGRAM) as program:
+        target.bind(("127.0.0.1", 0))
+        at = f"127.0.0.1:{target.getsockname()[1]}"
+        peer = offering(qg_start, folder, f'allow = ["udp {at}"]')
+        place = qg_start("forward", "-L", f"0/udp:{at}", peer).line().split()[0]
+        assert place.endswith("/udp")
+        program.settimeout(30)
+        target.settimeout(30)
+        program.sendto(b"question", ("127.0.0.1", int(place.removesuffix("/udp").rsplit(":", 1)[1])))
+        question, source = target.recvfrom(100)
+        target.sendto(b"answer to " + question, source)
+        assert program.recv(100) == b"answer to question"
+
+
+def test_a_node_forwards_what_its_configuration_lists(qg_start: Start, folder: Path, target: str) -> None:
+    peer = offering(qg_start, folder, f'allow = ["tcp {target}"]')
+    with socket.create_server(("127.0.0.1", 0)) as sock:
+        port = sock.getsockname()[1]
+    (folder / "to.toml").write_text(f'[[forward.to]]\npeer = "{peer}"\nlocal = ["{port}:{target}"]\n')
+    qg_start("run", "-c", "to.toml", "--listen", "tcp://127.0.0.1:0", "--control", "to.sock").line()
+    assert asked(f"127.0.0.1:{port}", b"by configuration") == b"BY CONFIGURATION"
+
+
 def test_a_peer_that_offers_nothing_is_named(qg_start: Start, qg_run: Run) -> None:
     node = qg_start("run", "--listen", "tcp://127.0.0.1:0", "--control", "none.sock")
     ended = qg_run("forward", "-L", "0:127.0.0.1:1", node.line())

@@ -34,6 +34,7 @@ class TcpEnd:
     """Listen for connections and join each with a stream."""
 
     def __init__(self, at: Target, open_: Open, counts: Counter[str]) -> None:
+        self._at = at
         self._listener = Listener(at, self._serve)
         self._open = open_
         self._counts = counts
@@ -61,11 +62,11 @@ class TcpEnd:
                     return
                 reset_on_close(sock)
                 sock.close()
-                _log.info("not_connected at=%s outcome=%s", self.address, outcome.name.lower())
+                _log.info("not_connected at=%s outcome=%s", self._at, outcome.name.lower())
         except qg.QGError as error:
             reset_on_close(sock)
             self._counts["cut"] += 1
-            _log.info("cut at=%s: %s", self.address, error)
+            _log.info("cut at=%s: %s", self._at, error)
         except asyncio.CancelledError:
             reset_on_close(sock)
             raise
@@ -146,7 +147,7 @@ class UdpEnd(asyncio.DatagramProtocol):
             await asyncio.sleep(_AGAIN_S)
         except qg.QGError as error:
             self._counts["cut"] += 1
-            _log.info("cut at=%s: %s", self.address, error)
+            _log.info("cut at=%s: %s", self._at, error)
             await asyncio.sleep(_AGAIN_S)
         finally:
             if self._sources.get(place) is source:

@@ -18,7 +18,7 @@ from qg.extenders.forward.way import Way
 from qg.extenders.sockets.outcome import Outcome, outcome_read
 from qg.extenders.sockets.target import Target
 
-__all__ = ["Forwarder", "NotForwarded"]
+__all__ = ["Forwarder", "Forwarding", "NotForwarded"]
 
 _log = logging.getLogger("qg.forward")
 
@@ -30,13 +30,24 @@ class NotForwarded(qg.RemoteError):
     """Report that the peer does not forward; the text says why."""
 
 
+class Forwarding:
+    """Tell how one forward stands: what it is, where is listened for it, how often what has happened."""
+
+    def __init__(self, spec: qg.ForwardSpec) -> None:
+        self.spec = spec
+        self.address = Target.make(spec.host, spec.port)  # the port is filled in once it is listened on
+        self.target = Target.make(spec.target_host, spec.target_port)
+        self.counts: Counter[str] = Counter()
+        self.error: qg.QGError | None = None  # why it is not listened on
+        self.tried = asyncio.Event()  # to listen, once at least
+
+
 class Forwarder:
     """Forward ports over a session with a peer, which is made again when it is gone. Used in `async with`.
 
     `service` is an extender of the node: what comes from ports of the peer comes through it. `local` lead to what the
     peer reaches, `remote` are listened on by the peer and lead to what this machine reaches. Entering raises
-    `ListenError` when a local port cannot be listened on. `counts` holds for each forward how often what happened.
-    Belongs to the event loop in which it was started.
+    `ListenError` when a local port cannot be listened on. Belongs to the event loop in which it was started.
     """
 
     def __init__(
@@ -52,23 +63,21 @@ class Forwarder:
     ) -> None:
         self._service = service
         self._way = Way(node, service, address, hops=hops, via=via)
-        self._local = tuple(local)
-        self._remote = tuple(remote)
-        self.counts: dict[qg.ForwardSpec, Counter[str]] = {}
-        self._ends: dict[qg.ForwardSpec, TcpEnd | UdpEnd] = {}
-        self._listens = {spec: _Listen() for spec in self._remote}
+        self.local = tuple(map(Forwarding, local))
+        self.remote = tuple(map(Forwarding, remote))
         self._tasks: list[asyncio.Task[None]] = []
         self._stack = AsyncExitStack()
 
     async def __aenter__(self) -> Self:
         async with AsyncExitStack() as stack:
-            for spec in self._local:
-                await self._end_start(spec, stack)
+            for forwarding in self.local:
+                await self._end_start(forwarding, stack)
             self._stack = stack.pop_all()
         loop = asyncio.get_running_loop()
         self._tasks = [loop.create_task(self._way.run(), name="qg.Forwarder way")]
-        for spec in self._remote:
-            self._tasks.append(loop.create_task(self._listen_keep(spec), name=f"qg.Forwarder {spec}"))
+        for forwarding in self.remote:
+            name = f"qg.Forwarder {forwarding.spec}"
+            self._tasks.append(loop.create_task(self._listen_keep(forwarding), name=name))
         return self
 
     async def __aexit__(
@@ -79,16 +88,6 @@ class Forwarder:
         await asyncio.wait(self._tasks)
         await self._stack.aclose()
 
-    @property
-    def local(self) -> tuple[tuple[Target, Target], ...]:
-        """Give the places of this machine that are listened on, ports filled in, and where they lead to."""
-        return tuple((self._ends[spec].address, _target(spec)) for spec in self._local)
-
-    @property
-    def remote(self) -> tuple[tuple[Target, Target], ...]:
-        """Give the places that the peer listens on, ports filled in once it does, and where they lead to."""
-        return tuple((Target(spec.host, self._listens[spec].port or spec.port), _target(spec)) for spec in self._remote)
-
     async def reach(self) -> qg.Peer:
         """Wait until all is in place; raises the `RemoteError` that says why it is not. It is tried again anyway."""
         peer = await self._way.reach()
@@ -96,66 +95,54 @@ class Forwarder:
             raise NotForwarded(
                 f"{peer.where} forwards nothing: its operator lists in [[forward.offer]] what it lets peers reach"
             )
-        for listen in self._listens.values():
-            await listen.tried.wait()
-            if listen.error is not None:
-                raise listen.error
+        for forwarding in self.remote:
+            await forwarding.tried.wait()
+            if forwarding.error is not None:
+                raise forwarding.error
         return peer
 
     # Ports of this machine
 
-    async def _end_start(self, spec: qg.ForwardSpec, stack: AsyncExitStack) -> None:
-        kind = Kind.CONNECT if spec.protocol == "tcp" else Kind.DATAGRAMS
-        open_ = partial(self._way.opened, bytes((kind,)) + bytes(_target(spec)))
-        counts = self.counts[spec] = Counter()
-        end = (TcpEnd if spec.protocol == "tcp" else UdpEnd)(Target.make(spec.host, spec.port), open_, counts)
+    async def _end_start(self, forwarding: Forwarding, stack: AsyncExitStack) -> None:
+        is_tcp = forwarding.spec.protocol == "tcp"
+        kind = Kind.CONNECT if is_tcp else Kind.DATAGRAMS
+        open_ = partial(self._way.opened, bytes((kind,)) + bytes(forwarding.target))
+        end = (TcpEnd if is_tcp else UdpEnd)(forwarding.address, open_, forwarding.counts)
         await end.start()
         stack.push_async_callback(end.close)
-        self._ends[spec] = end
+        forwarding.address = end.address
 
     # Ports of the peer
 
-    async def _listen_keep(self, spec: qg.ForwardSpec) -> None:
+    async def _listen_keep(self, forwarding: Forwarding) -> None:
         """Have the peer listen, and again after a while when it has ceased to."""
-        listen = self._listens[spec]
         pause_max_s = 1.0
         while True:
             try:
-                async with self._listened(spec) as (stream, port):
-                    listen.port, listen.error = port, None
-                    listen.tried.set()
+                async with self._listened(forwarding) as (stream, port):
+                    forwarding.address = forwarding.address._replace(port=port)
+                    forwarding.error = None
+                    forwarding.tried.set()
                     pause_max_s = 1.0
                     async for _ in stream:
                         pass
-                    listen.error = NotForwarded(f"the peer has ceased to listen on {spec.host}:{port}")
+                forwarding.error = NotForwarded("the peer has ceased to listen")
             except qg.QGError as error:
-                listen.error = error
-            listen.tried.set()
-            _log.warning("not_listening forward=%s: %s", spec, listen.error)
+                forwarding.error = error
+            forwarding.tried.set()
+            _log.warning("not_listening forward=%s: %s", forwarding.spec, forwarding.error)
             await asyncio.sleep(random.uniform(0, pause_max_s))
             pause_max_s = min(_PAUSE_MAX_S, pause_max_s * 2)
 
     @asynccontextmanager
-    async def _listened(self, spec: qg.ForwardSpec) -> AsyncIterator[tuple[qg.Stream, int]]:
+    async def _listened(self, forwarding: Forwarding) -> AsyncIterator[tuple[qg.Stream, int]]:
+        spec = forwarding.spec
         kind = Kind.LISTEN if spec.protocol == "tcp" else Kind.LISTEN_DATAGRAMS
         peer = await self._way.up_wait()
-        with self._service.expecting(peer.id, spec.protocol, _target(spec)) as token:
+        with self._service.expecting(peer.id, spec.protocol, forwarding.target, forwarding.counts) as token:
             metadata = bytes((kind,)) + bytes(Target.make(spec.host, spec.port)) + token
             async with self._way.opened(metadata) as stream:
                 if await outcome_read(stream) is not Outcome.OK:
                     words = (await stream.read(_WORDS_MAX)).decode(errors="replace")
                     raise NotForwarded(f"{stream.peer.where} does not listen: {words or 'it does not say why'}")
                 yield stream, int.from_bytes(await stream.readexactly(2), "big")
-
-
-class _Listen:
-    """How listening at the peer stands."""
-
-    def __init__(self) -> None:
-        self.tried = asyncio.Event()
-        self.port = 0
-        self.error: qg.QGError | None = None
-
-
-def _target(spec: qg.ForwardSpec) -> Target:
-    return Target.make(spec.target_host, spec.target_port)

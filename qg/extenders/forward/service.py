@@ -72,12 +72,16 @@ class ForwardLimits(NamedTuple):
     datagrams_idle_s: float = DATAGRAMS_IDLE_S
 
 
+_Find = Callable[[], Awaitable[tuple[list[str], int]]]  # gives the addresses of a target, and its port
+
+
 class _Expected(NamedTuple):
     """What a token stands for."""
 
     peer_id: qg.PeerId
     protocol: Protocol
     target: Target
+    counts: Counter[str]
 
 
 class _Listening:
@@ -118,7 +122,6 @@ class Forward(qg.Extender):
         try:
             await self._serve(stream)
         except Refusal as refusal:
-            self.counts[refusal.outcome.name.lower()] += 1
             _log.info("refused peer=%s outcome=%s: %s", stream.peer.id, refusal.outcome.name.lower(), refusal)
             is_listen = stream.metadata[:1] in (bytes((Kind.LISTEN,)), bytes((Kind.LISTEN_DATAGRAMS,)))
             await stream.write(bytes((refusal.outcome,)) + (str(refusal).encode() if is_listen else b""))
@@ -127,18 +130,22 @@ class Forward(qg.Extender):
         try:
             kind = Kind(stream.metadata[0])
         except (IndexError, ValueError):
+            self.counts["misunderstood"] += 1
             raise Refusal(Outcome.NO_COMMAND, "not understood") from None
         rest = stream.metadata[1:]
         if not self._rate.takes(stream.peer.id):
             raise Refusal(Outcome.FAILED, "too many requests within a second")
         if kind in (Kind.CONNECT, Kind.DATAGRAMS):
             target, _ = _target(rest, 0)
-            await self._join(stream, kind.protocol, partial(self._allowed, stream.peer.id, kind.protocol, target))
+            find = partial(self._allowed, stream.peer.id, kind.protocol, target)
+            await self._join(stream, kind.protocol, find, self.counts)
         elif kind in (Kind.CONNECT_BACK, Kind.DATAGRAMS_BACK):
             expected = self._expected.get(rest)
             if expected is None or expected[:2] != (stream.peer.id, kind.protocol):
+                self.counts["not_expected"] += 1
                 raise Refusal(Outcome.NOT_ALLOWED, "a token that is not known")
-            await self._join(stream, kind.protocol, partial(self._found, stream.peer.id, expected.target))
+            find = partial(self._found, stream.peer.id, expected.target)
+            await self._join(stream, kind.protocol, find, expected.counts)
         else:
             await self._listen(stream, kind, *_target(rest, _TOKEN_LEN))
 
@@ -174,46 +181,51 @@ class Forward(qg.Extender):
     def _offers_to(self, peer_id: qg.PeerId) -> Iterator[qg.ForwardOffer]:
         return (offer for offer in self._offers if isinstance(offer.peers, str) or peer_id in offer.peers)
 
-    async def _join(
-        self, stream: qg.Stream, protocol: Protocol, find: Callable[[], Awaitable[tuple[list[str], int]]]
-    ) -> None:
+    async def _join(self, stream: qg.Stream, protocol: Protocol, find: _Find, counts: Counter[str]) -> None:
         """Join a stream with a target until one of them ends."""
         slots = self._slots[protocol]
         if not slots.has_room(stream.peer.id):
             raise Refusal(Outcome.FAILED, "too many connections, or sources of datagrams, at a time")
         with slots.taken(stream.peer.id):
-            await (self._connection_join if protocol == "tcp" else self._datagrams_join)(stream, find)
+            counts["open"] += 1
+            try:
+                await (self._connection_join if protocol == "tcp" else self._datagrams_join)(stream, find, counts)
+            except Refusal as refusal:
+                counts[refusal.outcome.name.lower()] += 1
+                raise
+            finally:
+                counts["open"] -= 1
 
-    async def _connection_join(self, stream: qg.Stream, find: Callable[[], Awaitable[tuple[list[str], int]]]) -> None:
+    async def _connection_join(self, stream: qg.Stream, find: _Find, counts: Counter[str]) -> None:
         try:
             async with asyncio.timeout(self._limits.connect_s):
                 sock = await dial_first(*await find())
         except TimeoutError:
             raise Refusal(Outcome.TIMED_OUT, "no answer in time") from None
         with sock:
-            self.counts["ok"] += 1
+            counts["ok"] += 1
             await stream.write(bytes((Outcome.OK,)))
             try:
                 await stream.splice(sock, idle_s=self._limits.idle_s)
             except OSError as error:
                 _log.debug("broke peer=%s: %s", stream.peer.id, error)
             finally:
-                self.counts["bytes_out"] += stream.carried.n_received
-                self.counts["bytes_in"] += max(0, stream.carried.n_sent - 1)  # the outcome was the first
+                counts["bytes_out"] += stream.carried.n_received
+                counts["bytes_in"] += max(0, stream.carried.n_sent - 1)  # the outcome was the first
 
-    async def _datagrams_join(self, stream: qg.Stream, find: Callable[[], Awaitable[tuple[list[str], int]]]) -> None:
+    async def _datagrams_join(self, stream: qg.Stream, find: _Find, counts: Counter[str]) -> None:
         loop = asyncio.get_running_loop()
         try:
             async with asyncio.timeout(self._limits.connect_s):
                 hosts, port = await find()
-            far = _FarEnd(stream, self.counts)
+            far = _FarEnd(stream, counts)
             transport, _ = await loop.create_datagram_endpoint(lambda: far, remote_addr=(hosts[0], port))
         except TimeoutError:
             raise Refusal(Outcome.TIMED_OUT, "no answer in time") from None
         except OSError as error:
             raise Refusal(Outcome.NETWORK_UNREACHABLE, str(error)) from None
         try:
-            self.counts["ok"] += 1
+            counts["ok"] += 1
             await stream.write(bytes((Outcome.OK,)))
             await first_of(far.packets_send(transport), far.activity.idle_wait(self._limits.datagrams_idle_s))
         finally:
@@ -225,6 +237,7 @@ class Forward(qg.Extender):
         peer, protocol = stream.peer, kind.protocol
         rules = [rule for offer in self._offers_to(peer.id) for rule in offer.listen]
         if place.ip is None or not any(rule.allows(protocol, "", place.ip, place.port) for rule in rules):
+            self.counts["listen_not_allowed"] += 1
             raise Refusal(Outcome.NOT_ALLOWED, f"{place} is none of the places that the peer lets us listen on")
         if not self._listeners.has_room(peer.id):
             raise Refusal(Outcome.FAILED, "too many places are listened on")
@@ -279,10 +292,12 @@ class Forward(qg.Extender):
     # For this node's own forwards
 
     @contextmanager
-    def expecting(self, peer_id: qg.PeerId, protocol: Protocol, target: Target) -> Iterator[bytes]:
+    def expecting(
+        self, peer_id: qg.PeerId, protocol: Protocol, target: Target, counts: Counter[str]
+    ) -> Iterator[bytes]:
         """Let a peer reach a target of ours with the token that this gives, for the time of the block."""
         token = secrets.token_bytes(_TOKEN_LEN)
-        self._expected[token] = _Expected(peer_id, protocol, target)
+        self._expected[token] = _Expected(peer_id, protocol, target, counts)
         try:
             yield token
         finally:
