@@ -796,13 +796,19 @@ class Node:
             border.runtime.reset(flow, Reason.LIMIT)
         elif kind == KIND_BYTES and self._registry.takes_streams(key):
             stream = Stream(link, flow, ExtenderId(key), metadata, Priority(priority))
-            border.runtime.accept(flow)
             self._registry.stream_serve(key, stream)
+            # Behind the first step of the task that serves it: what that writes accepts the stream, in the same record.
+            border.loop.call_soon(self._stream_accept, flow)
         elif kind != KIND_BYTES and self._messages_open(link, flow, key):
             border.runtime.accept(flow)
         else:
             _log.debug("stream_unsupported peer=%s extender=%s kind=%d", link.peer.id, key.hex(), kind)
             border.runtime.reset(flow, Reason.UNSUPPORTED)
+
+    def _stream_accept(self, flow: int) -> None:
+        border = self._border
+        if border is not None and not border.is_closed:
+            border.runtime.accept(flow)
 
     def _messages_open(self, link: Link, flow: int, key: bytes) -> bool:
         """Take in a message stream; False when nobody here wants its messages."""

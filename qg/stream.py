@@ -284,9 +284,7 @@ class Stream(Flow):
         data = b"".join(self._chunks)[self._head_off :]
         self._chunks.clear()
         self._head_off = self._n_buffered = self._n_paid = self._n_due = 0
-        if n_unpaid:
-            self._give_back(n_unpaid)
-        self._border.runtime.splice(self._flow, connection.detach(), data, idle_ms)
+        self._border.runtime.splice(self._flow, connection.detach(), data, idle_ms, n_unpaid)
         self._is_closed = self._is_finished = True
         n, self._n_queued = self._n_queued, 0
         self._link.left(n)

@@ -140,7 +140,7 @@ cdef int flow_open(outbox_t *outbox, session_t *session, flow_t **list, uint64_t
     # OK or minus a reason_t
 cdef void flow_accept(outbox_t *outbox, uint64_t id, uint64_t now_ns) noexcept nogil
 cdef void flow_write(outbox_t *outbox, uint64_t id, chain_t *chain, uint64_t now_ns) noexcept nogil
-    # takes the chain
+    # takes the chain; accepts the stream if that has not been done
 cdef void flow_finish(outbox_t *outbox, uint64_t id, uint64_t now_ns) noexcept nogil
 cdef void flow_reset(outbox_t *outbox, uint64_t id, int reason, uint64_t now_ns) noexcept nogil
     # no event of it follows

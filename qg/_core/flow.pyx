@@ -5,9 +5,9 @@ from libc.string cimport memset
 
 from .memory cimport block_give, block_t, chain_append, chain_clear, chain_push, chain_t, mem_give, mem_take, pool_t
 from .mux cimport (
-    FLAG_FIN_QUEUED, FLAG_FIN_RECEIVED, FLAG_FIN_SENT, STREAM_ACCEPTED, STREAM_FIN, STREAM_GONE, STREAM_RESET,
-    STREAM_SENT, mux_open, mux_used, sink_t, stream_accept, stream_bind, stream_finish, stream_reset, stream_t,
-    stream_used, stream_write)
+    FLAG_ACCEPTED, FLAG_FIN_QUEUED, FLAG_FIN_RECEIVED, FLAG_FIN_SENT, FLAG_LOCAL, STREAM_ACCEPTED, STREAM_FIN,
+    STREAM_GONE, STREAM_RESET, STREAM_SENT, mux_open, mux_used, sink_t, stream_accept, stream_bind, stream_finish,
+    stream_reset, stream_t, stream_used, stream_write)
 from .session cimport SESSION_OPEN, session_t, session_wake
 from .status cimport OK, REASON_LIMIT, REASON_MEMORY, REASON_NONE, REASON_UNREACHABLE, WINDOW_MIN
 from .table cimport table_clear, table_drop, table_get, table_init, table_next, table_put
@@ -381,6 +381,8 @@ cdef void flow_write(outbox_t *outbox, uint64_t id, chain_t *chain, uint64_t now
     if flow is NULL or flow.stream is NULL:
         chain_clear(chain)
         return
+    if not flow.stream.flags & (FLAG_LOCAL | FLAG_ACCEPTED):
+        flow_accept(outbox, id, now_ns)
     flow.written += chain.len
     stream_write(flow.stream, chain, now_ns)
     session_wake(flow.session, now_ns)

@@ -490,13 +490,14 @@ cdef class Runtime:
             raise
         self._post(command)
 
-    def splice(self, uint64_t flow, int fd, data, uint32_t idle_ms=0):
+    def splice(self, uint64_t flow, int fd, data, uint32_t idle_ms=0, uint32_t n_used=0):
         """Join a stream with the TCP connection `fd`, which is taken; `data` of the stream goes there first.
 
         Both are reset when nothing moves for `idle_ms`, 0 for never.
 
-        Credit for `data` must have been given back. What EV_STREAM_DATA still brings comes back here with fd -1, which
-        gives the credit too. EV_STREAM_DONE or EV_STREAM_RESET, with the connection's error, tells of the end.
+        Gives credit back for `n_used` bytes, as `used` does, those of `data` among them. What EV_STREAM_DATA still
+        brings comes back here with fd -1, which gives the credit too. EV_STREAM_DONE or EV_STREAM_RESET, with the
+        connection's error, tells of the end.
         """
         cdef command_t *command = self._command(COMMAND_SPLICE, flow, 0)
         try:
@@ -506,6 +507,7 @@ cdef class Runtime:
             raise
         command.a = <uint64_t>(fd + 1)
         command.reason = idle_ms
+        command.n = n_used
         self._post(command)
 
     def service_add(self, bytes id not None, table):

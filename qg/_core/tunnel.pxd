@@ -23,6 +23,7 @@ ctypedef struct tunnels_t:          # of one worker; may not move after tunnels_
     tunnel_t *timed                 # those that may not be idle for ever
     uv_timer_t timer                # runs while there are some
     uint32_t n_handles              # 0 after tunnels_stop and a finished loop_free
+    uint8_t is_unsettled            # the engine has something to send at the end of the turn
     uint64_t n                      # halves of tunnels, those that have ended in this turn too
 
 ctypedef struct tunnel_t:

@@ -227,7 +227,8 @@ cdef void tunnels_flush(tunnels_t *tunnels, uint64_t now_ns) noexcept nogil:
 
 
 cdef void tunnels_settle(tunnels_t *tunnels, uint64_t now_ns) noexcept nogil:
-    while tunnels.dirty is not NULL:
+    while tunnels.dirty is not NULL or tunnels.is_unsettled:
+        tunnels.is_unsettled = 0
         tunnels_flush(tunnels, now_ns)
         engine_settle(tunnels.engine, now_ns)
     if tunnels.spare is not NULL:
@@ -323,14 +324,16 @@ cdef void on_read(void *ctx, void *user, uint8_t *data, size_t len, uint64_t now
         if stream_copy(flow.stream, data, len, now_ns) < 0:
             flow.reason = REASON_MEMORY
             stream_reset(flow.stream, REASON_MEMORY, now_ns)
+        tunnels.is_unsettled = 1    # records of many small reads are one system call
+        session_wake(flow.session, now_ns)
     else:
         memset(&chain, 0, sizeof(chain_t))
         tunnels.spare.end += <uint32_t>len
         chain_push(&chain, tunnels.spare)
         tunnels.spare = NULL
         stream_write(flow.stream, &chain, now_ns)
-    session_wake(flow.session, now_ns)
-    engine_settle(tunnels.engine, now_ns)
+        session_wake(flow.session, now_ns)
+        engine_settle(tunnels.engine, now_ns)
     tunnel_look(tunnel)
 
 
@@ -340,7 +343,7 @@ cdef void on_end(void *ctx, void *user, uint64_t now_ns) noexcept nogil:
     flow.written += 1
     stream_finish(flow.stream, now_ns)
     session_wake(flow.session, now_ns)
-    engine_settle(tunnel.tunnels.engine, now_ns)
+    tunnel.tunnels.is_unsettled = 1
 
 
 cdef void on_lost(void *ctx, void *user, int uv_error, uint64_t now_ns) noexcept nogil:
@@ -355,10 +358,10 @@ cdef void on_lost(void *ctx, void *user, int uv_error, uint64_t now_ns) noexcept
         flow.reason = REASON_CANCELLED
         flow.status = uv_error
         tunnel_end(tunnel)
-    engine_settle(tunnel.tunnels.engine, now_ns)
+    tunnel.tunnels.is_unsettled = 1
 
 
 cdef void on_writable(void *ctx, void *user, uint64_t now_ns) noexcept nogil:
     cdef tunnel_t *tunnel = <tunnel_t *>user
     tunnel_write(tunnel, now_ns)
-    engine_settle(tunnel.tunnels.engine, now_ns)
+    tunnel.tunnels.is_unsettled = 1

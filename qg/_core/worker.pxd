@@ -75,7 +75,7 @@ ctypedef struct command_t:
     uint32_t reason             # RESET, CLOSE_PEER: reason_t; OPEN: kind | priority << 8; CONNECT: connect_t;
                                 # SPLICE: how long nothing may move, in ms
     chain_t chain               # WRITE; SPLICE: what Python has read and not used
-    uint32_t n                  # CONNECT: hops; OPEN, PEERS, SERVICE: bytes of data
+    uint32_t n                  # CONNECT: hops; OPEN, PEERS, SERVICE: bytes of data; SPLICE: bytes to give credit for
     hop_t *hops                 # CONNECT: owned
     ring_t *ring                # CONNECT: keys of a throw-away identity, RENEW: of the node, in a slot of the border;
                                 # NULL

@@ -70,6 +70,34 @@ async def test_bytes_go_there_and_back_whole_with_either_side_ending_first():
         assert at.proxy.counts["ok"] == 1
 
 
+async def test_connections_beyond_a_second_s_worth_wait_for_their_turn():
+    async with house(connections_per_s=20) as at, server(echo) as target:
+        began_s = asyncio.get_running_loop().time()
+        asked = await asyncio.gather(*(at.ask(target) for _ in range(30)))
+        assert [outcome for outcome, _, _ in asked] == [Outcome.OK] * 30
+        assert asyncio.get_running_loop().time() - began_s > 0.4  # ten of them at 20 a second
+        for _, _, writer in asked:
+            await closed(writer)
+
+
+async def test_a_target_that_answers_late_is_connected_to():
+    loop = asyncio.get_running_loop()
+    with socket.create_server((HOST, 0), backlog=0) as listener:
+        listener.setblocking(False)
+        target = Target(*listener.getsockname())
+        with socket.create_connection(target):  # takes the only place: what follows is not answered until that is free
+            async with house() as at:
+                asking = asyncio.create_task(at.ask(target))
+                await until(lambda: len(at.exit_node.peers) == 1, lambda: at.exit_node.peers)
+                for _ in range(2):
+                    connection, _ = await loop.sock_accept(listener)
+                    connection.close()
+                outcome, reader, writer = await asking
+                assert outcome is Outcome.OK
+                assert await reader.read() == b""
+                await closed(writer)
+
+
 async def test_what_was_said_before_the_answer_arrives():
     async with house() as at, server(echo) as target:
         reader, writer = await asyncio.open_connection(*at.proxy.address)

@@ -9,7 +9,7 @@ from time import monotonic
 from types import TracebackType
 
 import qg
-from qg.extenders.proxy.exit import CONNECT, DATAGRAMS, EXIT_ID
+from qg.extenders.proxy.exit import CONNECT, DATAGRAMS, EXIT_ID, ExitLimits
 from qg.extenders.sockets.outcome import OUTCOME_S, Outcome, outcome_of
 from qg.extenders.sockets.target import Target
 from qg.extenders.sockets.tasks import Timeouts
@@ -32,10 +32,11 @@ class NoExit(qg.RemoteError):
 class _Way:
     """A session with an exit, and who uses it."""
 
-    __slots__ = ("is_left", "n_streams", "peer")
+    __slots__ = ("begun_s", "is_left", "n_streams", "peer")
 
     def __init__(self, peer: qg.Peer) -> None:
         self.peer = peer
+        self.begun_s = 0.0  # when the stream begun last was due, had all come evenly
         self.n_streams = 0
         self.is_left = False  # new streams take another one
 
@@ -72,7 +73,8 @@ class Exits:
     `exits` are those to choose from: addresses, or ids of peers that the node is connected to; without any, a peer of
     the node that offers an exit is drawn. With `hops` relays are drawn for each way to an address, with `via` they are
     these. Connections of one isolation key share a way as long as it lives; over relays, those of different keys never
-    share one.
+    share one. On one way, no more than `connections_per_s` begin, after a second's worth at once; further ones wait:
+    an exit refuses more, and a node ends the link of a peer that goes on.
     """
 
     def __init__(
@@ -82,11 +84,13 @@ class Exits:
         *,
         hops: int | None = None,
         via: Sequence[qg.Address] | None = None,
+        connections_per_s: int = ExitLimits().peer_connections_per_s,
     ) -> None:
         self._node = node
         self._exits = list(exits)
         self._hops = hops
         self._via = via
+        self._connections_per_s = connections_per_s
         self._keys: dict[bytes, _Key] = {}
         self._failed_s: dict[qg.Address | qg.PeerId, float] = {}
         self._opening = Timeouts(_OPEN_S)
@@ -176,6 +180,7 @@ class Exits:
     async def _try(self, way: _Way, metadata: bytes) -> qg.Stream:
         way.n_streams += 1
         try:
+            await self._turn_wait(way)
             with self._opening.one():
                 return await way.peer.open_stream(EXIT_ID, metadata)
         except BaseException as error:
@@ -185,6 +190,12 @@ class Exits:
             _log.warning("exit_silent peer=%s: taking another way", way.peer.id)
             await way.leave()
             raise qg.PeerTimeout(f"{way.peer.where} did not take a stream within {_OPEN_S:g} s") from None
+
+    async def _turn_wait(self, way: _Way) -> None:
+        now_s = monotonic()
+        way.begun_s = max(way.begun_s, now_s - 1) + 1 / self._connections_per_s
+        if way.begun_s > now_s:
+            await asyncio.sleep(way.begun_s - now_s)
 
     async def _way(self, key: _Key) -> _Way:
         if key.way is not None and key.way.is_usable:
