@@ -22,6 +22,8 @@
 #include <stddef.h>
 #include <stdint.h>
 
+#include "qg_wire.h" /* the reasons, QG_REASON_* */
+
 #ifdef __cplusplus
 extern "C" {
 #endif
@@ -62,7 +64,7 @@ typedef struct qg_extender_v1 {
     uint32_t version; /* QG_EXTENDER_VERSION */
     void *ctx;        /* the extender's own; the host hands it on and never looks at it */
 
-    /* A peer asks for a stream. 0 takes it; everything else refuses it with that reason (qg_wire.h, enum qg_reason), and
+    /* A peer asks for a stream. 0 takes it; everything else refuses it with that reason (QG_REASON_REFUSED, for example), and
      * no other callback comes. Nothing can be written yet. */
     int (*on_open)(void *ctx, qg_stream *stream, const qg_opening_v1 *opening, void **state);
 

@@ -8,6 +8,25 @@ cdef extern from "qg/extender.h" nogil:
 
     const char *QG_EXTENDER_CAPSULE
 
+    enum qg_reason:
+        QG_REASON_NONE
+        QG_REASON_PROTOCOL
+        QG_REASON_INTERNAL
+        QG_REASON_SHUTDOWN
+        QG_REASON_REFUSED
+        QG_REASON_UNREACHABLE
+        QG_REASON_BUSY
+        QG_REASON_LIMIT
+        QG_REASON_UNSUPPORTED
+        QG_REASON_TIMEOUT
+        QG_REASON_MEMORY
+        QG_REASON_SLOW_READER
+        QG_REASON_HOPS
+        QG_REASON_DUPLICATE
+        QG_REASON_IDLE
+        QG_REASON_REKEY
+        QG_REASON_CANCELLED
+
     ctypedef struct qg_stream:
         const qg_host_v1 *host
 

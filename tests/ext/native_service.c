@@ -6,7 +6,7 @@
 
 #include "qg/extender.h"
 
-enum { STATES_MAX = 4096, BUSY = 6, CANCELLED = 16, CHUNK = 40000 };
+enum { STATES_MAX = 4096, CHUNK = 40000 };
 
 typedef struct {
     qg_stream *stream;
@@ -21,7 +21,7 @@ typedef struct {
 
 /* Read by the test. */
 typedef struct {
-    uint64_t opened, closed, ends, writables, wakes, faults, taken, woken;
+    uint64_t opened, closed, ends, writables, wakes, faults, taken;
     int64_t reason, priority, is_relayed;
     uint64_t now_ns;
     uint8_t peer_id[32];
@@ -45,7 +45,7 @@ static int on_open(void *ctx, qg_stream *stream, const qg_opening_v1 *opening, v
     if (ctx != &counts || opening->size != sizeof *opening || qg_stream_write(stream, "early", 5) != 0)
         add(&counts.faults, 1);
     if (kind == 'n')
-        return BUSY;
+        return QG_REASON_BUSY;
     if (kind == 'o')
         return 4711;
     mine = &states[__atomic_fetch_add(&counts.opened, 1, __ATOMIC_SEQ_CST) % STATES_MAX];
@@ -61,7 +61,7 @@ static int on_open(void *ctx, qg_stream *stream, const qg_opening_v1 *opening, v
     counts.is_relayed = opening->is_relayed;
     counts.now_ns = qg_stream_now_ns(stream);
     if (kind == 'a')
-        qg_stream_reset(stream, CANCELLED);
+        qg_stream_reset(stream, QG_REASON_CANCELLED);
     *state = mine;
     return 0;
 }
@@ -95,7 +95,7 @@ static void *wake_later(void *arg) {
 static size_t take(state_t *state, const uint8_t *data, size_t len) {
     switch (state->kind) {
     case 'e': return qg_stream_write(state->stream, data, len);
-    case 'x': qg_stream_reset(state->stream, CANCELLED); return 0;
+    case 'x': qg_stream_reset(state->stream, QG_REASON_CANCELLED); return 0;
     case 'p': return 0;
     case 'b': return 1; /* byte by byte */
     case 'w':
@@ -153,7 +153,7 @@ static void on_close(void *arg, qg_stream *stream, int reason) {
     if (qg_stream_write(stream, "late", 4) != 0)
         add(&counts.faults, 1);
     qg_stream_finish(stream);
-    qg_stream_reset(stream, BUSY);
+    qg_stream_reset(stream, QG_REASON_BUSY);
     qg_stream_wake(stream);
     state->is_closed = 1;
     counts.reason = reason;

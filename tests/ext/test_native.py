@@ -8,9 +8,9 @@ import os
 import shutil
 import subprocess
 from contextlib import asynccontextmanager
-from pathlib import Path
 
 import pytest
+from ext.native_support import COMPILE, SOURCE, WARNINGS, compiler_find, exchange
 from net.support import LISTEN, core, until
 
 import qg
@@ -21,12 +21,11 @@ pytestmark = [pytest.mark.net, pytest.mark.anyio]
 MIB = 1 << 20
 ID = qg.ExtenderId("0d9e1c5e-64f2-4f3c-9f6d-6f4b1f6f7a01")
 CANCELLED, SHUTDOWN = int(qg.Reason.CANCELLED), int(qg.Reason.SHUTDOWN)
-WARNINGS = ["-Wall", "-Wextra", "-Werror", "-pedantic"]
 
 
 class Counts(ctypes.Structure):
     _fields_ = (
-        *((name, ctypes.c_uint64) for name in "opened closed ends writables wakes faults taken woken".split()),
+        *((name, ctypes.c_uint64) for name in "opened closed ends writables wakes faults taken".split()),
         *((name, ctypes.c_int64) for name in "reason priority is_relayed".split()),
         ("now_ns", ctypes.c_uint64),
         ("peer_id", ctypes.c_uint8 * 32),
@@ -35,18 +34,14 @@ class Counts(ctypes.Structure):
 
 @pytest.fixture(scope="session")
 def compiler():
-    path = shutil.which("cc")
-    if path is None:
-        pytest.skip("there is no C compiler")
-    return path
+    return compiler_find()
 
 
 @pytest.fixture(scope="session")
 def library(compiler, tmp_path_factory):
     path = tmp_path_factory.mktemp("native") / "service.so"
-    source = str(Path(__file__).with_name("native_service.c"))
-    options = ["-std=c11", "-D_GNU_SOURCE", *WARNINGS, "-O2", "-g", "-fPIC", "-shared", "-pthread"]
-    subprocess.run([compiler, *options, "-I", qg.get_include(), source, "-o", str(path)], check=True)
+    command = [compiler, *COMPILE, *WARNINGS, "-shared", "-I", qg.get_include(), str(SOURCE), "-o", str(path)]
+    subprocess.run(command, check=True)
     return ctypes.CDLL(str(path))
 
 
@@ -88,19 +83,6 @@ async def served(library, counts, *, name="table", workers=1):
             yield Pair(node, await caller.connect(node.address), counts)
         assert counts.opened == counts.closed
         assert counts.faults == 0
-
-
-async def exchange(stream, data):
-    """Write everything and finish, while all that comes back is read."""
-
-    async def send():
-        await stream.write(data)
-        stream.finish()
-
-    sending = asyncio.create_task(send())
-    got = await stream.read()
-    await sending
-    return got
 
 
 async def test_megabytes_go_there_and_back(library, counts):
