@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, final
 
 from qg.config import Config
 from qg.control import ControlServer, status_object
-from qg.errors import QGError
+from qg.errors import ConfigError, QGError
 from qg.extender import Extender
 from qg.identity import Identity
 from qg.logs import logs_start
@@ -153,6 +153,8 @@ class Daemon:
             self._notifier.reloading()
             try:
                 config, identity = await asyncio.to_thread(self._read)
+                if config.forward.offer and self._forward is None:
+                    raise ConfigError("forward.offer: needs a restart, since the node has begun without forwards")
                 changes = await self._node.configure(config, identity=identity)
             except QGError as error:
                 for line in str(error).splitlines():
@@ -161,6 +163,8 @@ class Daemon:
             finally:
                 self._notifier.ready(self._running_text())
             self._config = config
+            if self._forward is not None:
+                self._forward.offers = config.forward.offer
             logs_start(config.log_level, config.log_format)
             return {"changes": changes}
 

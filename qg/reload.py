@@ -17,6 +17,7 @@ _LIVE = frozenset(
     """
     advertise allow allow_first_contact log_format log_level network_secret network_secret_previous peers relays
     link.dead_peer_s link.epoch_s link.padding link.rekey_s link.suites_removed
+    forward.offer
     relay.allow relay.build_s relay.drain_s relay.idle_s relay.life_s relay.monthly_gib relay.ports relay.targets
     limits.accepts_burst limits.accepts_per_s limits.control_frames_per_s limits.exempt limits.flight_s limits.half_open
     limits.handshake_cpu_ms limits.handshake_s limits.handshakes_burst limits.handshakes_per_s limits.head_s
@@ -54,6 +55,8 @@ def _changes(running: Struct, wanted: Struct, where: str) -> Iterator[tuple[str,
 
 def _text(value: Any) -> str:
     """Write a value much as the file has it."""
+    if isinstance(value, Struct):
+        return "{" + ", ".join(f"{key} = {_text(getattr(value, key))}" for key in value.__struct_fields__) + "}"
     if isinstance(value, tuple) and type(value) is tuple:
         return f"[{', '.join(map(_text, value))}]"
     return "unset" if value is None else str(value).lower() if isinstance(value, bool) else str(value)

@@ -93,6 +93,29 @@ def test_a_node_forwards_what_its_configuration_lists(qg_start: Start, folder: P
     assert asked(f"127.0.0.1:{port}", b"by configuration") == b"BY CONFIGURATION"
 
 
+def test_offers_change_while_the_node_runs(qg_start: Start, qg_run: Run, folder: Path, target: str) -> None:
+    peer = offering(qg_start, folder, 'allow = ["tcp 127.0.0.1:1"]')
+    place = qg_start("forward", "-L", f"0:{target}", peer).line().split()[0]
+    with pytest.raises(ConnectionResetError):
+        asked(place, b"not yet")
+    (folder / "offer.toml").write_text(f'[[forward.offer]]\nallow = ["tcp {target}"]\n')
+    reloaded = qg_run("reload", "--control", "offer.sock")
+    assert (reloaded.returncode, reloaded.stdout) == (0, "changed: forward.offer\n"), reloaded.stderr
+    assert asked(place, b"from now on") == b"FROM NOW ON"
+    (folder / "offer.toml").write_text(f'[[forward.to]]\npeer = "{peer}"\nlocal = ["0:{target}"]\n')
+    rejected = qg_run("reload", "--control", "offer.sock")
+    assert (rejected.returncode, "forward.to: needs a restart" in rejected.stderr) == (1, True)
+
+
+def test_a_peer_that_is_not_there_ends_it(qg_run: Run, qg_start: Start) -> None:
+    node = qg_start("run", "--listen", "tcp://127.0.0.1:0", "--control", "gone.sock")
+    address = node.line()
+    node.process.kill()
+    node.end()
+    ended = qg_run("forward", "-L", "0:127.0.0.1:1", address)
+    assert (ended.returncode, "127.0.0.1" in ended.stderr) == (1, True)
+
+
 def test_a_peer_that_offers_nothing_is_named(qg_start: Start, qg_run: Run) -> None:
     node = qg_start("run", "--listen", "tcp://127.0.0.1:0", "--control", "none.sock")
     ended = qg_run("forward", "-L", "0:127.0.0.1:1", node.line())

@@ -185,6 +185,26 @@ async def test_a_target_that_never_reads_stops_the_program(direction):
 
 
 @BOTH
+async def test_a_target_that_floods_waits_for_the_program(direction):
+    n_written = 0
+
+    async def flood(reader, writer):
+        nonlocal n_written
+        while True:
+            writer.write(bytes(1 << 16))
+            await writer.drain()
+            n_written += 1 << 16
+
+    async with house() as at, server(flood) as target, forwarded(at, target, direction) as one:
+        with socket.create_connection(one.address):
+            n_before = -1
+            while n_written != n_before:
+                n_before = n_written
+                await asyncio.sleep(1)
+            assert 0 < n_written <= 64 << 20
+
+
+@BOTH
 async def test_connections_of_one_peer_are_bounded(direction):
     limits = ForwardLimits(peer_connections=2)
     async with house(limits=limits) as at, server(hold) as target, forwarded(at, target, direction) as one:
@@ -247,7 +267,7 @@ async def test_an_offer_is_for_the_peers_that_it_names():
     async with server(echo) as target, house(()) as at:
         other = qg.Identity.generate().peer_id
         for peers, is_allowed in (([str(at.node.id)], True), ([str(other)], False), ([], False)):
-            at.service._offers = offer(peers=peers)
+            at.service.offers = offer(peers=peers)
             asked_for = bytes((Kind.CONNECT,)) + bytes(target)
             assert (await at.ask(asked_for) is Outcome.OK) is is_allowed
             asked_for = bytes((Kind.LISTEN,)) + bytes(Target(HOST, 0)) + bytes(16)
@@ -413,6 +433,21 @@ async def test_a_port_that_is_taken_is_named():
 
 
 # Datagrams
+
+
+async def test_few_datagrams_wait_for_a_peer_that_is_away():
+    async with (
+        house() as at,
+        udp(Program()) as (sock, _),
+        udp(Mirror()) as (_, target),
+        forwarded(at, target, "local", udp=True) as one,
+    ):
+        await at.offering.close()
+        counts = one.counts
+        for n in range(1, 6):
+            sock.sendto(bytes(30_000), one.address)
+            await until(lambda n=n: counts["datagrams_out"] + counts["datagrams_dropped"] == n, lambda: counts)
+        assert counts["datagrams_out"] == 2
 
 
 @BOTH

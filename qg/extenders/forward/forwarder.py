@@ -117,20 +117,23 @@ class Forwarder:
     async def _listen_keep(self, forwarding: Forwarding) -> None:
         """Have the peer listen, and again after a while when it has ceased to."""
         pause_max_s = 1.0
+        said = ""
         while True:
             try:
                 async with self._listened(forwarding) as (stream, port):
                     forwarding.address = forwarding.address._replace(port=port)
                     forwarding.error = None
                     forwarding.tried.set()
-                    pause_max_s = 1.0
+                    pause_max_s, said = 1.0, ""
                     async for _ in stream:
                         pass
                 forwarding.error = NotForwarded("the peer has ceased to listen")
             except qg.QGError as error:
                 forwarding.error = error
             forwarding.tried.set()
-            _log.warning("not_listening forward=%s: %s", forwarding.spec, forwarding.error)
+            if str(forwarding.error) != said:
+                said = str(forwarding.error)
+                _log.warning("not_listening forward=%s: %s", forwarding.spec, said)
             await asyncio.sleep(random.uniform(0, pause_max_s))
             pause_max_s = min(_PAUSE_MAX_S, pause_max_s * 2)
 

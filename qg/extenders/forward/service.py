@@ -103,7 +103,7 @@ class Forward(qg.Extender):
     id = FORWARD_ID
 
     def __init__(self, offers: Iterable[qg.ForwardOffer] = (), limits: ForwardLimits | None = None) -> None:
-        self._offers = tuple(offers)
+        self.offers = tuple(offers)  # may be replaced while the node runs; connections that are open stay
         self._limits = limits = limits or ForwardLimits()
         self._names = Names()
         self._rate = Rate(limits.peer_streams_per_s)
@@ -179,7 +179,7 @@ class Forward(qg.Extender):
         return allowed, port
 
     def _offers_to(self, peer_id: qg.PeerId) -> Iterator[qg.ForwardOffer]:
-        return (offer for offer in self._offers if isinstance(offer.peers, str) or peer_id in offer.peers)
+        return (offer for offer in self.offers if isinstance(offer.peers, str) or peer_id in offer.peers)
 
     async def _join(self, stream: qg.Stream, protocol: Protocol, find: _Find, counts: Counter[str]) -> None:
         """Join a stream with a target until one of them ends."""

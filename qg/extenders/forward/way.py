@@ -51,6 +51,7 @@ class Way:
         """Make a session, and another one whenever it has ended."""
         loop = asyncio.get_running_loop()
         n_failures = 0
+        is_lost = False
         while True:
             peer = await self._try()
             self._tried.set()
@@ -58,9 +59,10 @@ class Way:
                 since_s = loop.time()
                 self._peer, self._error = peer, None
                 self._up.set()
-                _log.info("forward_up peer=%s", self._address)
+                _log.log(logging.WARNING if is_lost else logging.INFO, "forward_up peer=%s", self._address)
                 await self._service.gone(peer)
                 self._up.clear()
+                is_lost = True
                 _log.warning("forward_lost peer=%s: connecting again", self._address)
                 if loop.time() - since_s >= _STABLE_S:
                     n_failures = 0
@@ -141,11 +143,15 @@ class Way:
         raise qg.PeerTimeout(f"{peer.where} did not take a stream within {_OPEN_S:g} s")
 
     async def _silent_close(self, peer: qg.Peer) -> None:
-        """Close a session that is dead; a peer that answers pings is only busy, and what others keep is theirs."""
+        """Close a session on which nothing comes; a peer that is only busy stays, and what others keep is theirs."""
+        n_before = self._n_received(peer)
         try:
             async with asyncio.timeout(_OPEN_S):
                 await peer.ping()
         except (TimeoutError, qg.RemoteError):
-            if peer.keeper is None:
+            if peer.keeper is None and self._n_received(peer) == n_before:
                 _log.warning("forward_silent peer=%s: taking another session", self._address)
                 await peer.close()
+
+    def _n_received(self, peer: qg.Peer) -> int:
+        return sum(link.bytes_in for link in self._node.status().links if link.peer_id == peer.id)
