@@ -323,6 +323,8 @@ async def refuses(place):
             _, writer = await asyncio.open_connection(*place)
         except ConnectionRefusedError:
             return
+        except ConnectionResetError:  # it was in the queue of the listener when that closed
+            continue
         await closed(writer)
         await asyncio.sleep(0.01)
 
