@@ -491,9 +491,11 @@ async def test_a_source_of_datagrams_that_is_quiet_is_forgotten():
     ):
         slots = at.service._slots["udp"]
         for n in (1, 2):
-            sock.sendto(b"x", one.address)
-            await program.received.get()
-            assert one.counts["ok"] == n
+            while one.counts["ok"] < n or program.received.empty():  # what comes as it is forgotten is lost
+                sock.sendto(b"x", one.address)
+                await asyncio.sleep(0.1)
+            while not program.received.empty():
+                program.received.get_nowait()
             await until(lambda: not len(slots), lambda: len(slots))
 
 

@@ -62,11 +62,11 @@ class TcpEnd:
                     return
                 reset_on_close(sock)
                 sock.close()
-                _log.info("not_connected at=%s outcome=%s", self._at, outcome.name.lower())
+                _log.debug("not_connected at=%s outcome=%s", self._at, outcome.name.lower())
         except qg.QGError as error:
             reset_on_close(sock)
             self._counts["cut"] += 1
-            _log.info("cut at=%s: %s", self._at, error)
+            _log.debug("cut at=%s: %s", self._at, error)
         except asyncio.CancelledError:
             reset_on_close(sock)
             raise
@@ -147,7 +147,7 @@ class UdpEnd(asyncio.DatagramProtocol):
             await asyncio.sleep(_AGAIN_S)
         except qg.QGError as error:
             self._counts["cut"] += 1
-            _log.info("cut at=%s: %s", self._at, error)
+            _log.debug("cut at=%s: %s", self._at, error)
             await asyncio.sleep(_AGAIN_S)
         finally:
             if self._sources.get(place) is source:

@@ -147,5 +147,6 @@ class Forwarder:
             async with self._way.opened(metadata) as stream:
                 if await outcome_read(stream) is not Outcome.OK:
                     words = (await stream.read(_WORDS_MAX)).decode(errors="replace")
-                    raise NotForwarded(f"{stream.peer.where} does not listen: {words or 'it does not say why'}")
+                    words = "".join(char if char.isprintable() else "?" for char in words) or "it does not say why"
+                    raise NotForwarded(f"{stream.peer.where} does not listen: {words}")
                 yield stream, int.from_bytes(await stream.readexactly(2), "big")

@@ -122,7 +122,7 @@ class Forward(qg.Extender):
         try:
             await self._serve(stream)
         except Refusal as refusal:
-            _log.info("refused peer=%s outcome=%s: %s", stream.peer.id, refusal.outcome.name.lower(), refusal)
+            _log.debug("refused peer=%s outcome=%s: %s", stream.peer.id, refusal.outcome.name.lower(), refusal)
             is_listen = stream.metadata[:1] in (bytes((Kind.LISTEN,)), bytes((Kind.LISTEN_DATAGRAMS,)))
             await stream.write(bytes((refusal.outcome,)) + (str(refusal).encode() if is_listen else b""))
 
