@@ -60,6 +60,7 @@ if TYPE_CHECKING:
     from qg.stream import Stream as Stream
     from qg.types import Carried as Carried
     from qg.types import ExtenderId as ExtenderId
+    from qg.types import ExtenderInfo as ExtenderInfo
     from qg.types import KeptInfo as KeptInfo
     from qg.types import LinkInfo as LinkInfo
     from qg.types import LinkKey as LinkKey
@@ -86,7 +87,7 @@ _NAMES = {
     "node": "Node",
     "peer": "Peer",
     "stream": "IncompleteRead Priority Stream",
-    "types": "Carried ExtenderId LinkInfo LinkKey PeerId PeerInfo RelayTerms Status WorkerInfo",
+    "types": "Carried ExtenderId ExtenderInfo LinkInfo LinkKey PeerId PeerInfo RelayTerms Status WorkerInfo",
 }
 _HOMES = {name: module for module, names in _NAMES.items() for name in names.split()}
 

@@ -51,6 +51,7 @@ def status_object(status: Status) -> dict[str, Any]:
         "links": [link._asdict() for link in status.links],
         "kept": [kept._asdict() for kept in status.kept],
         "workers": [worker._asdict() for worker in status.workers],
+        "extenders": [extender._asdict() for extender in status.extenders],
         "counters": dict(status.counters),
     }
     plain: dict[str, Any] = msgspec.to_builtins(table, enc_hook=str)

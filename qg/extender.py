@@ -3,12 +3,14 @@
 
 import asyncio
 import logging
-from collections.abc import AsyncIterable, Coroutine, Iterable
+from collections import Counter
+from collections.abc import AsyncIterable, Coroutine, Iterable, Mapping
 from functools import partial
+from types import MappingProxyType
 from typing import TYPE_CHECKING, Any, Protocol
 
 from qg.errors import InvalidValue, QGError, Reason, RemoteError
-from qg.types import ExtenderId
+from qg.types import ExtenderId, ExtenderInfo
 
 if TYPE_CHECKING:
     from qg.message import MessageSource
@@ -23,7 +25,7 @@ _HOOKS_S = 1.0  # how long a node that closes waits for `on_peer_disconnected`
 
 
 class _Hook(Protocol):
-    __qualname__: str
+    __name__: str
 
     def __call__(self, peer: "Peer") -> Coroutine[Any, Any, None]: ...
 
@@ -40,6 +42,12 @@ class Extender:
     """
 
     id: ExtenderId
+    name: str = ""
+    """What people call it, in status and logs; its class's name where this is empty."""
+    version: str = ""
+    """For people too: nothing is decided by it."""
+    counts: Mapping[str, int] = MappingProxyType({})
+    """What it has counted, by short words such as "refused": shown in status and metrics; a `Counter`, say."""
 
     async def on_stream(self, stream: "Stream") -> None:
         """Serve a stream that a peer opened; it is closed when the method returns, reset when it raises.
@@ -61,6 +69,11 @@ class Extender:
         """Learn that the last session with a peer has ended; called after `on_peer_connected` has returned."""
 
 
+def extender_name(extender: Extender) -> str:
+    """Give the name that people know an extender by."""
+    return extender.name or type(extender).__name__
+
+
 def _defines(extender: Extender, name: str) -> bool:
     return getattr(type(extender), name) is not getattr(Extender, name)
 
@@ -68,7 +81,10 @@ def _defines(extender: Extender, name: str) -> bool:
 class Registry:
     """Hold the extenders of one node and the tasks in which they run. Belongs to the node's event loop."""
 
-    __slots__ = ("_by_id", "_connected", "_disconnected", "_hooks", "_is_ended", "_messages", "_serving", "_streams")
+    __slots__ = (
+        *("_by_id", "_connected", "_disconnected", "_hooks", "_is_ended", "_messages", "_n_failures"),
+        *("_serving", "_streams"),
+    )
 
     def __init__(self, extenders: Iterable[Extender]) -> None:
         self._by_id: dict[bytes, Extender] = {}
@@ -90,6 +106,7 @@ class Registry:
         self._disconnected = [extender for extender in extenders if _defines(extender, "on_peer_disconnected")]
         self._serving: set[asyncio.Task[None]] = set()
         self._hooks: dict[tuple[Extender, Peer], asyncio.Task[None]] = {}  # the last one of each pair
+        self._n_failures = Counter[Extender]()
         self._is_ended = False  # the tasks that tell of peers begin no more
 
     @property
@@ -101,6 +118,24 @@ class Registry:
     def extenders(self) -> list[Extender]:
         """Give all extenders."""
         return list(self._by_id.values())
+
+    def infos(self) -> tuple[ExtenderInfo, ...]:
+        """Describe all extenders."""
+        return tuple(
+            ExtenderInfo(
+                extender_id=extender.id,
+                name=extender_name(extender),
+                version=extender.version,
+                n_failures=self._n_failures[extender],
+                counts=dict(extender.counts),
+            )
+            for extender in self._by_id.values()
+        )
+
+    def _failed(self, extender: Extender, what: str, peer: "Peer") -> None:
+        """Log and count the exception that is being handled."""
+        self._n_failures[extender] += 1
+        _log.exception("%s extender=%s peer=%s", what, extender_name(extender), peer.id)
 
     def takes_streams(self, key: bytes) -> bool:
         """Tell whether the extender of this id serves streams."""
@@ -139,10 +174,10 @@ class Registry:
             raise
         except Exception as error:
             if isinstance(error, RemoteError) or peer.is_closed_here:
-                _log.info("stream_ended extender=%s peer=%s error=%s", type(extender).__name__, peer.id, error)
+                _log.info("stream_ended extender=%s peer=%s error=%s", extender_name(extender), peer.id, error)
                 stream.reset(Reason.CANCELLED)
                 return
-            _log.exception("on_stream_failed extender=%s peer=%s", type(extender).__name__, peer.id)
+            self._failed(extender, "on_stream_failed", peer)
             stream.reset(Reason.INTERNAL)
 
     def messages_serve(self, key: bytes, source: "MessageSource", batches: AsyncIterable[list[bytes]]) -> None:
@@ -163,9 +198,9 @@ class Registry:
             raise
         except Exception as error:
             if isinstance(error, QGError) and not peer.is_connected:
-                _log.info("messages_ended extender=%s peer=%s error=%s", type(extender).__name__, peer.id, error)
+                _log.info("messages_ended extender=%s peer=%s error=%s", extender_name(extender), peer.id, error)
             else:
-                _log.exception("on_message_failed extender=%s peer=%s", type(extender).__name__, peer.id)
+                self._failed(extender, "on_message_failed", peer)
             source.abort(Reason.INTERNAL)
 
     def peer_up(self, peer: "Peer") -> None:
@@ -182,7 +217,7 @@ class Registry:
         if self._is_ended:
             return
         key = extender, peer
-        task = asyncio.get_running_loop().create_task(self._hook_run(hook, peer, self._hooks.get(key)))
+        task = asyncio.get_running_loop().create_task(self._hook_run(extender, hook, peer, self._hooks.get(key)))
         self._hooks[key] = task
         task.add_done_callback(partial(self._hook_done, key))
 
@@ -190,13 +225,15 @@ class Registry:
         if self._hooks.get(key) is task:
             del self._hooks[key]
 
-    async def _hook_run(self, hook: "_Hook", peer: "Peer", previous: asyncio.Task[None] | None) -> None:
+    async def _hook_run(
+        self, extender: Extender, hook: "_Hook", peer: "Peer", previous: asyncio.Task[None] | None
+    ) -> None:
         try:
             if previous is not None:
                 await asyncio.wait([previous])
             await hook(peer)
         except Exception:
-            _log.exception("hook_failed hook=%s peer=%s", hook.__qualname__, peer.id)
+            self._failed(extender, f"hook_failed hook={hook.__name__}", peer)
 
     async def serving_stop(self) -> None:
         """Cancel the tasks that serve streams and messages, and wait until they have ended."""

@@ -34,6 +34,7 @@ def metrics_text(status: Status) -> str:
     for name, kind, meaning, value in (*_figures(status), *_counters(status)):
         text = meaning[:1].upper() + meaning[1:].replace("\\", "\\\\").replace("\n", "\\n")
         lines += [f"# HELP {name} {text}.", f"# TYPE {name} {kind}", f"{name} {value!r}"]
+    lines += _extenders_lines(status)
     return "\n".join(lines) + "\n"
 
 
@@ -59,6 +60,25 @@ def _figures(status: Status) -> Iterator[_Sample]:
 def _counters(status: Status) -> Iterator[_Sample]:
     for name, meaning in COUNTERS.items():
         yield f"qg_{name}_total", "counter", meaning, status.counters.get(name, 0)
+
+
+def _extenders_lines(status: Status) -> Iterator[str]:
+    """Write what services have counted, by name, id and word."""
+    labels = [
+        (extender, f'extender="{_escaped(extender.name)}",id="{extender.extender_id}"')
+        for extender in status.extenders
+    ]
+    if labels:
+        yield "# HELP qg_extender_failures_total Exceptions that came out of the methods of a service."
+        yield "# TYPE qg_extender_failures_total counter"
+    for extender, label in labels:
+        yield f"qg_extender_failures_total{{{label}}} {extender.n_failures}"
+    if any(extender.counts for extender, _ in labels):
+        yield "# HELP qg_extender_count_total What a service has counted, by its own words."
+        yield "# TYPE qg_extender_count_total counter"
+    for extender, label in labels:
+        for word, n in extender.counts.items():
+            yield f'qg_extender_count_total{{{label},what="{_escaped(word)}"}} {n}'
 
 
 def _escaped(text: str) -> str:

@@ -409,7 +409,7 @@ class Node:
         if self._account is not None:
             self._account_look(self._border_now(), status.relayed_bytes)
             status = status._replace(relayed_month_bytes=self._account.used, relayed_month_limit=self._account.limit)
-        status = status._replace(n_peers=len(self.peers), n_links=len(self._links))
+        status = status._replace(n_peers=len(self.peers), n_links=len(self._links), extenders=self._registry.infos())
         return status._replace(is_draining=self._drained is not None, kept=kept)
 
     def is_working(self) -> bool:

@@ -13,6 +13,7 @@ if TYPE_CHECKING:
 __all__ = [
     "Carried",
     "ExtenderId",
+    "ExtenderInfo",
     "KeptInfo",
     "LinkInfo",
     "LinkKey",
@@ -226,6 +227,16 @@ class PeerInfo(NamedTuple):
     extenders: tuple[ExtenderId, ...]  # what the peer says it offers
 
 
+class ExtenderInfo(NamedTuple):
+    """Describe one service that a node offers."""
+
+    extender_id: ExtenderId
+    name: str
+    version: str  # empty: it has none
+    n_failures: int  # exceptions that came out of its methods
+    counts: Mapping[str, int]  # what it counts itself
+
+
 class WorkerInfo(NamedTuple):
     """Describe one of the threads that carry a node's data."""
 
@@ -264,3 +275,4 @@ class Status(NamedTuple):
     n_peers: int = 0  # connected now, also where the lists are left out
     n_links: int = 0
     workers: tuple[WorkerInfo, ...] = ()  # the threads that carry the data; the figures above are of all together
+    extenders: tuple[ExtenderInfo, ...] = ()  # services that this node offers

@@ -63,6 +63,10 @@ def _lines(status: dict[str, Any]) -> Iterator[str]:
         yield f"\n{_links_table(status['links'])}"
     if status["kept"]:
         yield f"\n{table_text([('kept', 'tries', 'next try'), *map(_kept_row, status['kept'])])}"
+    if status["extenders"]:
+        yield "\nservices"
+        for extender in status["extenders"]:
+            yield textwrap.fill(_extender_text(extender), _WIDTH, initial_indent="  ", subsequent_indent="    ")
     if status["counters"]:
         yield ""
         width = max(map(len, status["counters"]))
@@ -87,6 +91,15 @@ def _kept_row(kept: dict[str, Any]) -> tuple[str, str, str]:
         state = f"in {duration_text(kept['next_try_s'])}"
     place = kept["address"].partition("?")[0].rpartition("@")[2].removeprefix("qg://")
     return f"{place} {(kept['peer_id'] or '')[:8]}", str(kept["n_tries"]), state
+
+
+def _extender_text(extender: dict[str, Any]) -> str:
+    """A service that is offered, with what it has counted."""
+    figures = [f"{word} {n}" for word, n in sorted(extender["counts"].items())]
+    if extender["n_failures"]:
+        figures.insert(0, f"FAILED {extender['n_failures']} times, see the log")
+    name = f"{extender['name']} {extender['version']}".rstrip()
+    return f"{name}: {', '.join(figures)}" if figures else name
 
 
 def _workers_table(workers: list[dict[str, Any]]) -> str:
