@@ -1,8 +1,5 @@
 # SPDX-License-Identifier: MIT
-"""An extender with everything: messages, streams, peers that come and go. A board on which peers pin notes.
-
-python examples/extender.py
-"""
+"""An extender: messages, streams, peers that come and go. A board for notes: python examples/extender.py"""
 
 import asyncio
 from collections import deque
@@ -38,20 +35,24 @@ class Board(qg.Extender):
         await stream.write("\n".join(self.notes).encode())
 
 
+async def read(peer):
+    """Read the whole board, over a stream."""
+    async with await peer.open_stream(Board.id) as stream:
+        return (await stream.read()).decode()
+
+
 async def main():
     async with (
         qg.Node(qg.Identity.generate(), listen=["tcp://127.0.0.1:0"], extenders=[Board()]) as server,
         qg.Node(qg.Identity.generate()) as anna,
         qg.Node(qg.Identity.generate()) as ben,
     ):
-        one, two = await anna.connect(server.address), await ben.connect(server.address)
-        news = two.messages(Board.id)  # from here on they are taken; without an extender, ben asks for them
-        await one.send(Board.id, b"the kettle is on")
+        from_anna, from_ben = await anna.connect(server.address), await ben.connect(server.address)
+        print("ben reads", repr(await read(from_ben)))
+        news = from_ben.messages(Board.id)  # ben has no extender for them, so he asks
+        await from_anna.send(Board.id, b"the kettle is on")
         print("ben hears", [note.decode() for note in await anext(news)])
-        async with await two.open_stream(Board.id) as stream:
-            notes = (await stream.read()).decode()
-        print("on the board:", notes)
-        assert notes == f"{anna.id.uuid}: 'the kettle is on'"
+        print("on the board:", await read(from_anna))
 
 
 asyncio.run(main())

@@ -33,6 +33,7 @@ SECTIONS = {
         "ping": "Measure the way to a node.",
         "send": "Send a file or a folder to whoever runs `qg receive`.",
         "receive": "Wait for a file.",
+        "chat": "Talk to others in the terminal.",
         "socks": "Let programs of this machine reach the internet through an exit.",
         "forward": "Have ports lead to what another machine reaches.",
     },
