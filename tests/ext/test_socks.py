@@ -321,6 +321,7 @@ async def test_connections_of_one_peer_are_bounded():
         assert [outcome for outcome, *_ in asked] == [Outcome.OK, Outcome.OK, Outcome.FAILED]
         await closed(asked[0][2])
         asked[1][2].transport.abort()
+        await closed(asked[2][2])
 
 
 async def test_who_says_nothing_or_nonsense_is_dropped(monkeypatch):
