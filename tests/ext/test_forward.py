@@ -144,8 +144,10 @@ async def test_a_reset_of_the_program_is_one_to_the_target(direction):
 @BOTH
 async def test_a_connection_to_a_target_that_refuses_is_reset(direction):
     async with house() as at, forwarded(at, Target(HOST, free_port()), direction) as one:
+        reader, writer = await asyncio.open_connection(*one.address)
         with pytest.raises(ConnectionResetError):
-            await asked(one.address, b"x")
+            await reader.read()
+        await closed(writer)
         await until(lambda: one.counts["refused"] == 1, lambda: one.counts)
 
 
@@ -340,6 +342,7 @@ async def test_a_port_of_the_peer_is_closed_when_the_forward_ends_or_its_node_go
         async with forwarded(at, target, "remote") as one:
             await at.node.close()
             await refuses(one.address)
+        await until(lambda: not at.service._places, lambda: at.service._places)
 
 
 async def test_a_peer_gets_its_own_place_again_and_nobody_elses():
@@ -365,7 +368,9 @@ async def test_a_peer_gets_its_own_place_again_and_nobody_elses():
 # What fails on the way
 
 
-async def test_a_peer_that_goes_and_comes_back_takes_the_next_connection():
+async def test_a_peer_that_goes_and_comes_back_takes_the_next_connection(monkeypatch):
+    for name in ("_PAUSE_S", "_PAUSE_MAX_S"):  # only who waits makes it dial
+        monkeypatch.setattr(f"qg.extenders.forward.way.{name}", 1e6)
     identity = qg.Identity.generate()
     async with house() as at, server(echo) as target:
         offering = qg.Node(identity, listen=LISTEN, extenders=[Forward(offer())])

@@ -19,6 +19,7 @@ _DIAL_S: Final = 30.0  # over seven relays, some of which are tried in vain
 _WAIT_S: Final = 15.0  # what a new connection waits for the peer to be there
 _OPEN_S: Final = 3.0  # for a peer to take a stream, or to answer a ping: more than a round trip over seven relays
 _SOON_S: Final = 0.3  # between two tries while somebody waits
+_PAUSE_S: Final = 2.0  # after the first failure, at most; twice as long after each further one
 _PAUSE_MAX_S: Final = 60.0
 _STABLE_S: Final = 10.0  # a session that ends sooner counts as a failure
 
@@ -86,7 +87,7 @@ class Way:
         if not self._n_waiting:
             self._wanted.clear()
             with suppress(TimeoutError):
-                async with asyncio.timeout(random.uniform(0, min(_PAUSE_MAX_S, 2.0**n_failures))):
+                async with asyncio.timeout(random.uniform(0, min(_PAUSE_MAX_S, _PAUSE_S * 2.0 ** (n_failures - 1)))):
                     await self._wanted.wait()
 
     async def reach(self) -> qg.Peer:
