@@ -1,6 +1,6 @@
 # SPDX-License-Identifier: MIT
 """Streams that native extenders serve, on the loop's thread."""
-from libc.stdint cimport uint8_t, uint16_t, uint64_t
+from libc.stdint cimport uint8_t, uint16_t, uint32_t, uint64_t
 from libc.string cimport memcmp, memcpy, memset
 
 from .abi cimport qg_extender_v1, qg_host_v1, qg_opening_v1, qg_stream
@@ -8,15 +8,19 @@ from .channel cimport CHANNEL_LAYER, channel_t
 from .engine cimport engine_settle, engine_t
 from .flow cimport flow_accept, flow_finish, flow_reset, flow_t, flow_tap, flow_used, tap_t
 from .loop cimport loop_now, loop_t, loop_wake
-from .memory cimport block_len, block_start, chain_drop, mem_give, mem_take
+from .memory cimport (
+    BLOCK_LARGE, block_len, block_room, block_start, block_t, block_take, chain_clear, chain_drop, chain_push, chain_t,
+    mem_give, mem_take)
 from .mux cimport (
-    FLAG_FIN_QUEUED, STREAM_CREDIT, STREAM_FIN, STREAM_GONE, STREAM_SENT, stream_copy, stream_t)
+    FLAG_FIN_QUEUED, STREAM_CREDIT, STREAM_FIN, STREAM_GONE, STREAM_SENT, stream_copy, stream_t, stream_write)
 from .session cimport session_wake
 from .shared cimport inbox_push, inbox_take, news_take, news_tell
-from .status cimport REASON_COUNT, REASON_MEMORY, REASON_REFUSED, REASON_SHUTDOWN
+from .status cimport E_MEMORY, OK, REASON_COUNT, REASON_MEMORY, REASON_REFUSED, REASON_SHUTDOWN
 
 cdef enum:
     QUEUE_MAX = 262144          # bytes of a stream that wait for its link: nothing more is taken
+    LARGE_MIN = 8192            # bytes from which a large block is worth its memory
+    LARGE_FILL = 65536          # what is behind them in a block is room for padding
     FLUSH_LEN = 65536           # bytes that are handed over before the turn ends, so that few blocks are in use
 
 
@@ -284,11 +288,36 @@ TAP.on_freed = tap_on_freed
 
 # The host's table
 
+cdef int served_put(stream_t *stream, const uint8_t *src, size_t len, uint64_t now_ns) noexcept nogil:
+    """Fill the last block of the queue; of much, the rest goes into large blocks, from which records are sealed."""
+    cdef block_t *block = stream.queue.tail
+    cdef size_t n = min(len, <size_t>block_room(block)) if block is not NULL else 0
+    cdef chain_t chain
+    if len - n < LARGE_MIN:
+        return stream_copy(stream, src, len, now_ns)
+    if n and stream_copy(stream, src, n, now_ns) < 0:
+        return E_MEMORY
+    memset(&chain, 0, sizeof(chain_t))
+    while len > n:
+        src += n
+        len -= n
+        block = block_take(stream.mux.pool, BLOCK_LARGE)
+        if block is NULL:
+            chain_clear(&chain)
+            return E_MEMORY
+        n = min(len, <size_t>LARGE_FILL)
+        memcpy(block_start(block), src, n)
+        block.end += <uint32_t>n
+        chain_push(&chain, block)
+    stream_write(stream, &chain, now_ns)
+    return OK
+
+
 cdef size_t host_write(qg_stream *stream, const void *src, size_t len) noexcept nogil:
     cdef served_t *served = <served_t *>stream
     cdef size_t n = min(len, served_room(served))
     cdef uint64_t now_ns = loop_now(served.services.loop)
-    if n and stream_copy(served.flow.stream, <const uint8_t *>src, n, now_ns) < 0:
+    if n and served_put(served.flow.stream, <const uint8_t *>src, n, now_ns) < 0:
         host_reset(stream, REASON_MEMORY)
         return 0
     if n:

@@ -6,12 +6,13 @@
 
 #include "qg/extender.h"
 
-enum { STATES_MAX = 4096, CHUNK = 40000 };
+enum { STATES_MAX = 4096, CHUNK_MAX = 300000, PERIOD = 251 };
 
 typedef struct {
     qg_stream *stream;
     pthread_t thread;
-    uint64_t left; /* bytes that a source has to send yet */
+    uint64_t left; /* bytes that a source has to send yet, so many at a time */
+    uint64_t chunk;
     uint64_t taken;
     char kind;
     char is_closed;
@@ -29,6 +30,13 @@ typedef struct {
 
 counts_t counts;
 static state_t states[STATES_MAX];
+static uint8_t pattern[CHUNK_MAX + PERIOD];
+
+__attribute__((constructor)) static void pattern_make(void) {
+    size_t i;
+    for (i = 0; i < sizeof pattern; i++)
+        pattern[i] = (uint8_t)(i % PERIOD);
+}
 
 static void add(uint64_t *count, uint64_t n) { __atomic_fetch_add(count, n, __ATOMIC_SEQ_CST); }
 
@@ -56,6 +64,7 @@ static int on_open(void *ctx, qg_stream *stream, const qg_opening_v1 *opening, v
         memcpy(number, opening->metadata + 1, opening->metadata_len - 1u);
         mine->left = strtoull(number, NULL, 10);
     }
+    mine->chunk = kind == 's' ? 40000 : kind == 't' ? 1 : kind == 'h' ? CHUNK_MAX : 0;
     memcpy(counts.peer_id, opening->peer_id, 32);
     counts.priority = opening->priority;
     counts.is_relayed = opening->is_relayed;
@@ -66,22 +75,19 @@ static int on_open(void *ctx, qg_stream *stream, const qg_opening_v1 *opening, v
     return 0;
 }
 
-/* Bytes i % 251 from where the source stands, for `left` more; FIN behind them. */
+/* Byte i is i % PERIOD, from where the source stands on; FIN behind the last one. */
 static void source(state_t *state) {
-    uint8_t bytes[CHUNK];
-    uint64_t i, n, taken;
+    uint64_t n, taken;
     while (state->left) {
-        n = state->left < CHUNK ? state->left : CHUNK;
-        for (i = 0; i < n; i++)
-            bytes[i] = (uint8_t)((state->taken + i) % 251);
-        taken = qg_stream_write(state->stream, bytes, n);
+        n = state->left < state->chunk ? state->left : state->chunk;
+        taken = qg_stream_write(state->stream, pattern + state->taken % PERIOD, n);
         state->taken += taken;
         state->left -= taken;
         if (taken < n)
             return;
     }
     qg_stream_finish(state->stream);
-    if (qg_stream_write(state->stream, bytes, 1) != 0)
+    if (qg_stream_write(state->stream, pattern, 1) != 0)
         add(&counts.faults, 1);
 }
 
@@ -97,6 +103,9 @@ static size_t take(state_t *state, const uint8_t *data, size_t len) {
     case 'e': return qg_stream_write(state->stream, data, len);
     case 'x': qg_stream_reset(state->stream, QG_REASON_CANCELLED); return 0;
     case 'p': return 0;
+    case 'f': /* ends its side before it has taken anything */
+        qg_stream_finish(state->stream);
+        return state->left++ ? len : 0;
     case 'b': return 1; /* byte by byte */
     case 'w':
         if (state->taken == 0 && !state->has_thread)
@@ -122,7 +131,7 @@ static void on_end(void *arg, qg_stream *stream) {
     state_t *state = arg;
     enter(state, stream);
     add(&counts.ends, 1);
-    if (state->kind != 's')
+    if (!state->chunk)
         qg_stream_finish(stream);
     state->is_called = 0;
 }
@@ -131,7 +140,7 @@ static void on_writable(void *arg, qg_stream *stream) {
     state_t *state = arg;
     enter(state, stream);
     add(&counts.writables, 1);
-    if (state->kind == 's')
+    if (state->chunk)
         source(state);
     state->is_called = 0;
 }

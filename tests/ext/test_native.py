@@ -7,9 +7,11 @@ import hashlib
 import os
 import shutil
 import subprocess
+import sys
 from contextlib import asynccontextmanager
 
 import pytest
+from api.test_circuit import three_nodes
 from ext.native_support import COMPILE, SOURCE, WARNINGS, compiler_find, exchange
 from net.support import LISTEN, core, until
 
@@ -149,10 +151,10 @@ async def test_what_is_not_taken_holds_back_the_sender(library, counts):
         await asyncio.gather(writing, return_exceptions=True)
 
 
-async def test_a_source_sends_no_more_than_the_reader_allows(library, counts):
-    size = 5 * MIB + 3
+@pytest.mark.parametrize(("kind", "size"), [(b"s", 5 * MIB + 3), (b"t", 2 * MIB + 3), (b"h", 5 * MIB + 3)])
+async def test_a_source_sends_no_more_than_the_reader_allows(library, counts, kind, size):
     async with served(library, counts) as at:
-        stream = await at.open(b"s%d" % size)
+        stream = await at.open(kind + b"%d" % size)
         await stream.write(b"go")
         assert await exchange(await at.open(b"e"), bytes(2 * MIB)) == bytes(2 * MIB)
         assert core(at.node)["pool_taken_len"] < 2 * MIB
@@ -171,6 +173,13 @@ async def test_either_side_may_end_first(library, counts):
         stream.finish()
         await at.closed(1)
         assert (counts.taken, counts.ends, counts.reason) == (10, 1, 0)
+
+
+async def test_what_is_left_when_both_have_finished_is_given_once_more(library, counts):
+    async with served(library, counts) as at:
+        assert await exchange(await at.open(b"f"), bytes(1000)) == b""
+        await at.closed(1)
+        assert (counts.taken, counts.ends, counts.reason) == (1000, 1, 0)
 
 
 async def test_another_thread_wakes_a_stream(library, counts):
@@ -242,6 +251,50 @@ async def many(at, data):
         peer = await caller.connect(at.node.address)
         streams = [await peer.open_stream(ID, metadata=b"e") for _ in range(8)]
         assert await asyncio.gather(*(exchange(stream, data) for stream in streams)) == [data] * len(streams)
+
+
+async def test_a_peer_over_a_relay_is_served_too(library, counts):
+    extender = qg.NativeExtender(ID, table(library))
+    async with three_nodes([extender]) as (source, relay, target):
+        peer = await source.connect(target.address, via=[relay.address])
+        data = os.urandom(2 * MIB)
+        assert await exchange(await peer.open_stream(ID), data) == data
+        await until(lambda: counts.closed == 1, lambda: counts.closed)
+        assert (counts.is_relayed, counts.reason, counts.faults) == (1, 0, 0)
+        assert bytes(counts.peer_id) == bytes(source.id)
+
+
+LEFT_OPEN = """
+import asyncio, atexit, ctypes, sys, warnings
+library = ctypes.CDLL(sys.argv[1])
+counts = (ctypes.c_uint64 * 6).in_dll(library, "counts")
+atexit.register(lambda: print(*counts[:2], counts[5]))
+warnings.simplefilter("ignore", ResourceWarning)
+import qg
+
+async def main():
+    extender = qg.NativeExtender(sys.argv[2], ctypes.addressof(ctypes.c_char.in_dll(library, "table")))
+    node = qg.Node(qg.Identity.generate(), listen=["tcp://127.0.0.1:0"], extenders=[extender])
+    caller = qg.Node(qg.Identity.generate())
+    await node.start()
+    await caller.start()
+    peer = await caller.connect(node.address)
+    streams = [await peer.open_stream(extender.id, metadata=kind) for kind in (b"e", b"p", b"w")]
+    for stream in streams:
+        await stream.write(b"some")
+    await streams[0].readexactly(4)
+    return node, caller, streams
+
+loop = asyncio.new_event_loop()
+kept = loop.run_until_complete(main())
+"""
+
+
+def test_a_program_that_ends_without_a_goodbye_closes_each_stream_once(library):
+    run = subprocess.run(
+        [sys.executable, "-c", LEFT_OPEN, library._name, str(ID)], capture_output=True, text=True, timeout=60
+    )
+    assert (run.returncode, run.stdout.split()) == (0, ["3", "3", "0"]), run.stderr
 
 
 async def test_a_table_of_an_older_header_has_the_rest_by_default(library, counts):
