@@ -11,6 +11,7 @@ more slowly, which leaves his lines waiting with him.
 """
 
 import asyncio
+from collections import Counter
 from collections.abc import Callable, Iterator
 from contextlib import suppress
 from typing import Annotated, Literal
@@ -54,8 +55,8 @@ class _Guest:
         self.due_s = 0.0  # when its next line is, if it sends without a pause
 
     def wait_s(self, now_s: float) -> float:
-        """Count one more line; gives how long it has to wait."""
-        self.due_s = max(self.due_s, now_s - _BURST * _EVERY_S) + _EVERY_S
+        """Count one more line; gives how long it has to wait. A host speaks for as many as it tells of."""
+        self.due_s = max(self.due_s, now_s - _BURST * _EVERY_S) + _EVERY_S / (1 + len(self.told))
         return max(self.due_s - now_s, 0.0)
 
 
@@ -66,8 +67,10 @@ class Chat(qg.Extender):
     """
 
     id = qg.ExtenderId("5d0c1b6e-8a3f-4a92-b6d4-2f7e9c0a1b38")
+    name = "chat"
 
     def __init__(self, nick: str, room: str, show: Callable[[str], None]) -> None:
+        self.counts: Counter[str] = Counter()
         self._show = show
         self._guests: dict[qg.Peer, _Guest] = {}
         self._decoder = msgspec.json.Decoder(Event)
@@ -122,14 +125,20 @@ class Chat(qg.Extender):
         wait_s = guest.wait_s(asyncio.get_running_loop().time())
         if wait_s:
             await asyncio.sleep(wait_s)
-        if len(message) > _MESSAGE_MAX:
-            return
-        with suppress(msgspec.DecodeError, RecursionError):  # that of brackets in brackets
-            event = self._decoder.decode(message)
-            if event.room == self._own.room and self._is_credible(peer, guest, event):
-                self._happened(peer, guest, event)
+        event = self._event(message)
+        if event and event.room == self._own.room and self._is_credible(peer, guest, event):
+            self.counts["taken"] += 1
+            self._happened(peer, guest, event)
+        else:
+            self.counts["refused"] += 1
 
     # What follows from it
+
+    def _event(self, message: bytes) -> Event | None:
+        if len(message) <= _MESSAGE_MAX:
+            with suppress(msgspec.DecodeError, RecursionError):  # of brackets in brackets
+                return self._decoder.decode(message)
+        return None
 
     def _is_credible(self, peer: qg.Peer, guest: _Guest, event: Event) -> bool:
         """Tell whether a peer may say this: of others only once it has joined, and of none who speaks for himself."""

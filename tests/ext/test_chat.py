@@ -166,6 +166,7 @@ async def test_what_is_no_event_changes_nothing():
                 await peer.send(Chat.id, message)
             await peer.send(Chat.id, line("still here"))
             await anna.hears(f"<{name}> still here")
+            assert anna.chat.counts == {"refused": len(bad), "taken": 1}
 
 
 async def test_nobody_is_believed_in_the_name_of_who_speaks_for_himself():
@@ -198,7 +199,9 @@ def test_a_peer_has_a_burst_and_then_a_rate():
     assert [guest.wait_s(100.0) for _ in range(3)] == [0.25, 0.5, 0.75]
     assert guest.wait_s(101.0) == 0.0
     assert [guest.wait_s(200.0) for _ in range(40)] == [0.0] * 40  # rest is worth no more than a burst
-    assert guest.wait_s(200.0) > 0
+    assert guest.wait_s(200.0) == 0.25
+    guest.told = dict.fromkeys("abc", "nick")  # a host speaks for as many
+    assert guest.wait_s(200.0) == 0.25 + 0.25 / 4
 
 
 @pytest.mark.parametrize(("nick", "room"), [("a b", ROOM), ("", ROOM), ("anna", "x" * 25), ("an\u200dna", ROOM)])
