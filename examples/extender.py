@@ -2,11 +2,8 @@
 """An extender: messages, streams, peers that come and go. A board for notes: python examples/extender.py"""
 
 import asyncio
-from collections import deque
 
 import qg
-
-NOTE_MAX = 200  # what comes from peers is bounded, always
 
 
 class Board(qg.Extender):
@@ -15,7 +12,7 @@ class Board(qg.Extender):
     id = qg.ExtenderId("6a1d7c52-9b0e-4a86-8f5d-3c2e1b0a9d47")
 
     def __init__(self):
-        self.notes = deque(maxlen=100)
+        self.notes = []
         self.peers = set()
 
     async def on_peer_connected(self, peer):
@@ -25,9 +22,9 @@ class Board(qg.Extender):
         self.peers.discard(peer)
 
     async def on_message(self, peer, message):
-        """Take one note; `peer.id` is proved by the handshake, nobody can write in the name of another."""
-        note = f"{peer.id.uuid}: {message[:NOTE_MAX].decode(errors='replace')!r}"
-        self.notes.append(note)
+        # peer.id is proved by the handshake: nobody writes in the name of another
+        note = f"{peer.id.uuid}: {message[:200].decode(errors='replace')!r}"  # what comes is bounded
+        self.notes = [*self.notes[-99:], note]
         for other in self.peers:
             other.try_send(self.id, note.encode())  # who is too slow to read misses a note and delays nobody
 
@@ -35,24 +32,28 @@ class Board(qg.Extender):
         await stream.write("\n".join(self.notes).encode())
 
 
-async def read(peer):
-    """Read the whole board, over a stream."""
-    async with await peer.open_stream(Board.id) as stream:
-        return (await stream.read()).decode()
+class Reader(qg.Extender):
+    """Hear of new notes: with the same id, so that each side learns of the other."""
+
+    id = Board.id
+    news = asyncio.Queue(100)
+
+    async def on_message(self, peer, message):
+        await self.news.put(message.decode(errors="replace"))
 
 
 async def main():
+    board = Board()
     async with (
-        qg.Node(qg.Identity.generate(), listen=["tcp://127.0.0.1:0"], extenders=[Board()]) as server,
+        qg.Node(qg.Identity.generate(), listen=["tcp://127.0.0.1:0"], extenders=[board]) as server,
         qg.Node(qg.Identity.generate()) as anna,
-        qg.Node(qg.Identity.generate()) as ben,
+        qg.Node(qg.Identity.generate(), extenders=[Reader()]) as ben,
     ):
-        from_anna, from_ben = await anna.connect(server.address), await ben.connect(server.address)
-        print("ben reads", repr(await read(from_ben)))
-        news = from_ben.messages(Board.id)  # ben has no extender for them, so he asks
-        await from_anna.send(Board.id, b"the kettle is on")
-        print("ben hears", [note.decode() for note in await anext(news)])
-        print("on the board:", await read(from_anna))
+        async with await (await ben.connect(server.address)).open_stream(Board.id) as stream:
+            print("ben reads", await stream.read())
+        await (await anna.connect(server.address)).send(Board.id, b"the kettle is on")
+        print("ben hears", await Reader.news.get())
+        print("on the board:", *board.notes)
 
 
 asyncio.run(main())

@@ -21,6 +21,7 @@ __all__ = ["Extender", "Registry"]
 
 _log = logging.getLogger("qg.extender")
 
+EXTENDERS_MAX = 250  # docs/protocol.md, section 7, HELLO
 _HOOKS_S = 1.0  # how long a node that closes waits for `on_peer_disconnected`
 
 
@@ -63,10 +64,13 @@ class Extender:
         """
 
     async def on_peer_connected(self, peer: "Peer") -> None:
-        """Learn that a session with a peer is there, whoever dialled. Its streams and messages do not wait for this."""
+        """Learn that a peer is there that offers this service too: it has connected, or one of both has added it.
+
+        Its streams and messages do not wait for this.
+        """
 
     async def on_peer_disconnected(self, peer: "Peer") -> None:
-        """Learn that the last session with a peer has ended; called after `on_peer_connected` has returned."""
+        """Learn that such a peer is gone, or offers the service no more; after `on_peer_connected` has returned."""
 
 
 def extender_name(extender: Extender) -> str:
@@ -81,33 +85,36 @@ def _defines(extender: Extender, name: str) -> bool:
 class Registry:
     """Hold the extenders of one node and the tasks in which they run. Belongs to the node's event loop."""
 
-    __slots__ = (
-        *("_by_id", "_connected", "_disconnected", "_hooks", "_is_ended", "_messages", "_n_failures"),
-        *("_serving", "_streams"),
-    )
+    __slots__ = ("_by_id", "_hooks", "_is_ended", "_n_failures", "_serving", "_shared")
 
     def __init__(self, extenders: Iterable[Extender]) -> None:
         self._by_id: dict[bytes, Extender] = {}
         for extender in extenders:
-            if not isinstance(extender, Extender):
-                raise InvalidValue(
-                    f"{extender!r} is not an extender: give an instance of a class made from qg.Extender"
-                )
-            extender_id = getattr(extender, "id", None)
-            if not isinstance(extender_id, ExtenderId):
-                raise InvalidValue(f"{type(extender).__name__}.id must be a qg.ExtenderId, not {extender_id!r}")
-            if bytes(extender_id) in self._by_id:
-                raise InvalidValue(f"two extenders have the id {extender_id}: a node can have each service once")
-            self._by_id[bytes(extender_id)] = extender
-        extenders = self._by_id.values()
-        self._streams = {key for key, extender in self._by_id.items() if _defines(extender, "on_stream")}
-        self._messages = {key for key, extender in self._by_id.items() if _defines(extender, "on_message")}
-        self._connected = [extender for extender in extenders if _defines(extender, "on_peer_connected")]
-        self._disconnected = [extender for extender in extenders if _defines(extender, "on_peer_disconnected")]
-        self._serving: set[asyncio.Task[None]] = set()
+            self.add(extender)
+        self._serving: dict[asyncio.Task[None], Extender] = {}
         self._hooks: dict[tuple[Extender, Peer], asyncio.Task[None]] = {}  # the last one of each pair
         self._n_failures = Counter[Extender]()
+        self._shared: dict[Peer, dict[bytes, Extender]] = {}  # what is offered here and there, as extenders were told
         self._is_ended = False  # the tasks that tell of peers begin no more
+
+    def add(self, extender: Extender) -> bytes:
+        """Take in an extender and give its key; raises `InvalidValue` for what is none, or one too many."""
+        if not isinstance(extender, Extender):
+            raise InvalidValue(f"{extender!r} is not an extender: give an instance of a class made from qg.Extender")
+        extender_id = getattr(extender, "id", None)
+        if not isinstance(extender_id, ExtenderId):
+            raise InvalidValue(f"{type(extender).__name__}.id must be a qg.ExtenderId, not {extender_id!r}")
+        key = bytes(extender_id)
+        if key in self._by_id:
+            raise InvalidValue(f"two extenders have the id {extender_id}: a node can have each service once")
+        if len(self._by_id) >= EXTENDERS_MAX:
+            raise InvalidValue(f"a node can have {EXTENDERS_MAX} extenders, no more")
+        self._by_id[key] = extender
+        return key
+
+    def remove(self, key: bytes) -> Extender | None:
+        """Forget the extender of this id, whose tasks run on; None if there is none."""
+        return self._by_id.pop(key, None)
 
     @property
     def keys(self) -> list[bytes]:
@@ -139,30 +146,30 @@ class Registry:
 
     def takes_streams(self, key: bytes) -> bool:
         """Tell whether the extender of this id serves streams."""
-        return key in self._streams
+        return key in self._by_id and _defines(self._by_id[key], "on_stream")
 
     def takes_messages(self, key: bytes) -> bool:
         """Tell whether the extender of this id is called with messages."""
-        return key in self._messages
+        return key in self._by_id and _defines(self._by_id[key], "on_message")
 
     def is_mailbox(self, key: bytes) -> bool:
         """Tell whether messages for this id wait until they are asked for."""
-        return key in self._by_id and key not in self._streams and key not in self._messages
+        return key in self._by_id and not self.takes_streams(key) and not self.takes_messages(key)
 
-    def _serve(self, peer: "Peer", work: Coroutine[Any, Any, None], name: str) -> None:
-        task = asyncio.get_running_loop().create_task(work, name=name)
+    def _serve(self, extender: Extender, peer: "Peer", work: Coroutine[Any, Any, None], hook: str) -> None:
+        task = asyncio.get_running_loop().create_task(work, name=f"{type(extender).__name__}.{hook}")
         peer.n_serving += 1
-        self._serving.add(task)
+        self._serving[task] = extender
         task.add_done_callback(partial(self._served, peer))
 
     def _served(self, peer: "Peer", task: asyncio.Task[None]) -> None:
         peer.n_serving -= 1
-        self._serving.discard(task)
+        del self._serving[task]
 
     def stream_serve(self, key: bytes, stream: "Stream") -> None:
         """Start a task that serves a stream which the node has accepted."""
         extender = self._by_id[key]
-        self._serve(stream.peer, self._stream_run(extender, stream), f"{type(extender).__name__}.on_stream")
+        self._serve(extender, stream.peer, self._stream_run(extender, stream), "on_stream")
 
     async def _stream_run(self, extender: Extender, stream: "Stream") -> None:
         peer = stream.peer
@@ -170,7 +177,7 @@ class Registry:
             await extender.on_stream(stream)
             await stream.close()
         except asyncio.CancelledError:
-            stream.reset(Reason.SHUTDOWN)
+            stream.reset(self._end_reason(extender))
             raise
         except Exception as error:
             if isinstance(error, RemoteError) or peer.is_closed_here:
@@ -180,10 +187,14 @@ class Registry:
             self._failed(extender, "on_stream_failed", peer)
             stream.reset(Reason.INTERNAL)
 
+    def _end_reason(self, extender: Extender) -> Reason:
+        """Say why its tasks are cancelled: the node ends, or it was removed."""
+        return Reason.SHUTDOWN if self._by_id.get(bytes(extender.id)) is extender else Reason.UNSUPPORTED
+
     def messages_serve(self, key: bytes, source: "MessageSource", batches: AsyncIterable[list[bytes]]) -> None:
         """Start a task that hands over what arrives on one message stream."""
         extender = self._by_id[key]
-        self._serve(source.peer, self._messages_run(extender, source, batches), f"{type(extender).__name__}.on_message")
+        self._serve(extender, source.peer, self._messages_run(extender, source, batches), "on_message")
 
     async def _messages_run(
         self, extender: Extender, source: "MessageSource", batches: AsyncIterable[list[bytes]]
@@ -194,7 +205,7 @@ class Registry:
                 for message in batch:
                     await extender.on_message(peer, message)
         except asyncio.CancelledError:
-            source.abort(Reason.SHUTDOWN)
+            source.abort(self._end_reason(extender))
             raise
         except Exception as error:
             if isinstance(error, QGError) and not peer.is_connected:
@@ -203,15 +214,21 @@ class Registry:
                 self._failed(extender, "on_message_failed", peer)
             source.abort(Reason.INTERNAL)
 
-    def peer_up(self, peer: "Peer") -> None:
-        """Start the tasks that tell of a new peer."""
-        for extender in self._connected:
-            self._hook_start(extender, peer, extender.on_peer_connected)
-
-    def peer_down(self, peer: "Peer") -> None:
-        """Start the tasks that tell of a peer that is gone; each waits for the one before it."""
-        for extender in self._disconnected:
-            self._hook_start(extender, peer, extender.on_peer_disconnected)
+    def peer_look(self, peer: "Peer") -> None:
+        """Start the tasks that tell of a peer with which a service came to be shared, or is no more."""
+        shared = {}
+        if peer.is_connected:
+            offered = (bytes(extender_id) for extender_id in peer.extenders)
+            shared = {key: self._by_id[key] for key in offered if key in self._by_id}
+        before = self._shared.pop(peer, {})
+        if shared:
+            self._shared[peer] = shared
+        for key, extender in before.items():
+            if shared.get(key) is not extender and _defines(extender, "on_peer_disconnected"):
+                self._hook_start(extender, peer, extender.on_peer_disconnected)
+        for key, extender in shared.items():
+            if before.get(key) is not extender and _defines(extender, "on_peer_connected"):
+                self._hook_start(extender, peer, extender.on_peer_connected)
 
     def _hook_start(self, extender: Extender, peer: "Peer", hook: "_Hook") -> None:
         if self._is_ended:
@@ -238,6 +255,15 @@ class Registry:
     async def serving_stop(self) -> None:
         """Cancel the tasks that serve streams and messages, and wait until they have ended."""
         await _tasks_cancel(self._serving)
+
+    async def extender_stop(self, extender: Extender, grace_s: float) -> None:
+        """Wait for the tasks of an extender that was removed, and cancel those that take longer."""
+        if tasks := [task for task, owner in self._serving.items() if owner is extender]:
+            await asyncio.wait(tasks, timeout=grace_s)
+            await _tasks_cancel(tasks)
+        if hooks := [task for (owner, _), task in self._hooks.items() if owner is extender]:
+            await asyncio.wait(hooks, timeout=_HOOKS_S)
+            await _tasks_cancel(hooks)
 
     async def hooks_stop(self) -> None:
         """Wait a moment for the tasks that tell of peers, then cancel them; from here on none begins."""

@@ -37,6 +37,7 @@ from qg.identity import Identity, NetworkSecret
 from qg.keep import Keeper
 from qg.message import MessageSource
 from qg.native import NativeExtender
+from qg.offer import Offer, ids_read
 from qg.peer import KIND_BYTES, Peer, links_flush
 from qg.relays import KnownRelay
 from qg.reload import changes_check
@@ -92,6 +93,7 @@ class Node:
         wanted = tuple(Endpoint.parse(item) if isinstance(item, str) else item for item in listen)
         self._wanted = wanted or self._config.listen
         self._registry = Registry(extenders)
+        self._offer: Offer | None = None
         self._network_secret = network_secret
         self._bound: list[Endpoint] = []
         self._border: Border | None = None  # from start on
@@ -264,6 +266,28 @@ class Node:
         border.runtime.links()  # once this has an answer the listeners are closed
         n_left: int = border.runtime.status()["n_circuits"]
         return n_left
+
+    async def add_extender(self, extender: Extender) -> None:
+        """Offer one more service while the node runs; peers are told.
+
+        Raises `InvalidValue` if the node has an extender of this id, or 250 of them.
+        """
+        await self._offer_now().add(extender)
+
+    async def remove_extender(self, extender_id: ExtenderId, *, grace_s: float = 60.0) -> None:
+        """Offer a service no more; peers are told, and no new stream or message of it is taken.
+
+        What is under way may end within `grace_s`; then it is cancelled. Returns when all has ended. Raises
+        `InvalidValue` if the node has no such extender.
+        """
+        if not await self._offer_now().remove(extender_id, grace_s):
+            raise InvalidValue(f"removing an extender failed: the node has none of the id {extender_id}")
+
+    def _offer_now(self) -> Offer:
+        border = self._border_now()
+        if self._offer is None:
+            self._offer = Offer(self._registry, border.runtime, lambda: self.peers)
+        return self._offer
 
     async def close(self) -> None:
         """Close all peers and stop.
@@ -589,6 +613,7 @@ class Node:
             core.EV_PONG: self._on_pong,
             core.EV_IDENTITY_TWICE: self._on_identity_twice,
             core.EV_PEERS: self._on_peers,
+            core.EV_SERVICES: self._on_services,
             core.EV_TAMPERED: self._on_tampered,
             core.EV_DRAINED: self._on_drained,
             core.EV_CONFIGURED: self._on_configured,
@@ -654,9 +679,9 @@ class Node:
                 peer.via = request.hops[:-1]
             link = self._links[channel] = Link(border, channel, peer, is_outgoing=is_outgoing, is_asked=number != 0)
             self._link_up(link, is_preferred=is_preferred)
+            peer.extenders = ids_read(services or b"")
+            self._registry.peer_look(peer)
         link.peer.relay_terms = None if terms is None else RelayTerms(*terms)
-        if services:
-            link.peer.extenders = tuple(ExtenderId(services[at : at + 16]) for at in range(0, len(services), 16))
         if number:
             if isinstance(request, _Connecting):
                 request.give(link.peer)
@@ -680,10 +705,8 @@ class Node:
         )
         peer.link_add(link, is_preferred=is_preferred)
         self._relays_tell(link)
-        if is_first:
-            if peer.keeper is not None:
-                peer.keeper.on_up()
-            self._registry.peer_up(peer)
+        if is_first and peer.keeper is not None:
+            peer.keeper.on_up()
 
     def _on_peer_down(self, event: tuple[Any, ...]) -> None:
         _, channel, reason, is_remote, status = event
@@ -709,7 +732,7 @@ class Node:
                 del self._direct[bytes(peer.id)]
             if self._by_key.get(bytes(peer.link_key)) is peer:
                 del self._by_key[bytes(peer.link_key)]
-            self._registry.peer_down(peer)
+            self._registry.peer_look(peer)
             if is_direct and reason is Reason.DUPLICATE:
                 _log.warning(
                     "identity_twice peer=%s at=%s: another node with this identity has a newer session there",
@@ -756,6 +779,11 @@ class Node:
         link = self._links.get(event[1])
         if link is not None and self._gossip is not None:
             self._gossip.take(link.peer.id, event[2])
+
+    def _on_services(self, event: tuple[Any, ...]) -> None:
+        link = self._links.get(event[1])
+        if link is not None:
+            self._offer_now().heard(link.peer, event[2], event[3])
 
     def _on_tampered(self, event: tuple[Any, ...]) -> None:
         if self._routes is not None:

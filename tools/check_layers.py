@@ -42,7 +42,7 @@ PYTHON = {
         *("access", "account", "check", "extender", "native", "flow", "dial", "keep", "reload"),
         *("relays", "route", "guards", "routes", "records", "gossip"),
     ),
-    "P3": ("node", "peer", "stream", "message", "control", "status"),
+    "P3": ("node", "peer", "stream", "message", "control", "status", "offer"),
     "API": ("qg",),
     "P4": ("extenders.*", "discovery.*", "testing"),
     "OPS": ("logs", "metrics", "notify", "measured"),  # what a service, or what is measured, says to machines
@@ -104,6 +104,7 @@ EDGES = {
     ("node", "stream"): "a node makes the streams that peers open",
     ("node", "message"): "a node hands messages to its extenders",
     ("extenders.forward", "extenders.sockets"): "services share how streams are joined with sockets",
+    ("node", "offer"): "a node changes what it offers",
     ("extenders.proxy", "extenders.sockets"): "services share how streams are joined with sockets",
     ("types", "errors"): "identifiers refuse bad text, and re-export Reason",
     ("config", "address"): "settings hold addresses, endpoints and networks",

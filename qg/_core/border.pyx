@@ -12,8 +12,8 @@ from .crypto cimport SUITE_CHACHA20_POLY1305, crypto_suites
 from .envelope cimport network_derive
 from .flow cimport (
     EVENT_CONNECT_FAILED, EVENT_IDENTITY_TWICE, EVENT_LISTENING, EVENT_PEERS, EVENT_PEER_DOWN, EVENT_PEER_UP,
-    EVENT_PONG, EVENT_STREAM_DATA, EVENT_STREAM_DONE, EVENT_STREAM_OPEN, EVENT_STREAM_RESET, EVENT_STREAM_SENT,
-    EVENT_TAMPERED, event_t)
+    EVENT_PONG, EVENT_SERVICES, EVENT_STREAM_DATA, EVENT_STREAM_DONE, EVENT_STREAM_OPEN, EVENT_STREAM_RESET,
+    EVENT_STREAM_SENT, EVENT_TAMPERED, event_t)
 from .guard cimport (
     ACCESS_ANYONE, ACCESS_LISTED, ACCESS_NONE, PORTS_MAX, PREFIXES_MAX, access_t, guard_access_build, guard_limits_t,
     policy_ports_set, policy_t, prefix_list_add, prefix_list_t)
@@ -345,6 +345,8 @@ cdef tuple event_tuple(event_t *event):
     cdef int type = event.type
     if type == EVENT_STREAM_DATA or type == EVENT_PEERS:
         return type, event.id, join_blocks(event.blocks)
+    if type == EVENT_SERVICES:
+        return type, event.id, event.a, join_blocks(event.blocks)
     if type == EVENT_STREAM_SENT or type == EVENT_PONG:
         return type, event.id, event.a
     if type == EVENT_STREAM_OPEN:

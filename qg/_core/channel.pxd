@@ -18,7 +18,7 @@ from .relay cimport asker_t, relay_t
 from .roster cimport roster_t
 from .session cimport context_t, session_hooks_t, session_t, session_times_t
 from .table cimport table_t
-from .wire cimport RELAY_ADDRESSES_MAX, address_t
+from .wire cimport HELLO_SERVICES_MAX, RELAY_ADDRESSES_MAX, address_t
 
 cdef enum:
     HOPS_MAX = 8                # relays and target of a circuit
@@ -94,7 +94,7 @@ ctypedef struct channel_t:
     channel_t *next_dirty
     flow_t *flows
     uint8_t *services           # links and sessions over pipes: what the peer offers, until PEER_UP tells it; owned,
-                                # NULL
+                                # NULL where n_services is 0
     queue_t *queue              # of the half-open ones or of the sinks; NULL in neither
     channel_t *queue_next
     channel_t *queue_prev
@@ -107,6 +107,8 @@ ctypedef struct channel_t:
     uint64_t isolation          # layers: of the paths that share it; 0: it is not shared
     uint64_t shared_id          # its name in the table of shared layers
     uint64_t peers_ns           # when all PEERS frames that may come at once may come again
+    uint64_t services_ns        # the same of SERVICES
+    uint32_t n_services         # in `services`
     uint64_t pipe_peer          # guard counts it among the sessions over pipes of this one; 0 = no. The same for links
                                 # without an instance
     address_t remote            # links
@@ -152,7 +154,7 @@ ctypedef struct engine_config_t:
     rates_t *rates              # shared with other workers; borrowed; NULL: none ever will be set
     uint32_t terms_rate_kib     # what this node says of relaying; 0: no limit
     uint32_t terms_burst_kib
-    const uint8_t *services     # ids of what this node offers, 16 bytes each; borrowed
+    const uint8_t *services     # ids of what this node offers at first, 16 bytes each; read at engine_init only
     uint32_t n_services
     uint8_t padding
     uint8_t relays              # pipes are accepted for others
@@ -167,6 +169,7 @@ ctypedef struct engine_t:
     guard_t *guard              # borrowed
     roster_t *roster            # of all workers; borrowed; NULL: there is none
     engine_config_t config
+    uint8_t[16 * HELLO_SERVICES_MAX] services   # what this node offers; config.n_services of them
     transport_t transport
     transport_t crossing        # between workers; `cross` is NULL where there is one
     channel_t *crossings[WORKERS_MAX]   # links opened to the other workers, by their number; NULL: none yet
@@ -248,6 +251,8 @@ cdef void channel_close(channel_t *channel, uint64_t now_ns) noexcept nogil
 cdef void channel_end(channel_t *channel, uint64_t now_ns) noexcept nogil
     # off all lists; its carrier is closed or lost
 cdef void services_keep(channel_t *channel) noexcept nogil      # of the peer's HELLO, which is being read
+cdef void services_change(channel_t *channel) noexcept nogil
+    # by the SERVICES frame that is being read; what is too much is not kept
 cdef block_t *services_take(channel_t *channel) noexcept nogil
     # gives a copy for an event and forgets them; NULL: there are none
 cdef void channel_claim(channel_t *channel) noexcept nogil      # it is no longer for circuits only

@@ -30,7 +30,7 @@ from .status cimport (
     REASON_UNREACHABLE)
 from .sys cimport NEVER, SECOND_NS, atomic_add, atomic_peek, is_zero, load_be64
 from .table cimport table_drop, table_get, table_put, table_t
-from .wire cimport PADDING_NONE, address_t, hello_t
+from .wire cimport HELLO_SERVICES_MAX, PADDING_NONE, address_t, hello_t, services_read
 
 cdef enum:
     LINK_ROOM = 32768           # of a link that takes more: a whole record, so that none is cut at the limit
@@ -186,7 +186,7 @@ cdef channel_t *channel_create(engine_t *engine, int kind, const carrier_t *carr
                                        and not guard_is_spent(engine.guard))
     channel.session.hello.rate_kib = engine.config.terms_rate_kib
     channel.session.hello.burst_kib = engine.config.terms_burst_kib
-    channel.session.hello.services = engine.config.services
+    channel.session.hello.services = engine.services
     channel.session.hello.n_services = engine.config.n_services
     channel.session.rate_limit = engine.config.control_frames
     if kind == CHANNEL_LINK:
@@ -255,14 +255,51 @@ cdef void channel_uncount(channel_t *channel) noexcept nogil:
 
 cdef void services_keep(channel_t *channel) noexcept nogil:
     cdef const hello_t *hello = &channel.session.peer_hello
-    if hello.n_services:
-        channel.services = <uint8_t *>mem_take(channel.engine.pool, 16 * hello.n_services)
-        if channel.services is not NULL:
-            memcpy(channel.services, hello.services, 16 * hello.n_services)
+    services_store(channel, hello.services, hello.n_services)
+
+
+cdef void services_store(channel_t *channel, const uint8_t *services, uint32_t n) noexcept nogil:
+    services_forget(channel)
+    if n:
+        channel.services = <uint8_t *>mem_take(channel.engine.pool, 16 * n)
+    if channel.services is not NULL:
+        memcpy(channel.services, services, 16 * n)
+        channel.n_services = n
+
+
+cdef void services_forget(channel_t *channel) noexcept nogil:
+    if channel.services is not NULL:
+        mem_give(channel.engine.pool, channel.services, 16 * channel.n_services)
+    channel.services = NULL
+    channel.n_services = 0
+
+
+cdef int has_service(const uint8_t *services, uint32_t n, const uint8_t *id) noexcept nogil:
+    cdef uint32_t i
+    for i in range(n):
+        if memcmp(services + 16 * i, id, 16) == 0:
+            return 1
+    return 0
+
+
+cdef void services_change(channel_t *channel) noexcept nogil:
+    cdef uint8_t[16 * HELLO_SERVICES_MAX] left
+    cdef uint32_t n_added, n_removed, i, n = 0
+    cdef const uint8_t *removed
+    cdef const uint8_t *added = services_read(channel.session.notice, &n_added, &n_removed, &removed)
+    for i in range(channel.n_services):
+        if not has_service(removed, n_removed, channel.services + 16 * i):
+            memcpy(&left[16 * n], channel.services + 16 * i, 16)
+            n += 1
+    for i in range(n_added):
+        if n < HELLO_SERVICES_MAX and not has_service(&left[0], n, added + 16 * i):
+            memcpy(&left[16 * n], added + 16 * i, 16)
+            n += 1
+    services_store(channel, &left[0], n)
 
 
 cdef block_t *services_take(channel_t *channel) noexcept nogil:
-    cdef uint32_t len = 16 * channel.session.peer_hello.n_services
+    cdef uint32_t len = 16 * channel.n_services
     cdef block_t *block = NULL
     if channel.services is NULL:
         return NULL
@@ -270,8 +307,7 @@ cdef block_t *services_take(channel_t *channel) noexcept nogil:
     if block is not NULL:
         memcpy(block_start(block), channel.services, len)
         block.end += len
-    mem_give(channel.engine.pool, channel.services, len)
-    channel.services = NULL
+    services_forget(channel)
     return block
 
 
@@ -306,9 +342,7 @@ cdef void channel_end(channel_t *channel, uint64_t now_ns) noexcept nogil:
     relay_forget(&engine.relay, &channel.asker, now_ns)
     shaper_leave(&engine.shaper, &channel.lane)
     chain_clear(&channel.out)
-    if channel.services is not NULL:
-        mem_give(engine.pool, channel.services, 16 * channel.session.peer_hello.n_services)
-        channel.services = NULL
+    services_forget(channel)
     if channel.shared_id and table_get(&engine.shared, channel.shared_id) == channel:
         table_drop(&engine.shared, channel.shared_id)
     if table_get(&engine.dials, load_be64(channel.session.peer_link_key)) == channel:

@@ -21,10 +21,10 @@ from .mux cimport (
 from .rekey cimport rekey_start
 from .secret cimport SECRET_LOCK_PREFERRED, secret_pool_free, secret_pool_init, secret_pool_t, secret_take
 from .session cimport (
-    SCRATCH_LEN, SESSION_ON_DEADLINE, SESSION_ON_KEYED, SESSION_ON_PEERS, SESSION_ON_PONG, SESSION_OPEN, carrier_t,
-    context_t, session_admit, session_bind, session_clear, session_close, session_connect, session_drop,
-    session_feed, session_has_output, session_hooks_t, session_listen, session_ping, session_pump, session_t,
-    session_tick, session_times_t, session_wake)
+    SCRATCH_LEN, SESSION_ON_DEADLINE, SESSION_ON_KEYED, SESSION_ON_PEERS, SESSION_ON_PONG, SESSION_ON_SERVICES,
+    SESSION_OPEN, carrier_t, context_t, session_admit, session_bind, session_clear, session_close, session_connect,
+    session_drop, session_feed, session_has_output, session_hooks_t, session_listen, session_ping, session_pump,
+    session_t, session_tick, session_times_t, session_wake)
 from .status cimport E_CLOSED, NEED_ADMIT, REASON_MEMORY, REASON_REFUSED
 from .sys cimport NEVER, SECOND_NS
 from .table cimport table_clear, table_get, table_init, table_next, table_put, table_t
@@ -143,7 +143,7 @@ CARRIER.wake = wake
 
 cdef void on_session_event(session_t *session, int event, uint64_t now_ns) noexcept nogil:
     cdef state_t *state = state_of(session)
-    if event == SESSION_ON_DEADLINE or event == SESSION_ON_PEERS:
+    if event == SESSION_ON_DEADLINE or event == SESSION_ON_PEERS or event == SESSION_ON_SERVICES:
         return                                  # whoever owns an endpoint reads `deadline_ns`; notices are the engine's
     if event == SESSION_ON_KEYED:
         session.mux.peer_kinds = state.peer_kinds

@@ -7,7 +7,7 @@ rest here, `path_*` of `circuit`, `flow_*` of `flow`. Outputs: the functions of 
 `outbox_emit`. `engine_settle` ends every input: it flushes links and frees what ended. All calls by one thread;
 `now_ns` is monotonic.
 """
-from libc.stdint cimport uint8_t, uint64_t
+from libc.stdint cimport uint8_t, uint32_t, uint64_t
 
 from .channel cimport channel_t, engine_config_t, engine_t
 from .guard cimport guard_t
@@ -41,6 +41,10 @@ cdef void engine_configure(engine_t *engine, const engine_config_t *config, uint
 cdef void engine_tell_peers(engine_t *engine, uint64_t channel_id, const uint8_t *data, size_t len,
                             uint64_t now_ns) noexcept nogil
     # a PEERS frame behind its type, at most PEERS_LEN_MAX, to a direct peer that knows this node; else nothing
+cdef void engine_serve(engine_t *engine, const uint8_t *services, uint32_t n_services, const uint8_t *data, size_t len,
+                       uint64_t now_ns) noexcept nogil
+    # offers these services, at most HELLO_SERVICES_MAX, from now on, and sends whoever knows the former ones what a
+    # SERVICES frame holds behind its type, at most SERVICES_LEN_MAX
 cdef void engine_drain(engine_t *engine) noexcept nogil
     # refuses connections, pipes and circuits from now on; EVENT_DRAINED when no circuit passes through any more
 cdef void engine_end_twins(engine_t *engine, const uint8_t *peer_id, uint64_t instance, uint64_t seen_ns,

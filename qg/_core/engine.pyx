@@ -8,14 +8,15 @@ from .channel cimport (
     LINKS_PER_PEER, SKEWS_KEPT, channel_accept, channel_admitted, channel_arm, channel_close, channel_end,
     channel_claim, channel_feed, channel_flush, channel_layer, channel_mark, channel_rates, channel_t, channel_uncount,
     channels_serve, channels_sweep, draw, engine_config_t, engine_t, has_id, has_instance, link_enter, links_find,
-    links_of, n_settled, name_put, queue_push, services_keep, stream_drain)
+    links_of, n_settled, name_put, queue_push, services_change,
+    services_keep, stream_drain)
 from .circuit cimport (
     circuit_extend, circuits_arm, circuits_join, circuits_refuse, is_awaited, path_free, paths_continue, paths_failed,
     paths_request, report_peer)
 from .flow cimport (
-    FLOWS_WAITING_MAX, EVENT_DRAINED, EVENT_IDENTITY_TWICE, EVENT_PEERS, EVENT_PEER_DOWN, EVENT_PONG, EVENT_STOPPED,
-    EVENT_STREAM_RESET, EVENT_TAMPERED, EVENT_TWINS, event_t, flow_announce, flow_bind, flow_create, flow_free,
-    flow_open, flow_t, outbox_clear, outbox_init, outbox_owe, outbox_put, outbox_put_late, outbox_t)
+    FLOWS_WAITING_MAX, EVENT_DRAINED, EVENT_IDENTITY_TWICE, EVENT_PEERS, EVENT_PEER_DOWN, EVENT_PONG, EVENT_SERVICES,
+    EVENT_STOPPED, EVENT_STREAM_RESET, EVENT_TAMPERED, EVENT_TWINS, event_t, flow_announce, flow_bind, flow_create,
+    flow_free, flow_open, flow_t, outbox_clear, outbox_init, outbox_owe, outbox_put, outbox_put_late, outbox_t)
 from .guard cimport (
     PENALTY_ENVELOPE, PENALTY_HANDSHAKE, PENALTY_LIMIT, PENALTY_REPLAY, PENALTY_VIOLATION, guard_accept, guard_allows,
     guard_half_open_begin, guard_handshake, guard_instance_swap, guard_link_begin, guard_peer_begin, guard_penalise,
@@ -28,22 +29,27 @@ from .rate cimport rates_t, shaper_deadline, shaper_init
 from .relay cimport (
     relay_clear, relay_init, relay_pause, relay_rates, relay_reset_all, relay_serve, relay_sweep, relay_tick)
 from .session cimport (
-    LAYER_FAR_END, LAYER_NONE, SESSION_HANDSHAKE, SESSION_ON_CLOSED, SESSION_ON_DEADLINE, SESSION_ON_FAILED,
-    SESSION_ON_KEYED, SESSION_ON_PEERS, SESSION_ON_PONG, SESSION_ON_READY, SESSION_OPEN, session_close, session_connect,
-    session_drop, session_hooks_t, session_listen, session_ping, session_t, session_tick, session_wake)
+    LAYER_FAR_END, LAYER_NONE, SESSION_HANDSHAKE, SESSION_KEYED, SESSION_ON_CLOSED, SESSION_ON_DEADLINE,
+    SESSION_ON_FAILED, SESSION_ON_KEYED, SESSION_ON_PEERS, SESSION_ON_PONG, SESSION_ON_READY, SESSION_ON_SERVICES,
+    SESSION_OPEN, session_close, session_connect, session_drop, session_hooks_t, session_listen, session_ping,
+    session_t, session_tick, session_wake)
 from .status cimport (
     E_FULL, E_IDENTITY, E_IO, E_LENGTH, E_MEMORY, E_RATE, E_REPLAY, E_TAG, OK, PEERS_LEN_MAX, REASON_BUSY,
     REASON_DUPLICATE, REASON_HOPS, REASON_IDLE, REASON_LIMIT, REASON_MEMORY, REASON_PROTOCOL, REASON_REFUSED,
-    REASON_SHUTDOWN, REASON_TIMEOUT, REASON_UNREACHABLE, WINDOW_MIN)
+    REASON_SHUTDOWN, REASON_TIMEOUT, REASON_UNREACHABLE, SERVICES_LEN_MAX, WINDOW_MIN)
 from .sys cimport NEVER, SECOND_NS, atomic_add, atomic_peek, load_be64
 from .table cimport table_clear, table_get, table_init
-from .wire cimport FRAME_PEERS, STREAM_BYTES, STREAM_MESSAGES, STREAM_PIPE, STREAM_RELAY, address_t, frame_t
+from .wire cimport (
+    FRAME_PEERS, FRAME_SERVICES, HELLO_SERVICES_MAX, STREAM_BYTES, STREAM_MESSAGES, STREAM_PIPE, STREAM_RELAY,
+    address_t, frame_t, services_read)
 
 cdef enum:
     TABLE_MAX = 1 << 20
     PEERS_BURST = 4             # PEERS frames of one link at once, and one per PEERS_NS after that
+    SERVICES_BURST = 256        # SERVICES frames of one session at once, and one per SERVICES_NS after that
 
 cdef uint64_t PEERS_NS = 60 * SECOND_NS
+cdef uint64_t SERVICES_NS = SECOND_NS // 10
 
 
 
@@ -57,6 +63,8 @@ cdef int engine_init(engine_t *engine, pool_t *pool, guard_t *guard, const engin
     engine.pool = pool
     engine.guard = guard
     engine.config = config[0]
+    memcpy(engine.services, config.services, 16 * config.n_services)
+    engine.config.services = engine.services
     engine.ctx.pool = pool
     receive_init(&engine.ctx.receive, config.receive_credit_len)
     engine.next_id = 1
@@ -457,6 +465,8 @@ cdef void on_session_event(session_t *session, int event, uint64_t now_ns) noexc
         on_closed(channel, now_ns)
     elif event == SESSION_ON_PEERS:
         on_peers(channel, now_ns)
+    elif event == SESSION_ON_SERVICES:
+        on_services(channel, now_ns)
     elif event == SESSION_ON_PONG:
         memset(&pong, 0, sizeof(pong))
         pong.type = EVENT_PONG
@@ -490,6 +500,34 @@ cdef void on_peers(channel_t *channel, uint64_t now_ns) noexcept nogil:
     if event.blocks is not NULL:
         memcpy(block_start(event.blocks), channel.session.notice, channel.session.notice_len)
         event.blocks.end += <uint32_t>channel.session.notice_len
+        outbox_put(&engine.outbox, &event)
+
+
+cdef void on_services(channel_t *channel, uint64_t now_ns) noexcept nogil:
+    """What comes too often is dropped and counted, for Python may be slow to take it (protocol.md 7)."""
+    cdef engine_t *engine = channel.engine
+    cdef uint64_t missing_ns = channel.services_ns - now_ns if channel.services_ns > now_ns else 0
+    cdef uint32_t n_added, n_removed
+    cdef const uint8_t *removed
+    cdef const uint8_t *added
+    cdef event_t event
+    if not channel.is_reported:
+        services_change(channel)
+        return
+    if missing_ns > (SERVICES_BURST - 1) * SERVICES_NS:
+        engine.ctx.n_status[-E_RATE] += 1
+        return
+    channel.services_ns = now_ns + missing_ns + SERVICES_NS
+    added = services_read(channel.session.notice, &n_added, &n_removed, &removed)
+    memset(&event, 0, sizeof(event))
+    event.type = EVENT_SERVICES
+    event.id = channel.id
+    event.a = n_added
+    event.blocks = block_take(engine.pool, block_class_for(16 * (n_added + n_removed)))
+    if event.blocks is not NULL:
+        memcpy(block_start(event.blocks), added, 16 * n_added)
+        memcpy(block_start(event.blocks) + 16 * n_added, removed, 16 * n_removed)
+        event.blocks.end += 16 * (n_added + n_removed)
         outbox_put(&engine.outbox, &event)
 
 
@@ -694,6 +732,30 @@ cdef void engine_tell_peers(engine_t *engine, uint64_t channel_id, const uint8_t
     memcpy(&frame[1], data, len)
     if mux_control(&channel.session.mux, frame, 1 + len) >= 0:
         session_wake(&channel.session, now_ns)
+
+
+cdef bint knows_services(const channel_t *channel) noexcept nogil:
+    """Was the peer told in HELLO what this node offers, not what a throw-away identity or a layer does?"""
+    return channel.identity is NULL and channel.session.kind != HANDSHAKE_NK and not channel.is_crossing
+
+
+cdef void engine_serve(engine_t *engine, const uint8_t *services, uint32_t n_services, const uint8_t *data, size_t len,
+                       uint64_t now_ns) noexcept nogil:
+    cdef channel_t *channel = engine.all
+    cdef uint8_t[1 + SERVICES_LEN_MAX] frame
+    if n_services > HELLO_SERVICES_MAX or len > SERVICES_LEN_MAX:
+        return
+    memcpy(engine.services, services, 16 * n_services)
+    engine.config.n_services = n_services
+    frame[0] = FRAME_SERVICES
+    memcpy(&frame[1], data, len)
+    while channel is not NULL:
+        if knows_services(channel):
+            channel.session.hello.n_services = n_services       # of a HELLO that is yet to come
+            if channel.session.state == SESSION_KEYED or channel.session.state == SESSION_OPEN:
+                if mux_control(&channel.session.mux, frame, 1 + len) >= 0:
+                    session_wake(&channel.session, now_ns)
+        channel = channel.next
 
 
 cdef void engine_ping(engine_t *engine, uint64_t channel_id, uint64_t now_ns) noexcept nogil:

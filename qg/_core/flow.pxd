@@ -33,6 +33,7 @@ cdef enum event_type_t:
     EVENT_PEERS = 17            # a direct peer tells of others: records, each behind its length, in the blocks
     EVENT_TAMPERED = 18         # a layer of ours failed to open, here or at its far end: between the relay of link_key
                                 # and the node that peer_id holds the link key of, one has changed bytes
+    EVENT_SERVICES = 20         # a peer offers other services than before: ids in the blocks, added ones first
     EVENT_TWINS = 19            # a peer runs under a new instance; for the owner of several engines
 
 ctypedef struct event_t:
@@ -42,7 +43,7 @@ ctypedef struct event_t:
     int32_t status
     uint64_t id                 # flow or channel; request where there is no channel
     uint64_t a                  # PEER_UP: request; TWINS: instance;
-                                # STREAM_OPEN: channel; SENT: bytes; PONG: ns; CONNECT_FAILED: hop;
+                                # STREAM_OPEN: channel; SENT: bytes; PONG: ns; SERVICES: n added; CONNECT_FAILED: hop;
                                 # STREAM_RESET, DONE: bytes sent
     uint64_t b                  # PEER_UP: bit 0 relayed, bit 1 dialled, bit 2 takes new streams, suite << 8;
                                 # CONNECT_FAILED: 1: it was the relay before this hop that refused (a circuit's first

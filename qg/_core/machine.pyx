@@ -15,7 +15,7 @@ from .crypto cimport crypto_init, random_seed, random_seed_t, random_seeded, wip
 from .engine cimport (
     engine_accepted, engine_clear, engine_close_peer, engine_connected, engine_deadline, engine_dial_failed,
     engine_drain, engine_ended, engine_halt, engine_init, engine_lost, engine_open, engine_ping, engine_received,
-    engine_settle, engine_stop, engine_tick, engine_writable)
+    engine_serve, engine_settle, engine_stop, engine_tick, engine_writable)
 from .flow cimport event_t, flow_accept, flow_finish, flow_reset, flow_used, flow_write, outbox_emit, outbox_is_empty
 from .guard cimport N_GUARD_COUNTS, access_t, guard_access_free, guard_access_swap, guard_clear, guard_init, guard_t
 from .handshake cimport local_fill, local_t
@@ -399,7 +399,6 @@ cdef class Machine:
     cdef rates_t *rates             # NULL: none is named in the options
     cdef access_t *access
     cdef access_t *relay_access
-    cdef bytes services
 
     def __cinit__(self, KeyRing ring not None, NetworkSecret network=None, *, dict options=None, bytes seed not None,
                   int64_t unix_offset_s=1750000000, uint64_t now_ns=0):
@@ -466,9 +465,9 @@ cdef class Machine:
             random_seeded(&self.body.random, self.rates.key, 16)
             rates_fill(self.rates, options)
             config.rates = self.rates
-        self.services = b"".join(options.get("services", ())[:HELLO_SERVICES_MAX])
-        config.services = self.services
-        config.n_services = len(self.services) // 16
+        services = b"".join(options.get("services", ())[:HELLO_SERVICES_MAX])
+        config.services = services
+        config.n_services = len(services) // 16
         random_seeded(&self.body.random, config.instance, 8)
         if engine_init(engine, &self.body.pool, &self.body.guard, &config, self.draw()) < 0:
             raise MemoryError
@@ -687,6 +686,12 @@ cdef class Machine:
     def close_peer(self, uint64_t channel, int reason, uint64_t now_ns):
         """Close a session."""
         engine_close_peer(&self.body.engine, channel, reason, now_ns)
+        engine_settle(&self.body.engine, now_ns)
+
+    def serve(self, list services not None, bytes frame not None, uint64_t now_ns):
+        """Offer these services from now on; `frame` says what has changed, as a SERVICES frame behind its type."""
+        ids = b"".join(services)
+        engine_serve(&self.body.engine, ids, len(services), frame, len(frame), now_ns)
         engine_settle(&self.body.engine, now_ns)
 
     def ping(self, uint64_t channel, uint64_t now_ns):

@@ -22,7 +22,7 @@ from .crypto cimport crypto_init, crypto_random, random_pooled
 from .engine cimport engine_init
 from .flow cimport (
     EVENT_CONFIGURED, EVENT_CONNECT_FAILED, EVENT_DRAINED, EVENT_IDENTITY_TWICE, EVENT_LISTENING, EVENT_PEERS,
-    EVENT_PEER_DOWN, EVENT_PEER_UP, EVENT_PONG, EVENT_STOPPED, EVENT_STREAM_ACCEPTED, EVENT_STREAM_DATA,
+    EVENT_PEER_DOWN, EVENT_PEER_UP, EVENT_PONG, EVENT_SERVICES, EVENT_STOPPED, EVENT_STREAM_ACCEPTED, EVENT_STREAM_DATA,
     EVENT_STREAM_DONE, EVENT_STREAM_FIN, EVENT_STREAM_OPEN, EVENT_STREAM_RESET, EVENT_STREAM_SENT, EVENT_TAMPERED,
     EVENT_TWINS, event_t)
 from .fork cimport forks_count, forks_watch
@@ -47,15 +47,16 @@ from .secret cimport (
 from .service cimport SERVICE_ID_LEN
 from .session cimport SCRATCH_LEN
 from .shared cimport bell_ring, bell_sleep, bell_sleep_deep, inbox_take, ring_drop, ring_filled, ring_relieved
-from .status cimport METADATA_MAX, PEERS_LEN_MAX
+from .status cimport METADATA_MAX, PEERS_LEN_MAX, SERVICES_LEN_MAX
 from .sys cimport SECOND_NS, atomic_exchange_ptr, atomic_poke
-from .wire cimport HELLO_SERVICES_MAX
+from .wire cimport HELLO_SERVICES_MAX, varint_put
 from .worker cimport (
     CERT_ENTRIES, COMMAND_ACCEPT, COMMAND_CANCEL, COMMAND_CLOSE_PEER, COMMAND_CONFIGURE, COMMAND_CONNECT, COMMAND_DRAIN,
     COMMAND_FINISH, COMMAND_KILL, COMMAND_LINKS, COMMAND_LISTEN, COMMAND_OPEN, COMMAND_PEERS, COMMAND_PING,
-    COMMAND_RENEW, COMMAND_RESET, COMMAND_SERVICE, COMMAND_SPLICE, COMMAND_STOP, COMMAND_TWINS, COMMAND_USED,
-    COMMAND_WRITE, RING_LEN, WORKER_SHIFT, command_free, command_make, command_t, link_rows_t, local_renew, mark_write,
-    node_t, worker_end, worker_free, worker_of, worker_post, worker_start, worker_stop, worker_t)
+    COMMAND_RENEW, COMMAND_RESET, COMMAND_OFFER, COMMAND_SERVICE, COMMAND_SPLICE, COMMAND_STOP, COMMAND_TWINS,
+    COMMAND_USED, COMMAND_WRITE, RING_LEN, WORKER_SHIFT, command_free, command_make, command_t, link_rows_t,
+    local_renew, mark_write, node_t, worker_end, worker_free, worker_of, worker_post, worker_start, worker_stop,
+    worker_t)
 
 cdef enum:
     REPLAY_SLOTS = 1 << 18
@@ -86,7 +87,14 @@ EV_IDENTITY_TWICE = EVENT_IDENTITY_TWICE
 EV_DRAINED = EVENT_DRAINED
 EV_CONFIGURED = EVENT_CONFIGURED
 EV_PEERS = EVENT_PEERS
+EV_SERVICES = EVENT_SERVICES
 EV_TAMPERED = EVENT_TAMPERED
+
+
+cdef bytes ids_bytes(list ids):
+    """A list of a SERVICES frame."""
+    cdef uint8_t[8] n
+    return (<char *>&n[0])[:varint_put(n, <uint64_t>len(ids))] + b"".join(ids)
 
 
 ctypedef struct settings_t:     # what the guard reads, swapped as a whole
@@ -123,7 +131,6 @@ cdef class Runtime:
     cdef bint is_joined
     cdef object ring                # keeps the keys alive while they are copied
     cdef dict options
-    cdef bytes services             # read by the workers as long as they run
     cdef list kept                  # tables that were handed to workers: alive as long as these run
     cdef uint64_t n_asked           # COMMAND_LINKS posted
     cdef int n_sent_waiters         # tasks that wait for the last byte to be sent
@@ -182,9 +189,9 @@ cdef class Runtime:
         self.node.unread.max = config.receive_credit_len
         self.node.relayed.max = config.relay_memory_len
         config.rates = self.rates
-        self.services = b"".join(options.get("services", ())[:HELLO_SERVICES_MAX])
-        config.services = self.services
-        config.n_services = len(self.services) // 16
+        services = b"".join(options.get("services", ())[:HELLO_SERVICES_MAX])
+        config.services = services
+        config.n_services = len(services) // 16
         config.n_workers = <uint8_t>self.node.n_workers
         crypto_random(NULL, config.instance, 8)
         for i in range(self.node.n_workers):
@@ -447,6 +454,23 @@ cdef class Runtime:
         command.n = <uint32_t>len(frame)
         memcpy(command.data, <const char *>frame, len(frame))
         self._post(command)
+
+    def serve(self, list services not None, list added not None, list removed not None):
+        """Offer these services from now on, ids of 16 bytes each, and tell peers what has changed."""
+        cdef bytes ids = b"".join(services)
+        cdef bytes frame = ids_bytes(added) + ids_bytes(removed)
+        cdef bytes data = ids + frame
+        cdef command_t *commands[WORKERS_MAX]
+        cdef uint32_t i
+        if len(services) > HELLO_SERVICES_MAX or len(ids) != 16 * len(services) or len(frame) > SERVICES_LEN_MAX:
+            raise ValueError(f"{len(services)} services, {len(frame)} bytes to tell: more than a node may offer")
+        for i in range(self.node.n_workers):
+            commands[i] = self._command(COMMAND_OFFER, <uint64_t>i << WORKER_SHIFT, len(data))
+            commands[i].a = len(services)
+            commands[i].n = <uint32_t>len(data)
+            memcpy(commands[i].data, <const char *>data, len(data))
+        for i in range(self.node.n_workers):
+            self._post(commands[i])
 
     def open_stream(self, uint64_t flow, uint64_t channel, int kind, int priority, bytes opening not None):
         """Open a stream; its acceptance or reset follows. `opening` is the extender's UUID and metadata."""

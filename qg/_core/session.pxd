@@ -34,6 +34,7 @@ cdef enum session_event_t:
     SESSION_ON_FAILED = 5       # the handshake failed; session.status tells why; nothing was answered
     SESSION_ON_DEADLINE = 6     # session.deadline_ns is sooner than it was, outside of feed and tick
     SESSION_ON_PEERS = 7        # session.notice holds records, each behind its length; nothing of them is verified
+    SESSION_ON_SERVICES = 8     # session.notice holds what services_read reads
 
 cdef enum:
     SCRATCH_LEN = 20480
@@ -143,7 +144,7 @@ ctypedef struct session_t:
     uint8_t peer_link_key[32]
     hello_t hello               # ours, to be sent
     hello_t peer_hello          # theirs; `services` is valid during SESSION_ON_READY only
-    const uint8_t *notice       # of a PEERS frame, valid during SESSION_ON_PEERS only
+    const uint8_t *notice       # of a PEERS or SERVICES frame, valid during its event only
     size_t notice_len
 
 cdef int session_connect(session_t *session, context_t *ctx, int kind, int layer, const uint8_t *link_key,

@@ -29,9 +29,9 @@ from .sys cimport NEVER, SECOND_NS
 from .wire cimport (
     CLOSE_TEXT_MAX, CONTROL_FRAME_MAX, DATA_HEAD_MAX, FRAME_ACCEPT, FRAME_CLOSE, FRAME_COVER, FRAME_CREDIT,
     FRAME_DATA, FRAME_DATA_FIN, FRAME_EPOCH, FRAME_GREASE, FRAME_HELLO, FRAME_OPEN, FRAME_PADDING, FRAME_PEERS,
-    FRAME_PING, FRAME_PONG, FRAME_REKEY1, FRAME_REKEY2, FRAME_REKEY_DONE, FRAME_RESET, FRAME_SESSION_CREDIT,
-    GREASE_RANDOM_LEN, frame_parse, frame_put_close, frame_put_data_head, frame_put_empty_hello, frame_put_grease,
-    frame_put_hello, frame_put_ping, frame_t, hello_defaults, hello_parse, padded_len)
+    FRAME_PING, FRAME_PONG, FRAME_REKEY1, FRAME_REKEY2, FRAME_REKEY_DONE, FRAME_RESET, FRAME_SERVICES,
+    FRAME_SESSION_CREDIT, GREASE_RANDOM_LEN, frame_parse, frame_put_close, frame_put_data_head, frame_put_empty_hello,
+    frame_put_grease, frame_put_hello, frame_put_ping, frame_t, hello_defaults, hello_parse, padded_len)
 
 cdef enum:
     PAD_IN_PLACE = 1024             # padding up to this is written behind the payload and taken back
@@ -619,10 +619,10 @@ cdef int on_notice(session_t *session, frame_t *frame, uint64_t now_ns) noexcept
     """SERVICES, PEERS, OBSERVED: legal between known peers, a violation in an anonymous layer."""
     if session.kind == HANDSHAKE_NK:
         return E_KIND
-    if frame.type == FRAME_PEERS:
+    if frame.type == FRAME_PEERS or frame.type == FRAME_SERVICES:
         session.notice = frame.data
         session.notice_len = frame.len
-        session.hooks.on_event(session, SESSION_ON_PEERS, now_ns)
+        session.hooks.on_event(session, SESSION_ON_PEERS if frame.type == FRAME_PEERS else SESSION_ON_SERVICES, now_ns)
         session.notice = NULL
     return OK
 

@@ -84,6 +84,7 @@ cdef enum limit_t:
     HELLO_MAX = 4096
     METADATA_MAX = 1024
     PEERS_LEN_MAX = 4096        # of a PEERS frame behind its type
+    SERVICES_LEN_MAX = 4096     # of a SERVICES frame behind its type that this node sends
     OPEN_MAX = 1536             # bytes of an OPEN frame after its kind
     INITIAL_CREDIT_SERVICE = 16384
     INITIAL_CREDIT_PIPE = 4096

@@ -121,6 +121,9 @@ cdef int varint_get(const uint8_t *src, size_t len, uint64_t *value) noexcept no
 
 cdef int frame_parse(frame_t *frame, uint8_t *src, size_t len) noexcept nogil
     # bytes of the first frame, or E_SHORT, E_LONG, E_VARINT, E_FRAME, E_NONZERO; PADDING takes the whole rest
+cdef const uint8_t *services_read(const uint8_t *src, uint32_t *n_added, uint32_t *n_removed,
+                                  const uint8_t **removed) noexcept nogil
+    # the lists of a SERVICES frame that was parsed; they borrow from `src`, its `data`
 cdef int frame_put_data_head(uint8_t *dst, uint64_t id, size_t len, int type) noexcept nogil
 cdef int frame_put_open(uint8_t *dst, uint64_t id, int kind, int priority, uint64_t credit,
                         const uint8_t *data, size_t len) noexcept nogil

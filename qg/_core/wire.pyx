@@ -137,12 +137,25 @@ cdef int parse_services(frame_t *frame, uint8_t *src, size_t len, size_t *at) no
         rc = take_varint(src, len, at, &n)
         if rc < 0:
             return rc
+        if n > HELLO_SERVICES_MAX:
+            return E_FRAME
         if n > (len - at[0]) // 16:
             return E_SHORT
         at[0] += <size_t>n * 16
     frame.data = src + first
     frame.len = at[0] - first
     return OK
+
+
+cdef const uint8_t *services_read(const uint8_t *src, uint32_t *n_added, uint32_t *n_removed,
+                                  const uint8_t **removed) noexcept nogil:
+    cdef uint64_t n
+    cdef const uint8_t *added = src + varint_get(src, VARINT_MAX, &n)
+    n_added[0] = <uint32_t>n
+    removed[0] = added + 16 * n
+    removed[0] += varint_get(removed[0], VARINT_MAX, &n)
+    n_removed[0] = <uint32_t>n
+    return added
 
 
 cdef int parse_peers(frame_t *frame, uint8_t *src, size_t len, size_t *at) noexcept nogil:

@@ -56,6 +56,7 @@ cdef enum command_type_t:
     COMMAND_DRAIN = 16          # no new connections and circuits
     COMMAND_CONFIGURE = 17      # new settings; EVENT_CONFIGURED follows
     COMMAND_PEERS = 18          # a PEERS frame to a direct peer
+    COMMAND_OFFER = 21          # what this node offers, and the SERVICES frame that says what has changed
     COMMAND_SPLICE = 19         # joins a stream with a connection; again for each piece that Python still had
     COMMAND_SERVICE = 20        # a native extender comes, or goes
     COMMAND_ADOPT = 101         # of a worker to another: a connection that it accepted

@@ -16,7 +16,8 @@ from .crypto cimport wipe
 from .engine cimport (
     engine_accepted, engine_clear, engine_close_peer, engine_configure, engine_connected, engine_deadline,
     engine_dial_failed, engine_drain, engine_end_twins, engine_ended, engine_halt, engine_lost, engine_open,
-    engine_ping, engine_received, engine_settle, engine_stop, engine_tell_peers, engine_tick, engine_writable)
+    engine_ping, engine_received, engine_serve, engine_settle, engine_stop, engine_tell_peers, engine_tick,
+    engine_writable)
 from .flow cimport (
     EVENT_CONFIGURED, EVENT_LISTENING, EVENT_STREAM_SENT, event_t, flow_accept, flow_finish, flow_reset, flow_used,
     flow_write, outbox_emit, outbox_is_empty, outbox_owe, outbox_put)
@@ -531,6 +532,9 @@ cdef void do_command(worker_t *worker, command_t *command, uint64_t now_ns) noex
         worker.loop.is_fresh = 0    # the answer may come within this very turn: it must not look as if it took no time
     elif type == COMMAND_PEERS:
         engine_tell_peers(engine, command.id, command.data, command.n, now_ns)
+    elif type == COMMAND_OFFER:
+        engine_serve(engine, command.data, <uint32_t>command.a, command.data + 16 * command.a,
+                     command.n - 16 * command.a, now_ns)
     elif type == COMMAND_LISTEN:
         do_listen(worker, command)
     elif type == COMMAND_ADOPT:

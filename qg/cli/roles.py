@@ -175,7 +175,9 @@ def _tree_make(path: Path) -> dict[str, Any]:
 
 async def _sender_main(suite: str | None, secret: str) -> None:
     network = qg.NetworkSecret.parse(secret)
-    async with qg.Node(qg.Identity.generate(), config=config_make(suite), network_secret=network) as node:
+    mailbox = Mailbox()  # a receiver learns of those that have one too
+    config = config_make(suite)
+    async with qg.Node(qg.Identity.generate(), extenders=[mailbox], config=config, network_secret=network) as node:
         sender = Sender(node)
         names = "connect push push_end ping handshakes hold file_make tree_make file_send".split()
         await role_serve({name: getattr(sender, name) for name in names}, {})

@@ -34,7 +34,7 @@ async def three_nodes(extenders=(), **limits):
             listen=LISTEN,
             config=relay_config(target.address.port, allow=[identity.peer_id], **limits),
         ) as relay,
-        qg.Node(identity) as source,
+        qg.Node(identity, extenders=[Guests()]) as source,
     ):
         nodes += [source, relay, target]
         yield source, relay, target

@@ -26,8 +26,8 @@ async def test_peers_that_are_no_longer_allowed_lose_their_session_and_get_no_ot
     async with (
         conserved() as nodes,
         qg.Node(qg.Identity.generate(), listen=LISTEN, extenders=[visits, Echo()]) as node,
-        qg.Node(friend) as friendly,
-        qg.Node(stranger) as strange,
+        qg.Node(friend, extenders=[Visits()]) as friendly,
+        qg.Node(stranger, extenders=[Visits()]) as strange,
         qg.Node(stranger, config=qg.Config(limits=qg.LimitsConfig(handshake_s=1))) as hasty,
     ):
         nodes += [node, friendly, strange, hasty]
@@ -48,7 +48,7 @@ async def test_a_peer_that_was_kept_at_two_addresses_is_still_kept_at_the_one_th
     monkeypatch.setattr("qg.keep.BACKOFF", Backoff(0.001, 0.05, 60.0))
     identity, visits = qg.Identity.generate(), Visits()
     async with qg.Node(qg.Identity.generate(), extenders=[visits]) as node:
-        there = qg.Node(identity, listen=[*LISTEN, *LISTEN])
+        there = qg.Node(identity, listen=[*LISTEN, *LISTEN], extenders=[Visits()])
         await there.start()
         both = there.addresses
         for left in both:
@@ -57,7 +57,8 @@ async def test_a_peer_that_was_kept_at_two_addresses_is_still_kept_at_the_one_th
                 await asyncio.sleep(0)
             await node.configure(qg.Config(peers=(left,)))
             await there.close()
-            there = qg.Node(identity, listen=[qg.Endpoint("tcp", "127.0.0.1", address.port) for address in both])
+            listen = [qg.Endpoint("tcp", "127.0.0.1", address.port) for address in both]
+            there = qg.Node(identity, listen=listen, extenders=[Visits()])
             await there.start()
             while not node.status().kept[0].is_connected:
                 await asyncio.sleep(0)
@@ -207,7 +208,7 @@ async def test_a_rotated_link_key_is_taken_and_another_identity_is_not():
 async def test_peers_to_be_kept_come_and_go():
     visits = Visits()
     async with (
-        qg.Node(qg.Identity.generate(), listen=LISTEN) as there,
+        qg.Node(qg.Identity.generate(), listen=LISTEN, extenders=[Visits()]) as there,
         qg.Node(qg.Identity.generate(), extenders=[visits]) as node,
     ):
         await node.configure(qg.Config(peers=(there.address,)))
@@ -253,7 +254,9 @@ async def test_all_workers_take_a_configuration():
     async with AsyncExitStack() as stack:
         node = qg.Node(qg.Identity.generate(), listen=LISTEN, extenders=[visits, Echo()], config=qg.Config(workers=3))
         await stack.enter_async_context(node)
-        others = [await stack.enter_async_context(qg.Node(qg.Identity.generate())) for _ in range(9)]
+        others = [
+            await stack.enter_async_context(qg.Node(qg.Identity.generate(), extenders=[Visits()])) for _ in range(9)
+        ]
         for other in others:
             await other.connect(node.address)
             await visits.came.get()

@@ -121,7 +121,7 @@ async def test_a_node_starts_once_and_works_only_between_start_and_close():
 
 async def test_both_ends_know_each_other_by_their_identity():
     guests = Guests()
-    async with listener(extenders=[guests]) as near, dialler() as far:
+    async with listener(extenders=[guests]) as near, dialler(extenders=[Guests()]) as far:
         peer = await far.connect(near.address)
         assert (peer.id, peer.link_key, peer.node) == (near.id, near.address.link_key, far)
         assert peer.is_connected
@@ -150,11 +150,12 @@ async def test_calls_at_the_same_time_end_with_the_same_peer():
 
 async def test_a_throw_away_identity_has_a_session_of_its_own():
     guests, mask = Guests(), qg.Identity.generate()
-    async with listener(extenders=[guests, Echo()]) as near, dialler() as far:
+    async with listener(extenders=[guests, Echo()]) as near, dialler(extenders=[Guests()]) as far:
         plain = await far.connect(near.address)
         masked = await far.connect(near.address, identity=mask)
         assert masked is not plain
-        assert {(await guests.seen.get())[1].id for _ in range(2)} == {far.id, mask.peer_id}
+        assert (await guests.seen.get())[1].id == far.id
+        assert {peer.id for peer in near.peers} == {far.id, mask.peer_id}
         for peer in (plain, masked):
             async with await peer.open_stream(Echo.id) as stream:
                 await stream.write(b"x")
@@ -278,7 +279,7 @@ async def test_the_best_suite_that_is_left_is_used(suite):
 
 async def test_a_cancelled_connect_leaves_nothing_behind():
     guests = Guests()
-    async with conserved() as nodes, listener(extenders=[guests]) as near, dialler() as far:
+    async with conserved() as nodes, listener(extenders=[guests]) as near, dialler(extenders=[Guests()]) as far:
         nodes += [near, far]
         for n_turns in range(40):  # a few of them are cancelled before anything is sent, some after all is done
             connecting = asyncio.create_task(far.connect(near.address))
@@ -298,12 +299,12 @@ async def test_a_cancelled_connect_leaves_nothing_behind():
 
 async def test_a_connect_cancelled_at_the_moment_of_success_leaves_nothing_behind():
     class Canceller(qg.Extender):
-        id = UNKNOWN
+        id = Guests.id
 
         async def on_peer_connected(self, peer):  # runs before the task that waits in `connect`
             connecting.cancel()
 
-    async with conserved() as nodes, listener() as near, dialler(extenders=[Canceller()]) as far:
+    async with conserved() as nodes, listener(extenders=[Guests()]) as near, dialler(extenders=[Canceller()]) as far:
         nodes += [near, far]
         connecting = asyncio.create_task(far.connect(near.address))
         with pytest.raises(asyncio.CancelledError):
@@ -384,7 +385,7 @@ async def test_a_cancelled_open_leaves_no_stream():
 
 async def test_closing_a_peer_ends_its_streams_on_both_sides():
     guests, held = Guests(), Held()
-    async with listener(extenders=[guests, held]) as near, dialler() as far:
+    async with listener(extenders=[guests, held]) as near, dialler(extenders=[Guests()]) as far:
         peer = await far.connect(near.address)
         stream = await peer.open_stream(Held.id)
         served = await held.streams.get()
@@ -410,7 +411,7 @@ async def test_closing_a_peer_ends_its_streams_on_both_sides():
 async def test_closing_a_node_tells_its_peers_that_it_shuts_down():
     guests = Guests()
     async with listener(extenders=[guests]) as near:
-        async with dialler(extenders=[Held()]) as far:
+        async with dialler(extenders=[Held(), Guests()]) as far:
             await far.connect(near.address)
             _, guest = await guests.seen.get()
             stream = await guest.open_stream(Held.id)
@@ -443,7 +444,7 @@ async def test_a_peer_that_does_not_read_holds_up_a_close_for_a_moment_only():
 
 async def test_a_peer_that_goes_while_it_is_closed_is_closed():
     guests = Guests()
-    async with listener(extenders=[guests, Held()]) as near, dialler() as far:
+    async with listener(extenders=[guests, Held()]) as near, dialler(extenders=[Guests()]) as far:
         peer = await far.connect(near.address)
         _, guest = await guests.seen.get()
         stream = await peer.open_stream(Held.id)
@@ -470,7 +471,7 @@ async def test_closing_cancels_the_tasks_of_extenders_and_tells_of_peers_that_go
             finally:
                 cancelled.set()
 
-    async with dialler() as far:
+    async with dialler(extenders=[Guests()]) as far:
         async with listener(extenders=[Endless(), guests]) as near:
             await (await far.connect(near.address)).open_stream(UNKNOWN)
         assert cancelled.is_set()
@@ -487,7 +488,7 @@ async def test_a_hook_that_does_not_end_is_cancelled():
             finally:
                 cancelled.set()
 
-    async with conserved() as nodes, dialler() as far:
+    async with conserved() as nodes, dialler(extenders=[Guests()]) as far:
         nodes.append(far)
         async with listener(extenders=[Endless()]) as near:
             await far.connect(near.address)
@@ -539,7 +540,7 @@ async def test_hooks_that_fail_are_logged_and_harm_nobody(caplog):
             raise ZeroDivisionError
 
     fragile = Fragile()
-    async with listener(extenders=[fragile, Echo()]) as near, dialler() as far:
+    async with listener(extenders=[fragile, Echo()]) as near, dialler(extenders=[Guests()]) as far:
         peer = await far.connect(near.address)
         async with await peer.open_stream(Echo.id) as stream:
             await stream.write(b"x")
@@ -562,7 +563,7 @@ async def test_the_end_of_a_peer_is_told_after_its_beginning_was_taken_in():
             self.seen.put_nowait(peer)
 
     slow = Slow()
-    async with listener(extenders=[slow]) as near, dialler() as far:
+    async with listener(extenders=[slow]) as near, dialler(extenders=[Guests()]) as far:
         peer = await far.connect(near.address)
         await peer.close()
         while near.peers:

@@ -362,3 +362,11 @@ def test_both_implementations_refuse_the_same_records(inner):
     except WireError:
         expected = False
     assert is_lawful(inner) == expected
+
+
+@pytest.mark.parametrize("head", [b"\x10", b"\x10\0"])
+def test_services_come_and_go_by_250_at_most(head):
+    tail = b"" if len(head) == 2 else b"\0"
+    assert wire.parse_frame(head + varint(251) + bytes(16 * 251) + tail)[0] == status.E_FRAME
+    whole = head + varint(250) + bytes(16 * 250) + tail
+    assert wire.parse_frame(whole)[0] == len(whole)

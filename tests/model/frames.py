@@ -332,8 +332,11 @@ def _read_open(reader: Reader) -> Open:
     return frame
 
 
-def _uuids(reader: Reader) -> tuple[bytes, ...]:
-    return tuple(_repeat(reader.varint(), lambda: reader.take(16)))
+def _uuids(reader: Reader, most: int) -> tuple[bytes, ...]:
+    count = reader.varint()
+    if count > most:
+        raise WireError(f"{count} UUIDs, at most {most}")
+    return tuple(_repeat(count, lambda: reader.take(16)))
 
 
 def _repeat(count: int, read: Callable[[], bytes]) -> Iterator[bytes]:
@@ -353,7 +356,7 @@ READERS: dict[int, Callable[[Reader], object]] = {
     0x0C: lambda r: Credit(r.varint(), r.varint()),
     0x0D: lambda r: Reset(r.varint(), r.varint(), r.varint()),
     0x0E: lambda r: SessionCredit(r.varint()),
-    0x10: lambda r: Services(_uuids(r), _uuids(r)),
+    0x10: lambda r: Services(_uuids(r, most=250), _uuids(r, most=250)),
     0x11: lambda r: Peers(tuple(_repeat(r.varint(), r.counted))),
     0x12: lambda r: Observed(address_read(r)),
     0x18: lambda r: Cover(r.counted()),

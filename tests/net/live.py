@@ -16,7 +16,7 @@ from collections.abc import Callable
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 
-from api.services import Echo, Guests, Held, Mailbox
+from api.services import Echo, Held, Mailbox
 from model import frames
 from model.cert import Identity, network_secret_text
 from model.envelope import KIND_NK1, KIND_XK1, KIND_XX1, Network
@@ -182,18 +182,20 @@ class Host:
     """A node with the services of the tests."""
 
     def __init__(self, config: qg.Config | None, secret: bytes) -> None:
-        self.held, self.guests, self.mailbox = Held(), Guests(), Mailbox()
+        self.held, self.mailbox = Held(), Mailbox()
+        self._met: set[qg.Peer] = set()
         network_secret = None if secret == OPEN_NETWORK else qg.NetworkSecret.parse(network_secret_text(secret))
-        extenders = [Echo(), self.held, self.guests, self.mailbox]
+        extenders = [Echo(), self.held, self.mailbox]
         self.node = qg.Node(
             qg.Identity.generate(), listen=[LISTEN], extenders=extenders, config=config, network_secret=network_secret
         )
 
     async def guest(self) -> qg.Peer:
         """The next peer that has connected."""
-        while (seen := await self.guests.seen.get())[0] != "connected":
-            pass
-        return seen[1]
+        while not (fresh := [peer for peer in self.node.peers if peer not in self._met]):
+            await asyncio.sleep(0)
+        self._met.add(fresh[0])
+        return fresh[0]
 
 
 @asynccontextmanager

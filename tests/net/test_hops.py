@@ -29,7 +29,7 @@ async def crowd(n_relays, n_dead=0, **tables):
     async with world(n_relays + n_dead + 1) as made:
         identities = [qg.Identity.generate() for _ in range(n_relays + 1)]
         users = [identity.peer_id for identity in identities]
-        made.target = await made.node(n_relays + n_dead, extenders=Services())
+        made.target = await made.node(n_relays + n_dead, extenders=[*Services(), Visits()])
         for idx, identity in enumerate(identities[1:]):
             made.relays.append(await made.node(idx, identity=identity, config=made.config(users, **tables)))
         port = made.target.address.port

@@ -298,14 +298,16 @@ async def test_both_ends_know_what_the_other_one_offers_also_over_a_relay():
                 await far.close()
 
 
-async def test_a_node_says_the_first_250_of_very_many_services():
+async def test_a_node_has_250_services_and_no_more():
     class Many(qg.Extender):
         def __init__(self, number):
             self.id = qg.ExtenderId(number.to_bytes(16, "big"))
 
     async with (
-        qg.Node(qg.Identity.generate(), listen=LISTEN, extenders=map(Many, range(300))) as near,
+        qg.Node(qg.Identity.generate(), listen=LISTEN, extenders=map(Many, range(250))) as near,
         qg.Node(qg.Identity.generate()) as far,
     ):
         peer = await far.connect(near.address)
         assert [int.from_bytes(bytes(key), "big") for key in peer.extenders] == list(range(250))
+        with pytest.raises(qg.InvalidValue, match="250"):
+            await near.add_extender(Many(250))
