@@ -36,7 +36,6 @@ from qg.gossip import Gossip
 from qg.identity import Identity, NetworkSecret
 from qg.keep import Keeper
 from qg.message import MessageSource
-from qg.native import NativeExtender
 from qg.offer import Offer, ids_read
 from qg.peer import KIND_BYTES, Peer, links_flush
 from qg.relays import KnownRelay
@@ -140,9 +139,7 @@ class Node:
         try:
             runtime = Runtime(self._identity._ring, secret, previous, options | {"services": self._registry.keys})
             runtime.start()
-            for extender in self._registry.extenders:
-                if isinstance(extender, NativeExtender):
-                    runtime.service_add(bytes(extender.id), extender.table)
+            self._offer = Offer(self._registry, runtime, lambda: self.peers)
         except (OSError, MemoryError) as error:
             raise start_error(error) from None
         limits = self._config.limits
@@ -284,9 +281,8 @@ class Node:
             raise InvalidValue(f"removing an extender failed: the node has none of the id {extender_id}")
 
     def _offer_now(self) -> Offer:
-        border = self._border_now()
-        if self._offer is None:
-            self._offer = Offer(self._registry, border.runtime, lambda: self.peers)
+        self._border_now()
+        assert self._offer is not None
         return self._offer
 
     async def close(self) -> None:

@@ -3,10 +3,11 @@
 
 import asyncio
 from collections.abc import Callable, Iterable
+from contextlib import suppress
 from time import monotonic
 from typing import TYPE_CHECKING, final
 
-from qg._core.runtime import Runtime
+from qg._core.runtime import Runtime, Service
 from qg.extender import EXTENDERS_MAX, Extender, Registry
 from qg.native import NativeExtender
 from qg.types import ExtenderId
@@ -19,6 +20,7 @@ __all__ = ["Offer", "ids_read"]
 # Fewer than peers take: 256 at once, and ten a second.
 _TOLD_BURST = 200
 _TOLD_PER_S = 5
+_NATIVE_LOOK_S = 0.1  # the core has no word for the end of the last stream
 
 
 def ids_read(raw: bytes) -> tuple[ExtenderId, ...]:
@@ -34,17 +36,24 @@ class Offer:
         self._registry = registry
         self._runtime = runtime
         self._peers = peers
+        self._natives: dict[Extender, Service] = {}
         self._rested_s = 0.0  # when as many changes as ever may be told at once
+        for extender in registry.extenders:
+            self._native_add(extender)
+
+    def _native_add(self, extender: Extender) -> None:
+        if isinstance(extender, NativeExtender):
+            self._natives[extender] = self._runtime.service_add(bytes(extender.id), extender.table)
 
     async def add(self, extender: Extender) -> None:
         """Offer one more service; raises `InvalidValue` for what is none."""
         key = self._registry.add(extender)
         try:
-            if isinstance(extender, NativeExtender):
-                self._runtime.service_add(key, extender.table)
+            self._native_add(extender)
             await self._pace()
         except BaseException:
             self._registry.remove(key)
+            await self._native_stop(extender, 0)
             raise
         self._runtime.serve(self._registry.keys, [key], [])
         self._look()
@@ -55,15 +64,26 @@ class Offer:
         extender = self._registry.remove(key)
         if extender is None:
             return False
+        if extender in self._natives:
+            self._natives[extender].close()
         await self._pace()
         if key not in self._registry.keys:  # else another has taken its place meanwhile
             self._runtime.serve(self._registry.keys, [], [key])
         self._look()
-        if isinstance(extender, NativeExtender):
-            await asyncio.sleep(grace_s)  # who is under way there is known to the core alone
-            self._runtime.service_remove(key)
-        await self._registry.extender_stop(extender, grace_s)
+        await asyncio.gather(self._native_stop(extender, grace_s), self._registry.extender_stop(extender, grace_s))
         return True
+
+    async def _native_stop(self, extender: Extender, grace_s: float) -> None:
+        """Wait until the streams are done that the core serves for an extender, and end those that take longer."""
+        service = self._natives.pop(extender, None)
+        if service is None:
+            return
+        service.close()
+        with suppress(TimeoutError):
+            async with asyncio.timeout(grace_s):
+                while service.n_streams:
+                    await asyncio.sleep(_NATIVE_LOOK_S)
+        self._runtime.service_remove(service)
 
     async def _pace(self) -> None:
         now_s = monotonic()

@@ -44,11 +44,11 @@ from .roster cimport roster_clear, roster_init
 from .secret cimport (
     SECRET_LOCK_PREFERRED, SECRET_LOCK_REQUIRED, secret_give, secret_pool_free, secret_pool_init, secret_pool_t,
     secret_take)
-from .service cimport SERVICE_ID_LEN
+from .service cimport SERVICE_ID_LEN, tally_t
 from .session cimport SCRATCH_LEN
 from .shared cimport bell_ring, bell_sleep, bell_sleep_deep, inbox_take, ring_drop, ring_filled, ring_relieved
 from .status cimport METADATA_MAX, PEERS_LEN_MAX, SERVICES_LEN_MAX
-from .sys cimport SECOND_NS, atomic_exchange_ptr, atomic_poke
+from .sys cimport SECOND_NS, atomic_exchange_ptr, atomic_peek, atomic_poke
 from .wire cimport HELLO_SERVICES_MAX, varint_put
 from .worker cimport (
     CERT_ENTRIES, COMMAND_ACCEPT, COMMAND_CANCEL, COMMAND_CLOSE_PEER, COMMAND_CONFIGURE, COMMAND_CONNECT, COMMAND_DRAIN,
@@ -108,6 +108,21 @@ cdef void settings_free(settings_t *settings) noexcept:
     guard_access_free(settings.relay)
     free(settings.policy)
     memset(settings, 0, sizeof(settings_t))
+
+
+cdef class Service:
+    """A native extender that serves streams; `Runtime.service_add` makes them. Any thread."""
+    cdef tally_t tally              # zeroed by __new__
+    cdef object table
+
+    def close(self):
+        """Take no more streams; those that are open go on."""
+        atomic_poke(&self.tally.is_closed, 1)
+
+    @property
+    def n_streams(self):
+        """Count the streams that are open."""
+        return atomic_peek(&self.tally.n_streams)
 
 
 cdef class Runtime:
@@ -537,27 +552,34 @@ cdef class Runtime:
     def service_add(self, bytes id not None, table):
         """Have a native extender serve the streams that peers open to `id`: a capsule, or the address of its table.
 
-        The table is copied; what it points to must stay until `join`, and `table` itself is kept. Takes the place of
-        one with this id. Raises ValueError for a table that cannot be used.
+        The table is copied; what it points to must stay until `join`, and `table` itself is kept. Of several with one
+        id the newest that is not closed gets the streams. Raises ValueError for a table that cannot be used.
         """
+        cdef Service service = Service.__new__(Service)
         cdef qg_extender_v1 calls
         calls_read(&calls, table)
-        self.kept.append(table)
-        self._service_post(id, <const uint8_t *>&calls, sizeof(calls))
+        service.table = table
+        self.kept.append(service)
+        self._service_post(service, id, &calls)
+        return service
 
-    def service_remove(self, bytes id not None):
-        """End the streams that a native extender serves (shutdown), and give it no more; an unknown id does no harm."""
-        self._service_post(id, NULL, 0)
+    def service_remove(self, Service service not None):
+        """End the streams that are left of a native extender (shutdown), and give it no more."""
+        atomic_poke(&service.tally.is_closed, 1)
+        self._service_post(service, None, NULL)
 
-    cdef int _service_post(self, bytes id, const uint8_t *calls, size_t len) except -1:
+    cdef int _service_post(self, Service service, bytes id, const qg_extender_v1 *calls) except -1:
+        """Its id and table for one that comes, nothing for one that goes."""
+        cdef uint32_t len = <uint32_t>(SERVICE_ID_LEN + sizeof(qg_extender_v1)) if calls is not NULL else 0
         cdef command_t *command
         cdef uint32_t i
         for i in range(self.node.n_workers):
-            command = self._command(COMMAND_SERVICE, 0, SERVICE_ID_LEN + len)
-            command.n = <uint32_t>(SERVICE_ID_LEN + len)
-            memcpy(command.data, <const char *>id, SERVICE_ID_LEN)
+            command = self._command(COMMAND_SERVICE, 0, len)
+            command.n = len
+            command.tally = &service.tally
             if len:
-                memcpy(command.data + SERVICE_ID_LEN, calls, len)
+                memcpy(command.data, <const char *>id, SERVICE_ID_LEN)
+                memcpy(command.data + SERVICE_ID_LEN, calls, sizeof(qg_extender_v1))
             worker_post(&self.node.workers[i], command)
         return 0
 

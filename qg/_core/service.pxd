@@ -17,9 +17,14 @@ from .loop cimport loop_t
 cdef enum:
     SERVICE_ID_LEN = 16
 
+ctypedef struct tally_t:        # of one service, for all workers; any thread, by atomic_*
+    uint64_t n_streams          # that are open
+    uint64_t is_closed          # no more are taken
+
 ctypedef struct service_t:      # as many as this node's application gives
     service_t *next
     uint8_t id[SERVICE_ID_LEN]
+    tally_t *tally              # borrowed until services_remove
     qg_extender_v1 calls        # NULL where the extender has none, or its table is shorter
     served_t *streams           # those that are open
 
@@ -57,10 +62,11 @@ ctypedef struct served_t:
 
 cdef void services_init(services_t *services, engine_t *engine, loop_t *loop) noexcept nogil
     # becomes the engine's `serve`
-cdef void services_add(services_t *services, const uint8_t *id, const qg_extender_v1 *calls) noexcept nogil
-    # copies both; a service of that id that is there already is removed. Without memory Python gets the streams
-cdef void services_remove(services_t *services, const uint8_t *id, uint64_t now_ns) noexcept nogil
-    # its open streams are reset (shutdown), each has had its on_close when this returns; an unknown id: nothing
+cdef void services_add(services_t *services, const uint8_t *id, const qg_extender_v1 *calls,
+                       tally_t *tally) noexcept nogil
+    # copies id and calls; the newest of an id that is not closed gets its streams. Without memory Python gets them
+cdef void services_remove(services_t *services, const tally_t *tally, uint64_t now_ns) noexcept nogil
+    # its open streams are reset (shutdown), each has had its on_close when this returns; an unknown one: nothing
 cdef void services_settle(services_t *services, uint64_t now_ns) noexcept nogil
     # the end of a turn: the callbacks that are due
 cdef void services_stop(services_t *services) noexcept nogil    # after the engine is cleared and before loop_free

@@ -16,6 +16,7 @@ from .mux cimport (
 from .session cimport session_wake
 from .shared cimport inbox_push, inbox_take, news_take, news_tell
 from .status cimport E_MEMORY, OK, REASON_COUNT, REASON_MEMORY, REASON_REFUSED, REASON_SHUTDOWN
+from .sys cimport atomic_add, atomic_peek
 
 cdef enum:
     QUEUE_MAX = 262144          # bytes of a stream that wait for its link: nothing more is taken
@@ -34,28 +35,33 @@ cdef void services_init(services_t *services, engine_t *engine, loop_t *loop) no
     engine.serve_ctx = services
 
 
-cdef service_t **service_find(services_t *services, const uint8_t *id) noexcept nogil:
-    """The link to the service of that id, or the end of the list."""
-    cdef service_t **link = &services.list
-    while link[0] is not NULL and memcmp(link[0].id, id, SERVICE_ID_LEN) != 0:
-        link = &link[0].next
-    return link
+cdef service_t *service_find(services_t *services, const uint8_t *id) noexcept nogil:
+    """The service that takes streams for that id, or NULL."""
+    cdef service_t *service = services.list
+    while service is not NULL and (
+            memcmp(service.id, id, SERVICE_ID_LEN) != 0 or atomic_peek(&service.tally.is_closed)):
+        service = service.next
+    return service
 
 
-cdef void services_add(services_t *services, const uint8_t *id, const qg_extender_v1 *calls) noexcept nogil:
+cdef void services_add(services_t *services, const uint8_t *id, const qg_extender_v1 *calls,
+                       tally_t *tally) noexcept nogil:
     cdef service_t *service = <service_t *>mem_take(services.engine.pool, sizeof(service_t))
-    services_remove(services, id, loop_now(services.loop))
     if service is NULL:
         return
     memcpy(service.id, id, SERVICE_ID_LEN)
     service.calls = calls[0]
+    service.tally = tally
     service.next = services.list
     services.list = service
 
 
-cdef void services_remove(services_t *services, const uint8_t *id, uint64_t now_ns) noexcept nogil:
-    cdef service_t **link = service_find(services, id)
-    cdef service_t *service = link[0]
+cdef void services_remove(services_t *services, const tally_t *tally, uint64_t now_ns) noexcept nogil:
+    cdef service_t **link = &services.list
+    cdef service_t *service
+    while link[0] is not NULL and link[0].tally != tally:
+        link = &link[0].next
+    service = link[0]
     if service is NULL:
         return
     link[0] = service.next
@@ -68,7 +74,7 @@ cdef void services_stop(services_t *services) noexcept nogil:
     """Nobody turns the loop any more, and the flows of the streams that are left have been freed."""
     services_work(services, 0)
     while services.list is not NULL:
-        services_remove(services, services.list.id, 0)
+        services_remove(services, services.list.tally, 0)
 
 
 # Life of a stream
@@ -89,7 +95,7 @@ cdef int service_take(void *ctx, channel_t *channel, flow_t *flow, const uint8_t
     cdef int reason
     if services.list is NULL or len < SERVICE_ID_LEN:
         return 0
-    service = service_find(services, opening)[0]
+    service = service_find(services, opening)
     if service is NULL:
         return 0
     served = <served_t *>mem_take(services.engine.pool, sizeof(served_t))
@@ -110,6 +116,7 @@ cdef int service_take(void *ctx, channel_t *channel, flow_t *flow, const uint8_t
     if served.next is not NULL:
         served.next.prev = served
     service.streams = served
+    atomic_add(&service.tally.n_streams, 1)
     flow_accept(flow.outbox, flow.id, now_ns)
     return 1
 
@@ -143,6 +150,7 @@ cdef void served_leave(served_t *served) noexcept nogil:
         served.service.streams = served.next
     if served.next is not NULL:
         served.next.prev = served.prev
+    atomic_add(&served.service.tally.n_streams, <uint64_t>-1)
 
 
 cdef void tap_on_freed(void *owner) noexcept nogil:

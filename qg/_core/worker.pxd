@@ -24,7 +24,7 @@ from .replay cimport replay_t
 from .resolve cimport resolve_t
 from .roster cimport roster_t
 from .secret cimport secret_pool_t
-from .service cimport services_t
+from .service cimport services_t, tally_t
 from .shared cimport budget_t, cursors_t
 from .tcp cimport tcp_t
 from .tunnel cimport tunnels_t
@@ -83,8 +83,9 @@ ctypedef struct command_t:
     engine_config_t *config     # CONFIGURE: owned
     local_t *local              # CONFIGURE: the node as its peers meet it from now on, in a slot of the border; NULL
     address_t address           # LISTEN; ADOPT: where it comes from
+    tally_t *tally              # SERVICE: borrowed, also by which service it is; NULL
     uint8_t data[32]            # OPEN, PEERS: what they take, perhaps more; TWINS: PeerID; SERVICE: id, and behind it
-                                # the table of one that comes
+                                # the table of one that comes; empty for one that goes
 
 ctypedef struct dial_t:         # a link being dialled: the addresses that are left to try
     dial_t *next

@@ -496,11 +496,11 @@ cdef void do_splice(worker_t *worker, command_t *command, uint64_t now_ns) noexc
 
 cdef void do_service(worker_t *worker, command_t *command, uint64_t now_ns) noexcept nogil:
     cdef qg_extender_v1 calls
-    if command.n == SERVICE_ID_LEN:
-        services_remove(&worker.services, command.data, now_ns)
+    if command.n == 0:
+        services_remove(&worker.services, command.tally, now_ns)
         return
     memcpy(&calls, command.data + SERVICE_ID_LEN, sizeof(qg_extender_v1))
-    services_add(&worker.services, command.data, &calls)
+    services_add(&worker.services, command.data, &calls, command.tally)
 
 
 cdef void do_command(worker_t *worker, command_t *command, uint64_t now_ns) noexcept nogil:

@@ -221,20 +221,38 @@ async def test_streams_of_a_peer_that_goes_are_told(library, counts):
 async def test_an_extender_that_is_removed_gets_no_more_streams(library, counts):
     async with served(library, counts) as at:
         stream = await at.open(b"e")
-        runtime = at.node._border.runtime
-        runtime.service_remove(bytes(16))
-        await stream.write(b"still there")
-        assert await stream.readexactly(11) == b"still there"
-        runtime.service_remove(bytes(ID))
+        removal = asyncio.create_task(at.node.remove_extender(ID))
+        await until(lambda: ID not in at.peer.extenders, lambda: at.peer.extenders)
+        with pytest.raises(qg.Unsupported):
+            await (await at.open(b"e")).read()
+        assert await exchange(stream, b"this one has its time") == b"this one has its time"
+        await removal
+        await at.closed(1)
+        assert counts.reason == 0
+
+
+async def test_a_stream_that_stays_longer_than_the_grace_is_reset(library, counts):
+    async with served(library, counts) as at:
+        stream = await at.open(b"e")
+        await at.node.remove_extender(ID, grace_s=0.01)
         with pytest.raises(qg.RemoteError):
             await stream.read()
         await at.closed(1)
         assert counts.reason == SHUTDOWN
-        with pytest.raises(qg.Unsupported):
-            await (await at.open(b"e")).read()
-        runtime.service_add(bytes(ID), table(library))
-        assert await exchange(await at.open(b"e"), b"and back") == b"and back"
+
+
+async def test_an_extender_that_takes_the_place_of_one_that_goes_has_streams_of_its_own(library, counts):
+    async with served(library, counts, workers=2) as at:
+        before = await at.open(b"e")
+        removal = asyncio.create_task(at.node.remove_extender(ID))
+        await until(lambda: ID not in at.peer.extenders, lambda: at.peer.extenders)
+        await at.node.add_extender(qg.NativeExtender(ID, table(library)))
+        after = await at.open(b"e")
+        assert await exchange(before, b"the old one") == b"the old one"
+        await removal
+        assert await exchange(after, b"the new one") == b"the new one"
         await at.closed(2)
+        assert counts.reason == 0
 
 
 async def test_many_streams_of_many_peers_on_several_workers(library, counts):
