@@ -16,7 +16,17 @@ if TYPE_CHECKING:
     from qg.extenders.forward import Forwarding
 
 _COUNTS_S = 10.0  # between two lines of counters
+_LOOK_S = 0.5  # between two looks for what fails
 _SHOWN = ("open", "bytes_out", "bytes_in")
+_FAILURES = {
+    "cut": "the way to the peer broke",
+    "failed": "too many at a time, or something failed there",
+    "host_unreachable": "the target's name or address is not found there",
+    "network_unreachable": "the target cannot be reached from there",
+    "not_allowed": "not offered: it must be under `allow` in [[forward.offer]] of the peer's configuration",
+    "refused": "nothing listens at the target",
+    "timed_out": "the target does not answer",
+}
 _FORWARD = Parsed("FORWARD", qg.ForwardSpec.parse)
 
 
@@ -93,9 +103,11 @@ async def _serve(
         for line in lines.values():
             print(line, flush=True)
         if not verbose:
-            await asyncio.Event().wait()
+            await _failures_print(lines)
         try:
-            await _counts_print(lines)
+            async with asyncio.TaskGroup() as tasks:
+                tasks.create_task(_failures_print(lines))
+                tasks.create_task(_counts_print(lines))
         finally:
             for one, line in lines.items():
                 print(f"{line}: {_counts_text(one.counts)}", file=sys.stderr, flush=True)
@@ -103,6 +115,18 @@ async def _serve(
 
 def _place(one: "Forwarding") -> str:
     return f"{one.address}/udp" if one.spec.protocol == "udp" else str(one.address)
+
+
+async def _failures_print(lines: "dict[Forwarding, str]") -> None:
+    """Print each kind of failure once for each forward."""
+    said = set()
+    while True:
+        for one, line in lines.items():
+            for name in _FAILURES.keys() & one.counts.keys():
+                if (one, name) not in said:
+                    said.add((one, name))
+                    print(f"qg: {line}: {_FAILURES[name]}", file=sys.stderr, flush=True)
+        await asyncio.sleep(_LOOK_S)
 
 
 async def _counts_print(lines: "dict[Forwarding, str]") -> None:

@@ -85,6 +85,8 @@ def command(
       qg socks --new-circuits                      # for the one that runs
     """
     if new_circuits:
+        if not _control_path(listen).exists():
+            raise qg.LocalError(f"no `qg socks` of this user runs at {listen}; name the --listen of the one that does")
         n_left = control_ask(_control_path(listen), "new_circuits")["n_left"]
         print(f"{n_left} way{'s' * (n_left != 1)} left behind; new connections take others")
         return

@@ -54,6 +54,10 @@ def test_a_local_port_leads_to_what_the_peer_offers(qg_start: Start, folder: Pat
     assert asked(words[0], b"there and back") == b"THERE AND BACK"
     with pytest.raises(ConnectionResetError):
         asked(others[0], b"not offered")
+    with pytest.raises(ConnectionResetError):
+        asked(others[0], b"not offered either")
+    assert "127.0.0.1:1 behind" in (said := forward.process.stderr.readline())
+    assert "not offered" in said
 
 
 def test_a_port_of_the_peer_leads_here(qg_start: Start, qg_run: Run, folder: Path, target: str) -> None:

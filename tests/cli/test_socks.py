@@ -97,7 +97,7 @@ def test_a_running_proxy_takes_new_circuits(qg_start: Start, qg_run: Run, exit_n
 def test_new_circuits_for_nobody_say_what_to_do(qg_run: Run) -> None:
     ended = qg_run("socks", "--new-circuits", "--listen", "127.0.0.1:1")
     assert ended.returncode == 1
-    assert "no node answers" in ended.stderr
+    assert "no `qg socks` of this user runs at 127.0.0.1:1" in ended.stderr
 
 
 @pytest.mark.parametrize("is_named", [True, False])
