@@ -92,8 +92,8 @@ def _tree_move(roles: Roles, folder: Path) -> None:
     size = sender.ask("file_send", path=str(folder / _TREE), timeout_s=_TRANSFER_TIMEOUT_S)
     interval.stop()
     last = _letters(roles)[-1]
-    _equal_check("the tree", last, tree, receiver.ask("tar_digest", name=f"{_TREE}.tar"))
-    what = f"{tree['n_files']:,} files, {size_text(size)} of tar"
+    _equal_check("the tree", last, tree, receiver.ask("tree_digest", name=_TREE))
+    what = f"{tree['n_files']:,} files, {size_text(size)}"
     _moved_print(what, size, interval, f"SHA-256 of every file equal at {last}")
 
 

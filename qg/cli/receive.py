@@ -1,8 +1,10 @@
 # SPDX-License-Identifier: MIT
-"""`qg receive`: wait for a file from whoever runs `qg send`."""
+"""`qg receive`: wait for files from whoever runs `qg send`."""
 
 import asyncio
+import os
 import sys
+from functools import partial
 from typing import Any
 
 import click
@@ -19,10 +21,12 @@ from qg.cli.common import (
     node_options,
     replay_mark_default,
 )
-from qg.cli.text import Progress, size_text
-from qg.extenders.files import FileReceiver, Received
+from qg.cli.text import Progress, SizeType, failures_print, size_text
+from qg.extenders.files import FileReceiver, Received, Request, name_shown
 
 _LISTEN = (Endpoint.parse("tcp://0.0.0.0:7447"),)
+_RETURN_S = 20.0  # for a sender to come back when its link broke
+_ANSWER_MAX = 1024  # bytes of a line from the terminal
 
 
 @click.command
@@ -38,26 +42,33 @@ _LISTEN = (Endpoint.parse("tcp://0.0.0.0:7447"),)
 @click.option(
     "--from", "senders", type=PEER_ID, multiple=True, metavar="PEERID", help="Take files from these peers only."
 )
+@click.option("--ask", is_flag=True, help="Ask before each transfer, except from those of --from.")
+@click.option("--max-size", "size_max", type=SizeType(), metavar="SIZE", help="Refuse transfers of more bytes.")
 @click.option("--force", is_flag=True, help="Replace files that have the same name.")
-@click.option("--keep", is_flag=True, help="Go on after the first file, until SIGINT or SIGTERM.")
+@click.option("--keep", is_flag=True, help="Go on after the first transfer, until SIGINT or SIGTERM.")
 @node_options
 def command(
     folder: str,
     listen: "tuple[qg.Endpoint, ...]",
     senders: "tuple[qg.PeerId, ...]",
+    ask: bool,
+    size_max: int | None,
     force: bool,
     keep: bool,
     **options: Any,
 ) -> None:
-    """Wait for a file and put it into FOLDER (this one if not given). Prints the address for `qg send`.
+    """Wait for files and put them into FOLDER (this one if not given). Prints the address for `qg send`.
 
-    A file comes as NAME.part and becomes NAME once its SHA-256 is right and the disk has it. Existing files stay
-    unless --force is given. With a throw-away identity the address is new each time; --identity keeps it.
+    A long file comes as NAME.qg-part and becomes NAME once its BLAKE2b is right; what is unfinished after a break is
+    gone on with when the same is sent again. Existing files stay unless --force is given; one that is the same is not
+    sent again. Nothing is written outside FOLDER, no link in it is followed. With a throw-away identity the address is
+    new each time; --identity keeps it.
 
     \b
     Examples:
       qg receive
       qg receive ~/inbox --keep --identity node.key --from mzxw6ytb...
+      qg receive --ask --max-size 2G
       qg receive --listen tcp://127.0.0.1:0
     """
     outcomes: asyncio.Queue[Received] = asyncio.Queue()
@@ -65,6 +76,8 @@ def command(
     receiver = FileReceiver(
         folder,
         senders=frozenset(senders) or None,
+        ask=_Asker(progress).ask if ask else None,
+        size_max=size_max,
         existing="replace" if force else "keep",
         on_progress=progress.show,
         on_done=outcomes.put_nowait,
@@ -75,29 +88,91 @@ def command(
         sys.exit(1)
 
 
+class _Asker:
+    """Ask at the terminal, one question at a time."""
+
+    def __init__(self, progress: Progress) -> None:
+        self._progress = progress
+        self._lock = asyncio.Lock()
+
+    async def ask(self, request: Request) -> bool:
+        """Tell whether somebody there wants this transfer; no answer is none."""
+        names = ", ".join(request.names)
+        what = f"{request.n_files:,} files and folders, {size_text(request.n_bytes)}"
+        async with self._lock:
+            self._progress.clear()
+            question = f"{request.peer_id} wants to send {names} ({what}). Take it? [y/N] "
+            print(question, end="", file=sys.stderr, flush=True)
+            return (await _line_read()).strip().lower() in ("y", "yes")
+
+
+def _answer_come(readable: asyncio.Future[None]) -> None:
+    if not readable.done():
+        readable.set_result(None)
+
+
+async def _line_read() -> str:
+    """Read a line from the terminal; a signal may end the waiting."""
+    loop = asyncio.get_running_loop()
+    readable: asyncio.Future[None] = loop.create_future()
+    fd = sys.stdin.fileno()
+    try:
+        loop.add_reader(fd, partial(_answer_come, readable))
+    except PermissionError:  # a file or /dev/null, which never waits
+        return os.read(fd, _ANSWER_MAX).decode(errors="replace")
+    try:
+        await readable
+        return os.read(fd, _ANSWER_MAX).decode(errors="replace")
+    finally:
+        loop.remove_reader(fd)
+
+
 async def _receive(node: "qg.Node", outcomes: "asyncio.Queue[Received]", progress: Progress, keep: bool) -> bool:
-    """Wait for one file, or for all that come; tell whether it is whole."""
+    """Wait for one transfer, or for all that come; tell whether it is whole."""
     async with node:
         for address in node.addresses:
             print(address_shown(address), flush=True)
+        wait_s: float | None = None
         while True:
             try:
-                received = await outcomes.get()
+                async with asyncio.timeout(wait_s):
+                    received = await outcomes.get()
+            except TimeoutError:
+                return False
             except asyncio.CancelledError:
                 if keep:  # a signal is how this is meant to end
                     return True
                 raise
             progress.clear()
             _outcome_print(received)
-            if received.name and not keep:  # what was refused before it began does not end the waiting
-                return received.error is None
+            if received.is_taken and not keep:  # what was refused before it began does not end the waiting
+                if not received.is_lost:
+                    return received.is_whole
+                wait_s = _RETURN_S
 
 
 def _outcome_print(received: Received) -> None:
-    if received.error is None:
-        facts = f"{size_text(received.size)}, from {received.peer_id}"
-        print(f"{received.digest.hex()}  {received.path}  ({facts})", flush=True)
-        return
-    name = f"{received.name!r}" if received.name else "a file"
-    kept = f"; {size_text(received.size)} of it are in {received.name}.part" if received.size else ""
-    print(f"qg: {name} from {received.peer_id} was not received: {received.error}{kept}", file=sys.stderr, flush=True)
+    sender = received.request.peer_id
+    names = ", ".join(received.request.names) or "a file"
+    if received.n_restarted:
+        print(f"{received.n_restarted:,} files had changed since an earlier try and came anew", file=sys.stderr)
+    if received.n_files and received.error is None:
+        print(_summary(received), flush=True)
+    lines = [f"{name} from {sender} was not received: {why}" for name, why in received.failures]
+    lines += [""] * (received.n_failed - len(lines))  # those beyond what is kept are counted only
+    if received.error is not None:
+        kept = f"; unfinished: {', '.join(received.parts)}" if received.parts else ""
+        came = f", {size_text(received.n_bytes)} of it came{kept}" if received.n_bytes else kept
+        lines.append(f"{names} from {sender} was not received: {received.error}{came}")
+    failures_print(lines)
+
+
+def _summary(received: Received) -> str:
+    sender = received.request.peer_id
+    same = f", {received.n_same:,} of them were here already" if received.n_same else ""
+    if received.n_files == 1 and received.path:
+        same = ", was here already" if received.n_same else ""
+        name = name_shown(os.fspath(received.path))
+        return f"{received.digest.hex()}  {name}  ({size_text(received.size)}{same}, from {sender})"
+    what = f"{received.n_files:,} files and folders, {size_text(received.n_bytes)} came{same}"
+    return f"{', '.join(received.request.names)}  ({what}, from {sender})"

@@ -20,9 +20,9 @@ from typing import Any
 
 import qg
 from qg.cli.common import descriptors_raise
-from qg.cli.tree import tar_digest, tree_digest
+from qg.cli.tree import tree_digest
 from qg.extenders.echo import Echo
-from qg.extenders.files import FileReceiver, file_send
+from qg.extenders.files import FileReceiver, files_send
 from qg.measured import Commands, config_make, percentiles, relay_config, role_serve
 
 _CHUNK_LEN = 64 * 1024
@@ -154,7 +154,7 @@ class Sender:
 
     async def file_send(self, path: str) -> int:
         """Send a file or folder; return its size once the receiver has it."""
-        return (await file_send(self._peer, path)).size
+        return (await files_send(self._peer, path)).n_bytes
 
 
 def _file_make(path: Path, size: int) -> str:
@@ -169,7 +169,7 @@ def _file_make(path: Path, size: int) -> str:
 
 def _tree_make(path: Path) -> dict[str, Any]:
     ignored = shutil.ignore_patterns("site-packages", "dist-packages", "__pycache__", "test", "config-*", "*.so")
-    shutil.copytree(sysconfig.get_path("stdlib"), path, ignore=ignored, symlinks=True)
+    shutil.copytree(sysconfig.get_path("stdlib"), path, ignore=ignored, ignore_dangling_symlinks=True)
     return tree_digest(path)
 
 
@@ -203,8 +203,8 @@ async def _receiver_main(suite: str | None, secret: str, host: str, folder: str)
         with open(Path(folder, name), "rb") as file:
             return hashlib.file_digest(file, "sha256").hexdigest()
 
-    async def archive_digest(name: str) -> dict[str, Any]:
-        return await asyncio.to_thread(tar_digest, Path(folder, name))
+    async def folder_digest(name: str) -> dict[str, Any]:
+        return await asyncio.to_thread(tree_digest, Path(folder, name))
 
     async def messages_take() -> None:
         await mailbox.has_peer.wait()  # the sender may know of the session first
@@ -223,7 +223,7 @@ async def _receiver_main(suite: str | None, secret: str, host: str, folder: str)
     ) as node:
         commands: Commands = {
             "file_digest": file_digest,
-            "tar_digest": archive_digest,
+            "tree_digest": folder_digest,
             "messages_take": messages_take,
         }
         await role_serve(commands, {"address": str(node.address)}, counts)

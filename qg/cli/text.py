@@ -10,6 +10,7 @@ import click
 _UNITS = {"": 1, "K": 1 << 10, "M": 1 << 20, "G": 1 << 30, "T": 1 << 40}
 _BAR_WIDTH = 30
 _BAR_EVERY_S = 0.1
+_FAILURES_MAX = 20  # lines of failures
 
 
 def size_parse(text: str) -> int:
@@ -57,6 +58,15 @@ def table_text(rows: Sequence[Sequence[str]]) -> str:
     widths = [max(len(row[column]) for row in rows) for column in range(len(rows[0]))]
     aligned = [[row[0].ljust(widths[0]), *map(str.rjust, row[1:], widths[1:])] for row in rows]
     return "\n".join("  ".join(row) for row in aligned)
+
+
+def failures_print(lines: Sequence[str]) -> None:
+    """Print the first failures of a list on stderr, and how many there are beyond."""
+    for line in lines[:_FAILURES_MAX]:
+        print(f"qg: {line}", file=sys.stderr)
+    if len(lines) > _FAILURES_MAX:
+        print(f"qg: and {len(lines) - _FAILURES_MAX:,} more", file=sys.stderr)
+    sys.stderr.flush()
 
 
 class Progress:

@@ -47,7 +47,7 @@ def test_a_file_arrives_and_both_ends_print_its_hash(qg_start: Start, qg_run: Ru
     assert (sent.returncode, sent.stderr) == (0, "")
     code, out, err = receiver.end()
     assert (code, err) == (0, "")
-    digest = hashlib.sha256(CONTENT).hexdigest()
+    digest = hashlib.blake2b(CONTENT, digest_size=32).hexdigest()
     assert sent.stdout.startswith(f"{digest}  photo.jpg  ")
     assert out.startswith(f"{digest}  inbox/photo.jpg  ")
     assert (folder / "inbox" / "photo.jpg").read_bytes() == CONTENT
@@ -134,10 +134,10 @@ def test_an_existing_file_is_kept_unless_force_is_given(qg_start: Start, qg_run:
     receiver = qg_start("receive", "inbox", *LOOPBACK)
     sent = qg_run("send", "photo.jpg", receiver.line())
     assert (sent.returncode, sent.stdout) == (1, "")
-    assert "exists already" in one_error(sent.stderr)
+    assert "another file has this name already" in one_error(sent.stderr)
     code, _, err = receiver.end()
     assert code == 1
-    assert "exists already" in one_error(err)
+    assert "another file has this name already" in one_error(err)
     assert existing.read_bytes() == b"old"
 
     receiver = qg_start("receive", "inbox", "--force", *LOOPBACK)
@@ -196,8 +196,8 @@ def test_a_full_disk_is_an_error_at_both_ends_and_the_part_file_stays(
     assert (sent.returncode, receiver.returncode) == (1, 1)
     assert "cannot be written" in one_error(sent.stderr)
     assert "cannot be written" in one_error(err)
-    assert os.listdir(folder / "inbox") == ["photo.jpg.part"]
-    part = (folder / "inbox" / "photo.jpg.part").read_bytes()
+    assert os.listdir(folder / "inbox") == ["photo.jpg.qg-part"]
+    part = (folder / "inbox" / "photo.jpg.qg-part").read_bytes()
     assert part == CONTENT[: len(part)] != b""
 
 
@@ -237,7 +237,7 @@ def test_a_receiver_that_dies_is_an_error_at_the_sender(
     receiver.process.kill()
     assert sender.wait(60) == 1
     assert last_words(terminal).startswith("qg: ")
-    assert os.listdir(folder / "inbox") == ["huge.part"]
+    assert os.listdir(folder / "inbox") == ["huge.qg-part"]
 
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGKILL])
@@ -253,5 +253,5 @@ def test_a_sender_that_stops_is_an_error_at_the_receiver(
         assert last_words(terminal) == "qg: interrupted"
     code, out, err = receiver.end()
     assert (code, out) == (1, "")
-    assert "huge.part" in one_error(err)
-    assert os.listdir(folder / "inbox") == ["huge.part"]
+    assert "huge.qg-part" in one_error(err)
+    assert os.listdir(folder / "inbox") == ["huge.qg-part"]
