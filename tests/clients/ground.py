@@ -12,12 +12,17 @@ import shutil
 import signal
 import subprocess
 import sys
+import sysconfig
 import time
 from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
 
 LIMIT_S = 900  # no process of a run lasts longer
-_ENVIRONMENT = {"PYTHONPATH": os.pathsep.join(filter(None, sys.path)), "PATH": os.environ["PATH"] + ":/usr/sbin:/sbin"}
+PATH = os.environ["PATH"] + ":/usr/sbin:/sbin"
+# Programs may be of another Python: they are given no library of this one.
+_ITS_OWN = tuple(sysconfig.get_path(name) for name in ("stdlib", "platstdlib", "purelib", "platlib"))
+_SOURCES = [path for path in sys.path if path and not path.startswith(_ITS_OWN) and not path.endswith(".zip")]
+_ENVIRONMENT = {"PYTHONPATH": os.pathsep.join(_SOURCES), "PATH": PATH}
 _TOOLS = ("ip", "unshare", "nsenter", "mount")
 _FREE = "import socket, sys; print(socket.create_server((sys.argv[1], 0)).getsockname()[1])"
 _LINK = {"here": "10.77.0.1", "there": "10.77.0.2"}
@@ -188,7 +193,7 @@ def processes_of(folder):
 
 def _namespaces_make(stack, folder):
     """Make two namespaces with a link between them; gives a process of each, or None where that is denied."""
-    if os.geteuid() or not all(shutil.which(word, path=_ENVIRONMENT["PATH"]) for word in _TOOLS):
+    if os.geteuid() or not all(shutil.which(word, path=PATH) for word in _TOOLS):
         return None
     pids, environment = [], os.environ | _ENVIRONMENT | {"HOME": str(folder / "there")}
     for _ in range(2):

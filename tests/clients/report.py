@@ -1,6 +1,7 @@
 # SPDX-License-Identifier: MIT
 """The table of docs/clients.md, written by a run of all programs."""
 
+import re
 import subprocess
 from pathlib import Path
 
@@ -37,4 +38,4 @@ def version(program):
     """Give the version of a program, as it says it."""
     done = subprocess.run([program.needs[0], program.version], capture_output=True, text=True, timeout=60)
     words = (done.stdout or done.stderr).replace(",", " ").split()
-    return next((word.strip("()v") for word in words if any(letter.isdigit() for letter in word)), "?")
+    return next((word.strip("()v") for word in words if re.search(r"\d\.\d", word)), "?")

@@ -11,8 +11,9 @@ import sys
 from collections import defaultdict
 
 import qg
+from qg.extenders.proxy import exit as exit_module
 from qg.extenders.proxy.exit import CONNECT, Exit
-from qg.extenders.sockets.target import target_read
+from qg.extenders.sockets.target import Target, target_read
 
 
 class Ledger(Exit):
@@ -32,11 +33,24 @@ class Ledger(Exit):
                 row[1] += stream.carried.n_received
                 row[2] += max(0, stream.carried.n_sent - 1)  # the outcome was the first
 
-    async def resolve(self, peer_id, target):
-        """Note a place to which datagrams go."""
-        hosts = await super().resolve(peer_id, target)
-        self.targets[f"udp {target}"][0] += bool(hosts)
-        return hosts
+
+class Association(exit_module._Association):
+    """Count datagrams and their bytes for each target."""
+
+    async def _send(self, target, payload):
+        n_before = self._owner.counts["datagrams_out"]
+        await super()._send(target, payload)
+        if self._owner.counts["datagrams_out"] > n_before:
+            row = self._owner.targets[f"udp {target}"]
+            row[0] += 1
+            row[1] += len(payload)
+
+    def datagram_received(self, data, source):
+        super().datagram_received(data, source)
+        self._owner.targets[f"udp {Target(*source[:2])}"][2] += len(data)
+
+
+exit_module._Association = Association
 
 
 async def run(network_file, listen, rules):

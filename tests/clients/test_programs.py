@@ -3,18 +3,15 @@
 
 import shutil
 import time
+from pathlib import Path
 
 import pytest
+from clients.ground import PATH, processes_of
 from clients.ground import ground as ground_make
-from clients.ground import processes_of
-from clients.programs import IS_ASKED_FOR, PROGRAMS, WAYS
+from clients.programs import FILES, IS_ASKED_FOR, PASTED, PROGRAMS, WAYS
 from clients.report import PAGE
-from clients.targets import FILE
 
 pytestmark = pytest.mark.net
-
-# What a test adds to a command: it ends soon when nothing comes.
-OPTIONS = {"curl": "-fsS -m 50"}
 
 
 def run(program, way, ground, targets, folder):
@@ -26,13 +23,20 @@ def run(program, way, ground, targets, folder):
         "proxy_host": proxy.partition(":")[0],
         "proxy_port": proxy.partition(":")[2],
         "host": ground.name,
+        "ip": ground.host,
         "port": port,
         "at": f"{ground.name}:{port}",
-        "options": OPTIONS.get(program.needs[0], ""),
         "user": "root",
+        "home": f"{targets.folder}/",
+        "tests": Path(__file__).parent,
     }
-    done = ground.here.run("sh", "-c", f"cd '{folder}' && {program.command.format(**words)}")
-    return done.returncode == 0 and program.proof(folder), done.stdout + done.stderr
+    for name, text in (FILES | targets.files).items():
+        (folder / name).write_text(text.format(**words))
+        (folder / name).chmod(0o700)
+    command = program.command.format(**words, options=program.options.format(**words))
+    done = ground.here.run("sh", "-c", f"cd '{folder}' && {command}")
+    said = done.stdout + done.stderr
+    return done.returncode == 0 and program.is_good(folder, said), said
 
 
 def grown(ground, before):
@@ -49,7 +53,7 @@ def grown(ground, before):
 def test_a_program(program, way, ground, targets, tmp_path):
     if not (program.is_small or IS_ASKED_FOR):
         pytest.skip("runs by `tools/dev test --clients`")
-    missing = [command for command in program.needs if not shutil.which(command)]
+    missing = [command for command in program.needs if not shutil.which(command, path=PATH)]
     if missing:
         assert not IS_ASKED_FOR, f"not installed: {missing}"
         pytest.skip(f"not installed: {missing}")
@@ -61,10 +65,12 @@ def test_a_program(program, way, ground, targets, tmp_path):
         return
     assert is_good, said
     until_s = time.monotonic() + 30
-    while sum(sum(row[1:]) for row in grown(ground, before).values()) < len(FILE):
+    while sum(sum(row[1:]) for row in grown(ground, before).values()) < program.least:
         assert time.monotonic() < until_s, grown(ground, before)
         time.sleep(0.05)
-    assert f"{ground.name}:{targets.port(program.target)}" in grown(ground, before)
+    port = targets.port(program.target)
+    places = [f"{host}:{port}" for host in (ground.name, ground.host)]
+    assert {*places, *(f"udp {place}" for place in places)} & grown(ground, before).keys()
 
 
 def test_the_target_is_out_of_reach_but_for_the_exit(ground, targets):
@@ -88,3 +94,5 @@ def test_the_page_has_the_commands_as_they_were_tried():
     page = PAGE.read_text()
     for program in PROGRAMS:
         assert f"| `{program.pasted()}` | works | works |" in page
+    for text in FILES.values():
+        assert text.format(**PASTED) in page
