@@ -20,6 +20,7 @@ from qg.types import PeerId
 __all__ = [
     "Config",
     "ExitConfig",
+    "ExtenderUse",
     "ForwardConfig",
     "ForwardOffer",
     "ForwardTo",
@@ -152,6 +153,16 @@ class ForwardConfig(Struct, frozen=True, kw_only=True):
     to: tuple[ForwardTo, ...] = ()
 
 
+class ExtenderUse(Struct, frozen=True, kw_only=True):
+    """One more service, of a package or a file: written [[extenders]]. `qg run` does what this says."""
+
+    # The name under which an installed package offers it (entry point of the group qg.extenders), or a file and the
+    # class in it: "services/board.py:Board". Files run as part of the node: they may be writable by nobody else.
+    use: str
+    # Handed to the class by name.
+    settings: dict[str, Any] = {}
+
+
 class LimitsConfig(Struct, frozen=True, kw_only=True):
     """Bounds on what others can make this node do; the table of section 9 tells what happens when one is reached.
 
@@ -280,6 +291,8 @@ class Config(Struct, frozen=True, kw_only=True):
     relay: RelayConfig = RelayConfig()
     exit: ExitConfig = ExitConfig()
     forward: ForwardConfig = ForwardConfig()
+    # Services beside those.
+    extenders: tuple[ExtenderUse, ...] = ()
     rates: RatesConfig = RatesConfig()
     limits: LimitsConfig = LimitsConfig()
 
@@ -311,8 +324,15 @@ class Config(Struct, frozen=True, kw_only=True):
             raise ConfigError(*(f"{source}: {problem}" for problem in problems))
         folder = os.path.dirname(source)
         paths = {name: getattr(config, name) for name in _PATHS}
+        extenders = tuple(
+            msgspec.structs.replace(use, use=os.path.join(os.path.abspath(folder), os.path.expanduser(use.use)))
+            if ":" in use.use
+            else use
+            for use in config.extenders
+        )
         return msgspec.structs.replace(
             config,
+            extenders=extenders,
             **{
                 name: os.path.join(folder, os.path.expanduser(path)) for name, path in paths.items() if path is not None
             },
@@ -474,6 +494,8 @@ def _allowed_text(type_: Any) -> str:
         return " or ".join(f'"{choice}"' for choice in arguments)
     if get_origin(type_) is tuple and isinstance(arguments[0], type) and issubclass(arguments[0], Struct):
         return "tables, each written in double brackets"
+    if get_origin(type_) is dict:
+        return "a table"
     if get_origin(type_) is tuple:
         return f"a list, each item {_allowed_text(arguments[0])}"
     if arguments:

@@ -19,6 +19,7 @@ from qg.control import ControlServer, status_object
 from qg.errors import ConfigError, QGError
 from qg.extender import Extender
 from qg.identity import Identity
+from qg.loading import extenders_load
 from qg.logs import logs_start
 from qg.metrics import MetricsServer, metrics_text
 from qg.node import Node
@@ -214,7 +215,7 @@ def _extenders(config: Config, forward: "Forward | None") -> list[Extender]:
     extenders: list[Extender] = [] if forward is None else [forward]
     if config.exit.enabled:
         extenders.append(_exit(config))
-    return extenders
+    return extenders + extenders_load(config.extenders)
 
 
 def _exit(config: Config) -> Extender:

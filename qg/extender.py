@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from qg.peer import Peer
     from qg.stream import Stream
 
-__all__ = ["Extender", "Registry"]
+__all__ = ["Extender", "Registry", "extender_name"]
 
 _log = logging.getLogger("qg.extender")
 

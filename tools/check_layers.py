@@ -42,7 +42,7 @@ PYTHON = {
         *("access", "account", "check", "extender", "native", "flow", "dial", "keep", "reload"),
         *("relays", "route", "guards", "routes", "records", "gossip"),
     ),
-    "P3": ("node", "peer", "stream", "message", "control", "status", "offer"),
+    "P3": ("node", "offer", "peer", "stream", "message", "control", "status", "loading"),
     "API": ("qg",),
     "P4": ("extenders.*", "discovery.*", "testing"),
     "OPS": ("logs", "metrics", "notify", "measured"),  # what a service, or what is measured, says to machines

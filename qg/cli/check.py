@@ -9,6 +9,8 @@ import qg
 from qg.check import files_check
 from qg.cli.common import FILE, identity_open, is_sealed, passphrase_option
 from qg.errors import ConfigError, KeyFileError, LocalError
+from qg.extender import extender_name
+from qg.loading import extenders_load
 
 
 @click.command
@@ -17,8 +19,8 @@ from qg.errors import ConfigError, KeyFileError, LocalError
 def command(config_file: str, passphrase_file: str | None) -> None:
     """Read a configuration and the files that it names, and print all that is wrong; exit code 1 if anything is.
 
-    Nothing is started and nothing is written. Of a key file with a passphrase only the outside is looked at, unless
-    --passphrase-file is given.
+    Nothing is started and nothing is written; but services that it names are loaded, which runs their code. Of a key
+    file with a passphrase only the outside is looked at, unless --passphrase-file is given.
 
     \b
     Examples:
@@ -36,6 +38,13 @@ def command(config_file: str, passphrase_file: str | None) -> None:
         return identity_open(path, passphrase_file)
 
     problems = files_check(config, key_try)
+    extenders: list[qg.Extender] = []
+    try:
+        extenders = extenders_load(config.extenders)
+    except ConfigError as error:
+        problems += error.problems
     if problems:
         raise KeyFileError("\n".join(f"{config_file}: {problem}" for problem in problems))
+    for use, extender in zip(config.extenders, extenders, strict=True):
+        print(f"{config_file}: {use.use} offers {extender_name(extender)}, {extender.id}")
     print(f"{config_file}: nothing is wrong")
