@@ -3,9 +3,10 @@
 
 import asyncio
 import logging
-from collections import Counter
-from collections.abc import AsyncIterable, Coroutine, Iterable, Mapping
+from collections import Counter, deque
+from collections.abc import AsyncIterable, Callable, Coroutine, Iterable, Mapping
 from functools import partial
+from time import monotonic
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Any, Protocol
 
@@ -14,6 +15,7 @@ from qg.types import ExtenderId, ExtenderInfo
 
 if TYPE_CHECKING:
     from qg.message import MessageSource
+    from qg.node import Node
     from qg.peer import Peer
     from qg.stream import Stream
 
@@ -23,6 +25,8 @@ _log = logging.getLogger("qg.extender")
 
 EXTENDERS_MAX = 250  # docs/protocol.md, section 7, HELLO
 _HOOKS_S = 1.0  # how long a node that closes waits for `on_peer_disconnected`
+FAILURES_MAX = 20  # exceptions of an extender within FAILURES_S after which it is stopped
+FAILURES_S = 60.0
 
 
 class _Hook(Protocol):
@@ -35,8 +39,10 @@ class Extender:
     """Offer a service to peers: derive from it, set `id`, and define the methods that you want called.
 
     Peers find a service by its `id`, which both sides must have. All methods run as tasks of the node, in its event
-    loop, and are cancelled when the node closes. What a method raises is logged under `qg.extender`. One extender may
-    serve several nodes; `peer.node` and `stream.peer.node` tell which one called.
+    loop, and are cancelled when the node closes. What a method raises is logged under `qg.extender` and counted; an
+    extender that fails 20 times within a minute is stopped, as if it were removed, and the node goes on. `RemoteError`,
+    which what a peer does can raise, is no failure of a stream's. One extender may serve several nodes; `peer.node` and
+    `stream.peer.node` tell which one called.
 
     An extender that defines neither `on_stream` nor `on_message` is a mailbox: messages wait until the application
     takes them with `peer.messages(id)`.
@@ -49,6 +55,19 @@ class Extender:
     """For people too: nothing is decided by it."""
     counts: Mapping[str, int] = MappingProxyType({})
     """What it has counted, by short words such as "refused": shown in status and metrics; a `Counter`, say."""
+
+    async def on_start(self, node: "Node") -> None:
+        """Begin: called once by each node, before peers can reach it or see this service.
+
+        What it raises refuses: `Node.start` or `Node.add_extender` raises `LocalError` with its words, and a node that
+        starts does not.
+        """
+
+    async def on_stop(self, node: "Node") -> None:
+        """End: called when all else has ended, because the node closes or this extender was removed.
+
+        Not after an `on_start` that raised. It has 5 seconds, then it is cancelled.
+        """
 
     async def on_stream(self, stream: "Stream") -> None:
         """Serve a stream that a peer opened; it is closed when the method returns, reset when it raises.
@@ -85,20 +104,26 @@ def _defines(extender: Extender, name: str) -> bool:
 class Registry:
     """Hold the extenders of one node and the tasks in which they run. Belongs to the node's event loop."""
 
-    __slots__ = ("_by_id", "_hooks", "_is_ended", "_n_failures", "_serving", "_shared")
+    __slots__ = (
+        *("_by_id", "_failed_s", "_hooks", "_is_ended", "_n_failures"),
+        *("_serving", "_shared", "_stopped", "on_worn"),
+    )
 
     def __init__(self, extenders: Iterable[Extender]) -> None:
         self._by_id: dict[bytes, Extender] = {}
-        for extender in extenders:
-            self.add(extender)
         self._serving: dict[asyncio.Task[None], Extender] = {}
         self._hooks: dict[tuple[Extender, Peer], asyncio.Task[None]] = {}  # the last one of each pair
         self._n_failures = Counter[Extender]()
+        self._failed_s: dict[Extender, deque[float]] = {}  # when, the latest last
+        self._stopped: dict[bytes, Extender] = {}  # because they failed
+        self.on_worn: Callable[[Extender], None] = lambda _: None  # called with one that fails too often
         self._shared: dict[Peer, dict[bytes, Extender]] = {}  # what is offered here and there, as extenders were told
         self._is_ended = False  # the tasks that tell of peers begin no more
+        for extender in extenders:
+            self.add(extender)
 
-    def add(self, extender: Extender) -> bytes:
-        """Take in an extender and give its key; raises `InvalidValue` for what is none, or one too many."""
+    def check(self, extender: Extender) -> bytes:
+        """Give the key of an extender that can be taken in; raises `InvalidValue` for what is none, or one too many."""
         if not isinstance(extender, Extender):
             raise InvalidValue(f"{extender!r} is not an extender: give an instance of a class made from qg.Extender")
         extender_id = getattr(extender, "id", None)
@@ -109,12 +134,22 @@ class Registry:
             raise InvalidValue(f"two extenders have the id {extender_id}: a node can have each service once")
         if len(self._by_id) >= EXTENDERS_MAX:
             raise InvalidValue(f"a node can have {EXTENDERS_MAX} extenders, no more")
+        return key
+
+    def add(self, extender: Extender) -> bytes:
+        """Take in an extender and give its key; raises what `check` does."""
+        key = self.check(extender)
         self._by_id[key] = extender
+        self._stopped.pop(key, None)
+        self._failed_s.pop(extender, None)
         return key
 
     def remove(self, key: bytes) -> Extender | None:
         """Forget the extender of this id, whose tasks run on; None if there is none."""
-        return self._by_id.pop(key, None)
+        extender = self._by_id.pop(key, None)
+        if extender is not None:
+            self._failed_s.pop(extender, None)
+        return extender
 
     @property
     def keys(self) -> list[bytes]:
@@ -126,23 +161,40 @@ class Registry:
         """Give all extenders."""
         return list(self._by_id.values())
 
+    def has(self, extender: Extender) -> bool:
+        """Tell whether this very extender is offered."""
+        return self._by_id.get(bytes(extender.id)) is extender
+
     def infos(self) -> tuple[ExtenderInfo, ...]:
-        """Describe all extenders."""
+        """Describe all extenders, and those that were stopped because they failed."""
         return tuple(
             ExtenderInfo(
                 extender_id=extender.id,
                 name=extender_name(extender),
                 version=extender.version,
                 n_failures=self._n_failures[extender],
+                is_stopped=not self.has(extender),
                 counts=dict(extender.counts),
             )
-            for extender in self._by_id.values()
+            for extender in (*self._by_id.values(), *self._stopped.values())
         )
 
-    def _failed(self, extender: Extender, what: str, peer: "Peer") -> None:
-        """Log and count the exception that is being handled."""
+    def failed(self, extender: Extender, what: str, peer: "Peer | None" = None) -> None:
+        """Log and count the exception that is being handled; too many within a minute, and the extender is stopped."""
         self._n_failures[extender] += 1
-        _log.exception("%s extender=%s peer=%s", what, extender_name(extender), peer.id)
+        _log.exception("%s extender=%s%s", what, extender_name(extender), f" peer={peer.id}" if peer else "")
+        if not self.has(extender):
+            return
+        now_s = monotonic()
+        failed_s = self._failed_s.setdefault(extender, deque(maxlen=FAILURES_MAX))
+        failed_s.append(now_s)
+        if len(failed_s) == FAILURES_MAX and now_s - failed_s[0] < FAILURES_S and not self._is_ended:
+            _log.error(
+                "extender_stopped extender=%s: its methods raised %d times within %.0f s; see the exceptions above",
+                *(extender_name(extender), FAILURES_MAX, FAILURES_S),
+            )
+            self._stopped[bytes(extender.id)] = extender
+            self.on_worn(extender)
 
     def takes_streams(self, key: bytes) -> bool:
         """Tell whether the extender of this id serves streams."""
@@ -184,12 +236,12 @@ class Registry:
                 _log.info("stream_ended extender=%s peer=%s error=%s", extender_name(extender), peer.id, error)
                 stream.reset(Reason.CANCELLED)
                 return
-            self._failed(extender, "on_stream_failed", peer)
+            self.failed(extender, "on_stream_failed", peer)
             stream.reset(Reason.INTERNAL)
 
     def _end_reason(self, extender: Extender) -> Reason:
         """Say why its tasks are cancelled: the node ends, or it was removed."""
-        return Reason.SHUTDOWN if self._by_id.get(bytes(extender.id)) is extender else Reason.UNSUPPORTED
+        return Reason.SHUTDOWN if self.has(extender) else Reason.UNSUPPORTED
 
     def messages_serve(self, key: bytes, source: "MessageSource", batches: AsyncIterable[list[bytes]]) -> None:
         """Start a task that hands over what arrives on one message stream."""
@@ -211,7 +263,7 @@ class Registry:
             if isinstance(error, QGError) and not peer.is_connected:
                 _log.info("messages_ended extender=%s peer=%s error=%s", extender_name(extender), peer.id, error)
             else:
-                self._failed(extender, "on_message_failed", peer)
+                self.failed(extender, "on_message_failed", peer)
             source.abort(Reason.INTERNAL)
 
     def peer_look(self, peer: "Peer") -> None:
@@ -250,7 +302,7 @@ class Registry:
                 await asyncio.wait([previous])
             await hook(peer)
         except Exception:
-            self._failed(extender, f"hook_failed hook={hook.__name__}", peer)
+            self.failed(extender, f"hook_failed hook={hook.__name__}", peer)
 
     async def serving_stop(self) -> None:
         """Cancel the tasks that serve streams and messages, and wait until they have ended."""

@@ -122,12 +122,12 @@ class Node:
     # Life
 
     async def start(self) -> None:
-        """Start the native threads and listen.
+        """Start the native threads and the extenders, then listen.
 
         Raises `ListenError` when an endpoint cannot be listened on, `KeyFileError` for the network secrets' files,
         `ConfigError` for settings that do not go together, `LocalError` when the machine refuses a thread or memory,
-        another node keeps its `replay_mark` in the same file, or the file of `guards` or `relay_account` is
-        damaged.
+        an extender refuses to start, another node keeps its `replay_mark` in the same file, or the file of `guards` or
+        `relay_account` is damaged.
         """
         if self._border is not None:
             raise UsageError("the node has been started before: make a new one to start again")
@@ -139,7 +139,7 @@ class Node:
         try:
             runtime = Runtime(self._identity._ring, secret, previous, options | {"services": self._registry.keys})
             runtime.start()
-            self._offer = Offer(self._registry, runtime, lambda: self.peers)
+            self._offer = Offer(self, self._registry, runtime)
         except (OSError, MemoryError) as error:
             raise start_error(error) from None
         limits = self._config.limits
@@ -161,6 +161,7 @@ class Node:
         self._loop_end = self._loop_watch(self._border)
         await anext(self._loop_end)
         try:
+            await self._offer.start()
             for endpoint in self._wanted:
                 self._bound.append(await self._listen(endpoint))
         except BaseException:
@@ -267,7 +268,8 @@ class Node:
     async def add_extender(self, extender: Extender) -> None:
         """Offer one more service while the node runs; peers are told.
 
-        Raises `InvalidValue` if the node has an extender of this id, or 250 of them.
+        Raises `InvalidValue` if the node has an extender of this id, or 250 of them, `LocalError` if its `on_start`
+        refuses, `ClosedError` if the node is closed meanwhile.
         """
         await self._offer_now().add(extender)
 
@@ -301,6 +303,8 @@ class Node:
 
     async def _close(self, border: Border) -> None:
         border.is_closing = True
+        if self._offer is not None:
+            self._offer.close()
         stopping = [task for keeper in self._keepers if (task := keeper.stop())]
         if stopping:
             await asyncio.wait(stopping)
@@ -322,6 +326,8 @@ class Node:
         # The thread may wait for connections to take their last bytes.
         await asyncio.to_thread(border.runtime.join)
         await self._registry.hooks_stop()
+        if self._offer is not None:
+            await self._offer.stop()
         if self._finalizer is not None:
             self._finalizer.detach()
         _log.info("node_closed peer=%s", self.id)
@@ -336,6 +342,8 @@ class Node:
                 border.is_closing = True
                 await self._registry.serving_stop()
                 await self._registry.hooks_stop()
+                if self._offer is not None:
+                    await self._offer.stop()
 
     def _renew(self) -> None:
         """Take certificates of today, and new link keys if the identity has some."""

@@ -1,22 +1,27 @@
 # SPDX-License-Identifier: MIT
-"""What a running node offers: extenders that come and go, and what peers say of theirs (protocol.md, section 7)."""
+"""What a running node offers: extenders that begin, come and go, and what peers say of theirs (protocol.md, 7)."""
 
 import asyncio
-from collections.abc import Callable, Iterable
+import logging
 from contextlib import suppress
 from time import monotonic
 from typing import TYPE_CHECKING, final
 
 from qg._core.runtime import Runtime, Service
-from qg.extender import EXTENDERS_MAX, Extender, Registry
+from qg.errors import ClosedError, LocalError
+from qg.extender import EXTENDERS_MAX, Extender, Registry, extender_name
 from qg.native import NativeExtender
 from qg.types import ExtenderId
 
 if TYPE_CHECKING:
+    from qg.node import Node
     from qg.peer import Peer
 
 __all__ = ["Offer", "ids_read"]
 
+_log = logging.getLogger("qg.extender")
+
+_STOP_S = 5.0  # for `on_stop`
 # Fewer than peers take: 256 at once, and ten a second.
 _TOLD_BURST = 200
 _TOLD_PER_S = 5
@@ -30,14 +35,18 @@ def ids_read(raw: bytes) -> tuple[ExtenderId, ...]:
 
 @final
 class Offer:
-    """Change what a node offers while it runs; `peers` gives those connected. Belongs to the node's event loop."""
+    """Begin and end the services of a node, and change what it offers while it runs. Belongs to its event loop."""
 
-    def __init__(self, registry: Registry, runtime: Runtime, peers: Callable[[], Iterable["Peer"]]) -> None:
+    def __init__(self, node: "Node", registry: Registry, runtime: Runtime) -> None:
+        self._node = node
         self._registry = registry
         self._runtime = runtime
-        self._peers = peers
         self._natives: dict[Extender, Service] = {}
+        self._begun: list[Extender] = []
+        self._removals: set[asyncio.Task[bool]] = set()  # of those that failed too often
+        self._is_closed = False
         self._rested_s = 0.0  # when as many changes as ever may be told at once
+        registry.on_worn = self._worn
         for extender in registry.extenders:
             self._native_add(extender)
 
@@ -45,17 +54,63 @@ class Offer:
         if isinstance(extender, NativeExtender):
             self._natives[extender] = self._runtime.service_add(bytes(extender.id), extender.table)
 
-    async def add(self, extender: Extender) -> None:
-        """Offer one more service; raises `InvalidValue` for what is none."""
-        key = self._registry.add(extender)
+    # The beginning and the end of an extender
+
+    async def start(self) -> None:
+        """Begin all, in order; raises `LocalError` when one refuses."""
+        for extender in self._registry.extenders:
+            await self._begin(extender)
+
+    async def _begin(self, extender: Extender) -> None:
         try:
-            self._native_add(extender)
+            await extender.on_start(self._node)
+        except Exception as error:
+            raise LocalError(f"extender {extender_name(extender)} did not start: {error}") from error
+        self._begun.append(extender)
+
+    async def _end(self, extender: Extender) -> None:
+        """Let one end that has begun; what it raises, or a call that hangs, keeps nobody."""
+        if extender not in self._begun:
+            return
+        self._begun.remove(extender)
+        task = asyncio.create_task(self._on_stop(extender))
+        done, _ = await asyncio.wait([task], timeout=_STOP_S)
+        if not done:
+            task.cancel()
+            _log.error("on_stop_slow extender=%s: it was cancelled after %.0f s", extender_name(extender), _STOP_S)
+
+    async def _on_stop(self, extender: Extender) -> None:
+        try:
+            await extender.on_stop(self._node)
+        except Exception:
+            self._registry.failed(extender, "on_stop_failed")
+
+    def close(self) -> None:
+        """Change nothing from now on."""
+        self._is_closed = True
+
+    async def stop(self) -> None:
+        """End all that have begun, the last first."""
+        for extender in self._begun[::-1]:
+            await self._end(extender)
+
+    # Changes
+
+    async def add(self, extender: Extender) -> None:
+        """Offer one more service; raises `InvalidValue` for what is none, `LocalError` if it refuses to start."""
+        self._registry.check(extender)
+        await self._begin(extender)
+        key = None
+        try:
             await self._pace()
+            key = self._registry.add(extender)
+            self._native_add(extender)
+            self._runtime.serve(self._registry.keys, [key], [])
         except BaseException:
-            self._registry.remove(key)
-            await self._native_stop(extender, 0)
+            if key is not None:
+                self._registry.remove(key)
+            await self._end(extender)
             raise
-        self._runtime.serve(self._registry.keys, [key], [])
         self._look()
 
     async def remove(self, extender_id: ExtenderId, grace_s: float) -> bool:
@@ -64,34 +119,48 @@ class Offer:
         extender = self._registry.remove(key)
         if extender is None:
             return False
-        if extender in self._natives:
-            self._natives[extender].close()
+        service = self._natives.pop(extender, None)
+        if service is not None:
+            service.close()
         await self._pace()
         if key not in self._registry.keys:  # else another has taken its place meanwhile
             self._runtime.serve(self._registry.keys, [], [key])
         self._look()
-        await asyncio.gather(self._native_stop(extender, grace_s), self._registry.extender_stop(extender, grace_s))
+        await asyncio.gather(self._native_stop(service, grace_s), self._registry.extender_stop(extender, grace_s))
+        await self._end(extender)
         return True
 
-    async def _native_stop(self, extender: Extender, grace_s: float) -> None:
-        """Wait until the streams are done that the core serves for an extender, and end those that take longer."""
-        service = self._natives.pop(extender, None)
+    def _worn(self, extender: Extender) -> None:
+        """Remove one that fails too often."""
+        task = asyncio.get_running_loop().create_task(self.remove(extender.id, 0), name="qg extender removal")
+        self._removals.add(task)
+        task.add_done_callback(self._removed)
+
+    def _removed(self, task: asyncio.Task[bool]) -> None:
+        self._removals.discard(task)
+        if not task.cancelled() and task.exception() is not None and not self._is_closed:
+            _log.error("extender_removal_failed", exc_info=task.exception())
+
+    async def _native_stop(self, service: Service | None, grace_s: float) -> None:
+        """Wait until the streams are done that the core serves, and end those that take longer."""
         if service is None:
             return
-        service.close()
         with suppress(TimeoutError):
             async with asyncio.timeout(grace_s):
-                while service.n_streams:
+                while service.n_streams and not self._is_closed:
                     await asyncio.sleep(_NATIVE_LOOK_S)
-        self._runtime.service_remove(service)
+        if not self._is_closed:
+            self._runtime.service_remove(service)
 
     async def _pace(self) -> None:
         now_s = monotonic()
         self._rested_s = max(self._rested_s, now_s) + 1 / _TOLD_PER_S
         await asyncio.sleep(max(0.0, self._rested_s - now_s - _TOLD_BURST / _TOLD_PER_S))
+        if self._is_closed:
+            raise ClosedError("the node was closed meanwhile")
 
     def _look(self) -> None:
-        for peer in self._peers():
+        for peer in self._node.peers:
             self._registry.peer_look(peer)
 
     def heard(self, peer: "Peer", n_added: int, raw: bytes) -> None:

@@ -234,6 +234,7 @@ class ExtenderInfo(NamedTuple):
     name: str
     version: str  # empty: it has none
     n_failures: int  # exceptions that came out of its methods
+    is_stopped: bool  # it failed too often, and is not offered any more
     counts: Mapping[str, int]  # what it counts itself
 
 

@@ -96,7 +96,9 @@ def _kept_row(kept: dict[str, Any]) -> tuple[str, str, str]:
 def _extender_text(extender: dict[str, Any]) -> str:
     """A service that is offered, with what it has counted."""
     figures = [f"{word} {n}" for word, n in sorted(extender["counts"].items())]
-    if extender["n_failures"]:
+    if extender["is_stopped"]:
+        figures.insert(0, f"STOPPED, it failed {extender['n_failures']} times, see the log")
+    elif extender["n_failures"]:
         figures.insert(0, f"FAILED {extender['n_failures']} times, see the log")
     name = f"{extender['name']} {extender['version']}".rstrip()
     return f"{name}: {', '.join(figures)}" if figures else name

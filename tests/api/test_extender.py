@@ -1,18 +1,25 @@
 # SPDX-License-Identifier: MIT
 """Extenders: what operators see of them, how they begin and end, and what becomes of those that fail."""
 
+import asyncio
+import contextlib
 from collections import Counter
 
 import pytest
 from api.services import Broken, Echo, Guests
+from net.support import LISTEN, until
 
 import qg
 from qg.cli.status import _lines
 from qg.control import status_object
+from qg.extender import FAILURES_MAX, FAILURES_S
 from qg.metrics import metrics_text
 from qg.testing import network
 
 pytestmark = [pytest.mark.anyio, pytest.mark.net]
+
+
+OTHER = qg.ExtenderId("6f1d6a52-4a5e-4f8c-9d0e-3b2a1c0d9e77")
 
 
 class Counting(Echo):
@@ -69,3 +76,170 @@ async def test_what_its_methods_raise_is_counted():
     n_failures = {info.name: info.n_failures for info in status.extenders}
     assert (n_failures["Broken"], n_failures["Fragile"]) == (1, 1)
     assert "  Broken: FAILED 1 times, see the log" in _lines(status_object(status))
+
+
+# Beginning and end
+
+
+class Lived(Echo):
+    """Note what happens to it; `fails` names the hooks that raise."""
+
+    def __init__(self, seen, extender_id=Echo.id, *, fails=()):
+        self.id, self.seen, self.fails = extender_id, seen, fails
+
+    async def on_start(self, node):
+        self.seen.append(("start", self.id, node.addresses))
+        if "start" in self.fails:
+            raise ValueError("no disk")
+
+    async def on_stop(self, node):
+        self.seen.append(("stop", self.id, node.peers))
+        if "stop" in self.fails:
+            raise ValueError("no disk")
+
+    async def on_peer_connected(self, peer):
+        self.seen.append(("connected", self.id, peer.id))
+
+    async def on_peer_disconnected(self, peer):
+        self.seen.append(("disconnected", self.id, peer.id))
+
+
+async def test_a_service_begins_before_its_node_listens_and_ends_after_all_else():
+    seen = []
+    async with qg.Node(qg.Identity.generate(), listen=LISTEN, extenders=[Lived(seen), Lived(seen, OTHER)]) as node:
+        assert seen == [("start", Echo.id, ()), ("start", OTHER, ())]
+        async with qg.Node(qg.Identity.generate(), extenders=[Echo()]) as caller:
+            await echoed(await caller.connect(node.address))
+            await until(lambda: len(seen) == 3, lambda: seen)
+        await until(lambda: len(seen) == 4, lambda: seen)
+    peer_id = caller.id
+    assert seen[2:] == [
+        ("connected", Echo.id, peer_id),
+        ("disconnected", Echo.id, peer_id),
+        ("stop", OTHER, ()),
+        ("stop", Echo.id, ()),
+    ]
+
+
+async def test_a_service_that_refuses_keeps_its_node_from_starting():
+    seen = []
+    extenders = [Lived(seen), Lived(seen, OTHER, fails=["start"])]
+    node = qg.Node(qg.Identity.generate(), listen=LISTEN, extenders=extenders)
+    with pytest.raises(qg.LocalError, match="extender Lived did not start: no disk"):
+        await node.start()
+    assert [(what, extender_id) for what, extender_id, _ in seen] == [
+        ("start", Echo.id),
+        ("start", OTHER),
+        ("stop", Echo.id),
+    ]
+    assert not node.addresses
+
+
+async def test_a_service_that_refuses_is_not_added():
+    seen = []
+    async with network(extenders=lambda: []) as net:
+        node, peer = net.nodes[1], net.peer(0, 1)
+        with pytest.raises(qg.LocalError, match="no disk"):
+            await node.add_extender(Lived(seen, fails=["start"]))
+        with pytest.raises(qg.Unsupported):
+            await peer.open_stream(Echo.id)
+        await node.add_extender(Lived(seen))
+        await echoed(peer)
+        await node.remove_extender(Echo.id)
+        assert [what for what, *_ in seen] == ["start", "start", "stop"]
+    assert len(seen) == 3
+
+
+async def test_an_end_that_raises_or_hangs_keeps_nobody(monkeypatch, caplog):
+    class Hanging(Echo):
+        id = OTHER
+
+        async def on_stop(self, node):
+            await asyncio.Event().wait()
+
+    monkeypatch.setattr("qg.offer._STOP_S", 0.05)
+    seen = []
+    async with qg.Node(qg.Identity.generate(), extenders=[Lived(seen, fails=["stop"]), Hanging()]):
+        pass
+    assert [what for what, *_ in seen] == ["start", "stop"]
+    assert "on_stop_slow extender=Hanging" in caplog.text
+    assert "on_stop_failed extender=Lived" in caplog.text
+
+
+# Failures
+
+
+class Failing(qg.Extender):
+    """Fail at the one hook that is named."""
+
+    id = OTHER
+
+    def __init__(self, hook):
+        async def fail(*_):
+            raise ZeroDivisionError(f"planted in {hook}")
+
+        # The registry looks at the class for what is defined.
+        self.__class__ = type("Failing", (qg.Extender,), {"id": OTHER, hook: lambda self, *given: fail(*given)})
+
+
+async def provoke(net, hook):
+    """Have the hook of the service at node 1 be called once more."""
+    peer = net.peer(0, 1)
+    if hook == "on_stream":
+        async with await peer.open_stream(OTHER) as stream:
+            await stream.read()
+    elif hook == "on_message":
+        try:
+            await peer.send(OTHER, b"x")
+        except qg.StreamReset:  # tells of the failure before
+            await peer.send(OTHER, b"x")
+    else:
+        await net.nodes[0].add_extender(Mailing())
+        await net.nodes[0].remove_extender(OTHER)
+
+
+class Mailing(qg.Extender):
+    """Take messages of that service."""
+
+    id = OTHER
+
+
+def failing_of(node):
+    return next(info for info in node.status().extenders if info.extender_id == OTHER)
+
+
+@pytest.mark.parametrize("hook", ["on_stream", "on_message", "on_peer_connected", "on_peer_disconnected"])
+async def test_a_service_that_fails_too_often_is_stopped_and_its_node_goes_on(hook, caplog):
+    async with network(extenders=lambda: [Echo()]) as net:
+        node, peer = net.nodes[1], net.peer(0, 1)
+        await node.add_extender(Failing(hook))
+        await until(lambda: OTHER in peer.extenders, lambda: peer.extenders)
+        for idx in range(FAILURES_MAX):
+            info = failing_of(node)
+            assert (info.n_failures, info.is_stopped) == (idx, False)
+            with contextlib.suppress(qg.RemoteError):
+                await provoke(net, hook)
+            await until(lambda n=idx + 1: failing_of(node).n_failures == n, lambda: failing_of(node))
+        await until(lambda: OTHER not in peer.extenders, lambda: peer.extenders)
+        info = failing_of(node)
+        assert (info.n_failures, info.is_stopped) == (FAILURES_MAX, True)
+        assert "extender_stopped extender=Failing" in caplog.text
+        assert "STOPPED" in "\n".join(_lines(status_object(node.status())))
+        with pytest.raises(qg.Unsupported):
+            await peer.open_stream(OTHER)
+        await echoed(peer)
+        await node.add_extender(Mailing())  # another one may take its place
+        assert not failing_of(node).is_stopped
+
+
+async def test_failures_that_are_far_apart_are_counted_and_no_more(monkeypatch):
+    now_s = [0.0]
+    monkeypatch.setattr("qg.extender.monotonic", lambda: now_s[0])
+    async with network(extenders=lambda: [Broken()]) as net:
+        for _ in range(FAILURES_MAX + 2):
+            now_s[0] += FAILURES_S / (FAILURES_MAX - 1) + 0.001
+            with pytest.raises(qg.StreamReset):
+                async with await net.peer(0, 1).open_stream(Broken.id) as stream:
+                    await stream.read()
+        info = next(info for info in net.nodes[1].status().extenders if info.extender_id == Broken.id)
+        assert (info.n_failures, info.is_stopped) == (FAILURES_MAX + 2, False)
