@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from qg.message import MessageSource
     from qg.node import Node
     from qg.peer import Peer
+    from qg.request import Answer
     from qg.stream import Stream
 
 __all__ = ["Extender", "Registry", "extender_name"]
@@ -44,8 +45,8 @@ class Extender:
     which what a peer does can raise, is no failure of a stream's. One extender may serve several nodes; `peer.node` and
     `stream.peer.node` tell which one called.
 
-    An extender that defines neither `on_stream` nor `on_message` is a mailbox: messages wait until the application
-    takes them with `peer.messages(id)`.
+    An extender that defines none of `on_stream`, `on_message` and `on_request` is a mailbox: messages wait until the
+    application takes them with `peer.messages(id)`.
     """
 
     id: ExtenderId
@@ -81,6 +82,14 @@ class Extender:
         Credit goes back as messages are taken, so a slow method slows down the sender of its messages and nobody else.
         When it raises, the messages that wait behind it are lost, and the sender is told.
         """
+
+    async def on_request(self, peer: "Peer", payload: bytes) -> bytes:
+        """Answer a request; each runs in a task of its own, 1,024 for each peer at most.
+
+        What is returned goes back whole, as long as a message may be. It is cancelled when the peer waits no longer.
+        Where it is not defined, peers that ask get `Unsupported`; where it raises, a `RemoteError` that says so.
+        """
+        raise NotImplementedError
 
     async def on_peer_connected(self, peer: "Peer") -> None:
         """Learn that a peer is there that offers this service too: it has connected, or one of both has added it.
@@ -204,15 +213,23 @@ class Registry:
         """Tell whether the extender of this id is called with messages."""
         return key in self._by_id and _defines(self._by_id[key], "on_message")
 
+    def takes_requests(self, key: bytes) -> bool:
+        """Tell whether the extender of this id answers requests."""
+        return key in self._by_id and _defines(self._by_id[key], "on_request")
+
     def is_mailbox(self, key: bytes) -> bool:
         """Tell whether messages for this id wait until they are asked for."""
-        return key in self._by_id and not self.takes_streams(key) and not self.takes_messages(key)
+        takes = self.takes_streams(key) or self.takes_messages(key) or self.takes_requests(key)
+        return key in self._by_id and not takes
 
-    def _serve(self, extender: Extender, peer: "Peer", work: Coroutine[Any, Any, None], hook: str) -> None:
+    def _serve(
+        self, extender: Extender, peer: "Peer", work: Coroutine[Any, Any, None], hook: str
+    ) -> asyncio.Task[None]:
         task = asyncio.get_running_loop().create_task(work, name=f"{type(extender).__name__}.{hook}")
         peer.n_serving += 1
         self._serving[task] = extender
         task.add_done_callback(partial(self._served, peer))
+        return task
 
     def _served(self, peer: "Peer", task: asyncio.Task[None]) -> None:
         peer.n_serving -= 1
@@ -265,6 +282,27 @@ class Registry:
             else:
                 self.failed(extender, "on_message_failed", peer)
             source.abort(Reason.INTERNAL)
+
+    def request_serve(self, key: bytes, answer: "Answer") -> None:
+        """Start a task that answers a request which the node has accepted."""
+        extender = self._by_id[key]
+        work = self._request_run(extender, answer)
+        answer.task = self._serve(extender, answer.peer, work, "on_request")
+
+    async def _request_run(self, extender: Extender, answer: "Answer") -> None:
+        peer = answer.peer
+        try:
+            payload = await answer.payload()
+            await answer.reply(await extender.on_request(peer, payload))
+        except asyncio.CancelledError:
+            answer.abort(self._end_reason(extender))
+            raise
+        except Exception as error:
+            if answer.is_gone or peer.is_closed_here:
+                _log.info("request_ended extender=%s peer=%s error=%s", extender_name(extender), peer.id, error)
+            else:
+                self.failed(extender, "on_request_failed", peer)
+            answer.abort(Reason.INTERNAL)
 
     def peer_look(self, peer: "Peer") -> None:
         """Start the tasks that tell of a peer with which a service came to be shared, or is no more."""

@@ -16,7 +16,7 @@ from qg.errors import InvalidValue, QGError, Reason, UsageError
 from qg.flow import Border, Flow, Link, wake
 from qg.types import ExtenderId
 
-__all__ = ["Inbox", "MessageSource", "MessageWriter"]
+__all__ = ["Inbox", "MessageFlow", "MessageSource", "MessageWriter"]
 
 _log = logging.getLogger("qg.message")
 
@@ -78,18 +78,39 @@ class Inbox:
         return batch
 
 
+class MessageFlow(Flow):
+    """Be a stream on which messages come; those that are not whole count as memory of the node."""
+
+    __slots__ = ("_n_pending", "_reader")
+
+    def __init__(self, link: Link, flow: int) -> None:
+        super().__init__(link, flow)
+        self._reader = MessageReader(link.border.message_max)
+        self._n_pending = 0
+
+    def _violated(self, reason: Reason) -> None:
+        _log.warning("messages_refused peer=%s reason=%s", self._link.peer.id, reason.name.lower())
+        self.abort(reason)
+
+    def _pending_set(self, n: int) -> None:
+        self._border.n_pending += n - self._n_pending
+        self._n_pending = n
+
+    def _leave(self, reason: Reason | None) -> None:
+        super()._leave(reason)
+        self._pending_set(0)
+
+
 @final
-class MessageSource(Flow):
+class MessageSource(MessageFlow):
     """Be the receiving end of a message stream that the peer opened."""
 
-    __slots__ = ("_inbox", "_n_pending", "_own_inbox", "_reader")
+    __slots__ = ("_inbox", "_own_inbox")
 
     def __init__(self, link: Link, flow: int, inbox: Inbox | None) -> None:
         super().__init__(link, flow)
         self._own_inbox = inbox is None  # not shared with other sources
         self._inbox = Inbox(link.border) if inbox is None else inbox
-        self._reader = MessageReader(link.border.message_max)
-        self._n_pending = 0
 
     @property
     def inbox(self) -> Inbox:
@@ -115,20 +136,11 @@ class MessageSource(Flow):
         if self._border.n_pending > self._border.pending_max:
             self._violated(Reason.MEMORY)
 
-    def _violated(self, reason: Reason) -> None:
-        _log.warning("messages_refused peer=%s reason=%s", self._link.peer.id, reason.name.lower())
-        self.abort(reason)
-
-    def _pending_set(self, n: int) -> None:
-        self._border.n_pending += n - self._n_pending
-        self._n_pending = n
-
     def on_fin(self) -> None:
         self._finish()
 
     def _leave(self, reason: Reason | None) -> None:
         super()._leave(reason)
-        self._pending_set(0)
         if self._own_inbox:
             self._inbox.end(None)
 

@@ -37,9 +37,10 @@ from qg.identity import Identity, NetworkSecret
 from qg.keep import Keeper
 from qg.message import MessageSource
 from qg.offer import Offer, ids_read
-from qg.peer import KIND_BYTES, Peer, links_flush
+from qg.peer import KIND_BYTES, KIND_MESSAGES, Peer, links_flush
 from qg.relays import KnownRelay
 from qg.reload import changes_check
+from qg.request import REQUEST, Answer
 from qg.routes import Routes
 from qg.status import Watch, status_make
 from qg.stream import Priority, Stream
@@ -831,8 +832,11 @@ class Node:
             self._registry.stream_serve(key, stream)
             # Behind the first step of the task that serves it: what that writes accepts the stream, in the same record.
             border.loop.call_soon(self._stream_accept, flow)
-        elif kind != KIND_BYTES and self._messages_open(link, flow, key):
+        elif kind == KIND_MESSAGES and not metadata and self._messages_open(link, flow, key):
             border.runtime.accept(flow)
+        elif kind == KIND_MESSAGES and metadata == REQUEST and self._registry.takes_requests(key):
+            border.runtime.accept(flow)
+            self._registry.request_serve(key, Answer(link, flow))
         else:
             _log.debug("stream_unsupported peer=%s extender=%s kind=%d", link.peer.id, key.hex(), kind)
             border.runtime.reset(flow, Reason.UNSUPPORTED)

@@ -12,6 +12,7 @@ from qg.address import Address
 from qg.errors import ClosedError, InvalidValue, PeerClosed, QGError, Reason, error_from_reason
 from qg.flow import Border, Link, wake
 from qg.message import Inbox, MessageWriter
+from qg.request import REQUEST, Question
 from qg.stream import Priority, Stream
 from qg.types import ExtenderId, LinkKey, PeerId, RelayTerms
 
@@ -224,6 +225,29 @@ class Peer:
             self._link("taking messages")
             inbox = self.inbox_make(key)
         return inbox
+
+    async def request(
+        self,
+        extender_id: ExtenderId,
+        payload: bytes | bytearray | memoryview,
+        *,
+        timeout_s: float = 30.0,
+        priority: Priority = Priority.NORMAL,
+    ) -> bytes:
+        """Ask an extender of the peer, and give what its `on_request` returns.
+
+        Payload and reply are as long as a message may be. Any number of requests may be under way, and their replies
+        come in any order. Raises `Unsupported` when the peer has no such extender or it answers no requests,
+        `PeerTimeout` when there is no reply within `timeout_s`, `Busy` when a limit is reached (by default 1,000
+        requests a second), another `RemoteError` when `on_request` raised or the link ends. Cancelled, or after an
+        error, the peer's `on_request` is cancelled too.
+        """
+        link = self._link("a request")
+        opening = _key(extender_id) + REQUEST
+        priority = _priority(priority)
+        question = Question(link, self._border.flow_next(link))
+        question.open(KIND_MESSAGES, priority, opening)
+        return await question.ask(payload, timeout_s)
 
     async def ping(self) -> float:
         """Measure the round trip to the peer, in seconds."""
