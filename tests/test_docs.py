@@ -16,7 +16,7 @@ from qg.cli import COMMANDS, main
 from qg.config import Config
 
 ROOT = Path(__file__).parents[1]
-PAGES = [ROOT / "README.md", ROOT / "docs/getting-started.md", ROOT / "docs/running.md"]
+PAGES = [ROOT / "README.md", *(ROOT / f"docs/{name}.md" for name in ("extenders", "getting-started", "running"))]
 
 
 DEV_HELP = (ROOT / "tools/dev").read_text()
