@@ -83,6 +83,14 @@ class Extender:
         When it raises, the messages that wait behind it are lost, and the sender is told.
         """
 
+    async def on_messages(self, peer: "Peer", messages: list[bytes]) -> None:
+        """Take all messages that have come since the last call; define this one instead for many small messages.
+
+        Else as `on_message`.
+        """
+        for message in messages:
+            await self.on_message(peer, message)
+
     async def on_request(self, peer: "Peer", payload: bytes) -> bytes:
         """Answer a request; each runs in a task of its own, 1,024 for each peer at most.
 
@@ -211,7 +219,8 @@ class Registry:
 
     def takes_messages(self, key: bytes) -> bool:
         """Tell whether the extender of this id is called with messages."""
-        return key in self._by_id and _defines(self._by_id[key], "on_message")
+        extender = self._by_id.get(key)
+        return extender is not None and (_defines(extender, "on_message") or _defines(extender, "on_messages"))
 
     def takes_requests(self, key: bytes) -> bool:
         """Tell whether the extender of this id answers requests."""
@@ -271,8 +280,7 @@ class Registry:
         peer = source.peer
         try:
             async for batch in batches:
-                for message in batch:
-                    await extender.on_message(peer, message)
+                await extender.on_messages(peer, batch)
         except asyncio.CancelledError:
             source.abort(self._end_reason(extender))
             raise

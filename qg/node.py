@@ -27,6 +27,7 @@ from qg._core.runtime import Runtime
 from qg.access import runtime_options
 from qg.account import Account
 from qg.address import Address, Endpoint
+from qg.audience import broadcast, peers_find
 from qg.config import Config
 from qg.dial import connect_error, far_target, hop_tuples, hops_of, isolation_number, listen_error, start_error
 from qg.errors import ClosedError, ConfigError, InvalidValue, QGError, Reason, RemoteError, UsageError
@@ -418,6 +419,31 @@ class Node:
     def peers(self) -> tuple[Peer, ...]:
         """Give the peers connected now, in the order in which they came."""
         return tuple(dict.fromkeys(link.peer for link in self._links.values()))
+
+    def find_peers(
+        self, *extender_ids: ExtenderId, is_relayed: bool | None = None, is_outgoing: bool | None = None
+    ) -> list[Peer]:
+        """Give the peers connected now that offer all of these services.
+
+        `is_relayed` narrows it to those over relays, or not; `is_outgoing` to those that this side dialled, or that
+        came. Each has proved its PeerID, whoever dialled.
+        """
+        return peers_find(self.peers, extender_ids, is_relayed=is_relayed, is_outgoing=is_outgoing)
+
+    def broadcast(
+        self,
+        extender_id: ExtenderId,
+        message: bytes | bytearray | memoryview,
+        *,
+        peers: Iterable[Peer] | None = None,
+        priority: Priority = Priority.NORMAL,
+    ) -> list[Peer]:
+        """Send a message to all peers that offer an extender, or to `peers`; give those it was sent to.
+
+        Nobody is waited for: who cannot take it at once is left out, as is who is gone. Raises `InvalidValue` for a
+        message longer than `limits.message_max_kib`.
+        """
+        return broadcast(self.find_peers(extender_id) if peers is None else peers, extender_id, message, priority)
 
     def status(self) -> Status:
         """Take a snapshot of the node's counters, peers and links.

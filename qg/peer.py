@@ -117,6 +117,11 @@ class Peer:
         return bool(self._links)
 
     @property
+    def is_outgoing(self) -> bool:
+        """Tell whether this side dialled the session that new streams take; False while there is none."""
+        return bool(self._links) and self._links[-1].is_outgoing
+
+    @property
     def is_closed_here(self) -> bool:
         """Tell whether this side has closed the peer, or the whole node."""
         return self._is_closing or self._border.is_closing

@@ -42,7 +42,7 @@ PYTHON = {
         *("access", "account", "check", "extender", "native", "flow", "dial", "keep", "reload"),
         *("relays", "route", "guards", "routes", "records", "gossip"),
     ),
-    "P3": ("node", "offer", "peer", "stream", "message", "request", "control", "status", "loading"),
+    "P3": ("node", "audience", "offer", "peer", "stream", "message", "request", "control", "status", "loading"),
     "API": ("qg",),
     "P4": ("extenders.*", "discovery.*", "testing"),
     "OPS": ("logs", "metrics", "notify", "measured"),  # what a service, or what is measured, says to machines
@@ -108,6 +108,9 @@ EDGES = {
     ("node", "request"): "a node hands requests to its extenders",
     ("extenders.forward", "extenders.sockets"): "services share how streams are joined with sockets",
     ("node", "offer"): "a node changes what it offers",
+    ("node", "audience"): "a node finds its peers",
+    ("audience", "peer"): "an audience is peers",
+    ("audience", "stream"): "messages have priorities",
     ("extenders.proxy", "extenders.sockets"): "services share how streams are joined with sockets",
     ("types", "errors"): "identifiers refuse bad text, and re-export Reason",
     ("config", "address"): "settings hold addresses, endpoints and networks",
