@@ -11,9 +11,10 @@ from collections.abc import AsyncIterator, Iterable
 from contextlib import asynccontextmanager
 from typing import Self, final
 
-from qg._core.message import Collector, MessageReader, message_head, messages_pack, messages_take
+from qg._core.message import Collector, MessageReader, Packed, message_head, messages_pack, messages_take
 from qg.errors import InvalidValue, QGError, Reason, UsageError
 from qg.flow import Border, Flow, Link, wake
+from qg.packing import PackingError, packed, unpacked
 from qg.types import ExtenderId
 
 __all__ = ["Inbox", "MessageFlow", "MessageSource", "MessageWriter"]
@@ -23,17 +24,19 @@ _log = logging.getLogger("qg.message")
 _SHORT_MAX = 16_383  # a message up to this long is copied behind its head, which is cheaper than two writes
 _COLLECTED_MAX = 16_384  # bytes of short messages that are handed over together, heads included
 _PACKED_MAX = 65_536  # the same of a batch, heads included: what fits one block of the core
+_UNPACKED_MAX = 1 << 22  # bytes of messages that zstd had made smaller, in a batch that is taken, beyond its first
 
 
 @final
 class Inbox:
     """Hold messages that have come until they are taken, in batches: an asynchronous iterator over lists of bytes."""
 
-    __slots__ = ("_border", "_end", "_entries", "_error", "_taker")
+    __slots__ = ("_border", "_end", "_entries", "_error", "_has_packed", "_taker")
 
     def __init__(self, border: Border) -> None:
         self._border = border
         self._entries: deque[tuple[MessageSource, int, list[bytes]]] = deque()
+        self._has_packed = False
         self._taker: asyncio.Future[None] | None = None
         self._end = False
         self._error: QGError | None = None
@@ -43,6 +46,13 @@ class Inbox:
         self._entries.append((source, n_held, messages))
         if self._taker is not None:
             wake(self._taker)
+
+    def put_packed(self, source: "MessageSource", n_held: int, messages: list[bytes]) -> None:
+        """Add messages of which some are packed; they stay so until they are taken, for who sends pays for no more."""
+        self._has_packed = True
+        for message in messages[:-1]:
+            self._entries.append((source, 0, [message]))
+        self.put(source, n_held, messages[-1:])
 
     def end(self, error: QGError | None) -> None:
         """Let the iteration end behind what is here, with an error if there is one."""
@@ -69,12 +79,34 @@ class Inbox:
                 await self._taker
             finally:
                 self._taker = None
+        if self._has_packed:
+            return self._unpack() or await self.__anext__()
         source, n_held, batch = self._entries.popleft()
         source.pay(n_held)
         while self._entries:
             source, n_held, messages = self._entries.popleft()
             source.pay(n_held)
             batch += messages
+        return batch
+
+    def _unpack(self) -> list[bytes]:
+        """Take a batch that is not too long unpacked; nothing more of who has packed what cannot be unpacked."""
+        batch: list[bytes] = []
+        n_left = _UNPACKED_MAX
+        while self._entries and n_left > 0:
+            source, n_held, messages = self._entries.popleft()
+            source.pay(n_held)
+            if source.has_lied:
+                continue
+            for message in messages:
+                if type(message) is Packed:
+                    try:
+                        message = unpacked(message, self._border.message_max)
+                    except PackingError:
+                        source.lie()
+                        break
+                n_left -= len(message)
+                batch.append(message)
         return batch
 
 
@@ -105,16 +137,22 @@ class MessageFlow(Flow):
 class MessageSource(MessageFlow):
     """Be the receiving end of a message stream that the peer opened."""
 
-    __slots__ = ("_inbox", "_own_inbox")
+    __slots__ = ("_inbox", "_own_inbox", "has_lied")
 
     def __init__(self, link: Link, flow: int, inbox: Inbox | None) -> None:
         super().__init__(link, flow)
         self._own_inbox = inbox is None  # not shared with other sources
+        self.has_lied = False  # it has sent what cannot be unpacked
         self._inbox = Inbox(link.border) if inbox is None else inbox
 
     @property
     def inbox(self) -> Inbox:
         return self._inbox
+
+    def lie(self) -> None:
+        """Take note that a message cannot be unpacked; those behind it would come without it."""
+        self.has_lied = True
+        self._violated(Reason.PROTOCOL)
 
     def pay(self, n: int) -> None:
         """Give credit back for n bytes."""
@@ -130,7 +168,7 @@ class MessageSource(MessageFlow):
         n_held = 0
         if messages:
             n_held = len(data) - self._reader.n_pending
-            self._inbox.put(self, n_held, messages)
+            (self._inbox.put_packed if self._reader.has_packed else self._inbox.put)(self, n_held, messages)
         self.pay(len(data) - n_held)
         self._pending_set(self._reader.n_pending)
         if self._border.n_pending > self._border.pending_max:
@@ -164,13 +202,20 @@ class MessageWriter(Flow):
         longest = min(_SHORT_MAX, link.border.message_max)
         self.collector = Collector(extender_id, priority, longest, _COLLECTED_MAX)
 
+    def packed(self, message: bytes | bytearray | memoryview) -> bytes | bytearray | memoryview:
+        """Make a message smaller that is not too long."""
+        n = memoryview(message).nbytes
+        if n > self._border.message_max:
+            raise self._length_error(n)
+        return packed(message)
+
     def send_now(self, message: bytes | bytearray | memoryview) -> bool:
         """Send a message; False when it has to wait for room, and nothing was done."""
         self._check_writable("sending a message")
         n = len(message) if type(message) is bytes else memoryview(message).nbytes
         if n > self._border.message_max:
             raise self._length_error(n)
-        if n <= _SHORT_MAX:
+        if n <= _SHORT_MAX and type(message) is not Packed:
             message = bytes(message)
             if self.collector.add(message):
                 return True
@@ -224,7 +269,7 @@ class MessageWriter(Flow):
         )
 
     def _message_put(self, message: bytes | bytearray | memoryview, n: int) -> None:
-        head = message_head(n)
+        head = message_head(n, type(message) is Packed)
         if n <= _SHORT_MAX:
             self._put(head + message, len(head) + n)
             return

@@ -170,6 +170,7 @@ class Peer:
         message: bytes | bytearray | memoryview,
         *,
         priority: Priority = Priority.NORMAL,
+        compress: bool = False,
     ) -> None:
         """Send a message to an extender of the peer; waits only while too much is waiting to be sent.
 
@@ -177,10 +178,15 @@ class Peer:
         that it has arrived. Raises `InvalidValue` for one longer than `limits.message_max_kib`. An error of the peer
         (it has no such extender, or its extender failed) is raised by the next call, and messages in between are lost;
         the call after that starts anew. A cancelled call has sent nothing.
+
+        `compress` has zstd make it smaller, where it can: some milliseconds of the event loop for each MiB. Who can
+        choose a part of a message may learn of the rest by its length on the wire: nothing secret belongs beside it.
         """
-        if self._collector.add_for(extender_id, message, priority):
+        if not compress and self._collector.add_for(extender_id, message, priority):
             return
         writer = self._writer(extender_id, priority)
+        if compress:
+            message = writer.packed(message)
         if not writer.send_now(message):
             await writer.send(message)
 
@@ -190,11 +196,15 @@ class Peer:
         message: bytes | bytearray | memoryview,
         *,
         priority: Priority = Priority.NORMAL,
+        compress: bool = False,
     ) -> bool:
         """Send a message to an extender of the peer if there is room for it; False when `send` would have to wait.
 
         Then nothing was sent. Raises what `send` does.
         """
+        if compress:
+            writer = self._writer(extender_id, priority)
+            return writer.send_now(writer.packed(message))
         return self._collector.add_for(extender_id, message, priority) or self._writer(extender_id, priority).send_now(
             message
         )

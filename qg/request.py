@@ -58,9 +58,10 @@ class _Exchange(MessageFlow):
         messages = self._reader.feed(data)
         self._give_back(len(data))
         self._pending_set(self._n_pending + len(data))
+        n_came = len(messages) + (self._taken is not None)
         if self._reader.reason:
             self._violated(Reason(self._reader.reason))
-        elif len(messages) + (self._taken is not None) > 1 or (self._reader.n_pending and self._taken is not None):
+        elif self._reader.has_packed or n_came > 1 or (n_came and self._reader.n_pending):
             self._violated(Reason.PROTOCOL)
         elif self._border.n_pending > self._border.pending_max // 2:
             self._violated(Reason.MEMORY)

@@ -39,7 +39,7 @@ PYTHON = {
     "P0": ("errors", "types", "storage"),
     "P1": ("identity", "address", "config", "exit_policy", "forwarding"),
     "P2": (
-        *("access", "account", "check", "extender", "native", "flow", "dial", "keep", "reload"),
+        *("access", "account", "check", "extender", "native", "flow", "packing", "dial", "keep", "reload"),
         *("relays", "route", "guards", "routes", "records", "gossip"),
     ),
     "P3": ("node", "audience", "offer", "peer", "stream", "message", "request", "control", "status", "loading"),

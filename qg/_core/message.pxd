@@ -7,6 +7,7 @@ from libc.stdint cimport uint8_t, uint64_t
 
 cdef enum:
     MESSAGE_HEAD_MAX = 9        # varint 8, flags 1
+    MESSAGE_PACKED = 1          # flag: zstd
 
 cdef class MessageReader:
     cdef size_t limit           # longest message taken, in bytes
@@ -15,7 +16,11 @@ cdef class MessageReader:
     cdef size_t body_len        # bytes that `body` will have
     cdef size_t have            # of them here already; inside a head: bytes in `head`
     cdef uint8_t[9] head        # an incomplete head
+    cdef bint is_packed         # the message being filled; it comes out as Packed
+    cdef readonly bint has_packed   # one of those that came was
     cdef int code               # OK, or what the peer did wrong: E_LENGTH, E_VARINT, E_NONZERO
+
+    cdef int body_done(self, list messages) except -1       # `body` is whole
 
     cdef int take_head(self, const uint8_t *src, size_t len, size_t *length) noexcept
         # bytes of a whole head at src and the message's length; E_SHORT, or what is wrong with it

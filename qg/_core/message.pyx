@@ -16,6 +16,12 @@ if forks_watch() != 0:
     raise MemoryError
 
 
+class Packed(bytes):
+    """Be a message as zstd has made it."""
+
+    __slots__ = ()
+
+
 cdef class MessageReader:
     """Collect the messages of one stream; bytes may arrive in pieces of any size."""
 
@@ -41,8 +47,9 @@ cdef class MessageReader:
             return E_LENGTH
         if <size_t>n == len:
             return E_SHORT
-        if src[n] != 0:     # no flag is known yet
+        if src[n] & ~MESSAGE_PACKED:
             return E_NONZERO
+        self.is_packed = src[n] == MESSAGE_PACKED
         length[0] = <size_t>value
         return n + 1
 
@@ -76,7 +83,7 @@ cdef class MessageReader:
                     break
                 at += <size_t>rc - before
                 self.have = 0
-                if self.body_len <= len - at:
+                if self.body_len <= len - at and not self.is_packed:
                     messages.append(PyBytes_FromStringAndSize(<const char *>src + at, <Py_ssize_t>self.body_len))
                     at += self.body_len
                     continue
@@ -87,22 +94,28 @@ cdef class MessageReader:
             self.have += n
             at += n
             if self.have == self.body_len:
-                messages.append(self.body)
-                self.body = None
-                self.have = 0
+                self.body_done(messages)
         return messages
 
+    cdef int body_done(self, list messages) except -1:
+        messages.append(Packed(self.body) if self.is_packed else self.body)
+        self.has_packed = self.has_packed or self.is_packed
+        self.body = None
+        self.have = 0
+        return 0
 
-cdef inline int head_put(uint8_t *place, uint64_t length) noexcept:
+
+cdef inline int head_put(uint8_t *place, uint64_t length, uint8_t flags) noexcept:
     cdef int n = varint_put(place, length)
-    place[n] = 0
+    place[n] = flags
     return n + 1
 
 
-def message_head(uint64_t length):
-    """Give what stands before a message of `length` bytes."""
+def message_head(uint64_t length, bint is_packed=False):
+    """Give what stands before a message of `length` bytes, as they go out."""
     cdef uint8_t[MESSAGE_HEAD_MAX] head
-    return PyBytes_FromStringAndSize(<const char *>head, head_put(head, length))
+    cdef int n = head_put(head, length, MESSAGE_PACKED if is_packed else 0)
+    return PyBytes_FromStringAndSize(<const char *>head, n)
 
 
 def messages_take(object messages, Py_ssize_t limit):
@@ -140,7 +153,7 @@ def messages_pack(list messages not None, Py_ssize_t start, Py_ssize_t room):
     place = <uint8_t *>PyBytes_AS_STRING(packed)
     for message in messages[start:idx]:
         n = PyBytes_GET_SIZE(message)
-        place += head_put(place, n)
+        place += head_put(place, n, 0)
         memcpy(place, PyBytes_AS_STRING(message), n)
         place += n
     return packed, idx

@@ -77,7 +77,7 @@ def test_what_is_not_whole_yet_is_counted_with_its_head():
     [
         pytest.param(message_head(1001), LIMIT, id="too long"),
         pytest.param(b"\xff" * 8, LIMIT, id="longest length there is"),
-        pytest.param(b"\x02\x01ab", PROTOCOL, id="a flag nobody knows"),
+        pytest.param(b"\x02\x02ab", PROTOCOL, id="a flag nobody knows"),
         pytest.param(b"\x40\x02\x00ab", PROTOCOL, id="a length longer than need be"),
     ],
 )
