@@ -2,12 +2,14 @@
 """Extenders: the services that applications plug into a node; and the registry that calls them."""
 
 import asyncio
+import inspect
 import logging
+import sys
 from collections import Counter, deque
 from collections.abc import AsyncIterable, Callable, Coroutine, Iterable, Mapping
 from functools import partial
 from time import monotonic
-from types import MappingProxyType
+from types import FunctionType, MappingProxyType
 from typing import TYPE_CHECKING, Any, Protocol
 
 from qg.errors import InvalidValue, QGError, Reason, RemoteError
@@ -28,6 +30,9 @@ EXTENDERS_MAX = 250  # docs/protocol.md, section 7, HELLO
 _HOOKS_S = 1.0  # how long a node that closes waits for `on_peer_disconnected`
 FAILURES_MAX = 20  # exceptions of an extender within FAILURES_S after which it is stopped
 FAILURES_S = 60.0
+_DUE_MAX = 2  # calls that tell of one peer and wait for the one before: what came and went meanwhile is not told
+# What ends a task although it is no error: the first where it was asked for, the others the whole program.
+_ENDS = asyncio.CancelledError, KeyboardInterrupt, SystemExit
 
 
 class _Hook(Protocol):
@@ -114,22 +119,44 @@ def extender_name(extender: Extender) -> str:
     return extender.name or type(extender).__name__
 
 
+def _class_check(extender: Extender) -> None:
+    """Refuse what would fail later and say less: methods that cannot be awaited, names that are no text."""
+    kind = type(extender)
+    for name in vars(Extender):
+        method = inspect.unwrap(getattr(kind, name))
+        is_function = name.startswith("on_") and isinstance(method, FunctionType)
+        if is_function and not inspect.iscoroutinefunction(method):
+            raise InvalidValue(f"{kind.__name__}.{name} cannot be awaited: write `async def {name}`, without `yield`")
+    for name in ("name", "version"):
+        if not isinstance(getattr(extender, name), str):
+            raise InvalidValue(f"{kind.__name__}.{name} must be a text, not {getattr(extender, name)!r}")
+    if kind.__hash__ is None:
+        raise InvalidValue(f"{kind.__name__} has no hash: make a data class with @dataclass(eq=False)")
+
+
 def _defines(extender: Extender, name: str) -> bool:
     return getattr(type(extender), name) is not getattr(Extender, name)
+
+
+def is_cancelled_by_itself() -> bool:
+    """Tell of the `CancelledError` being handled that nobody has asked for it: what was waited for was cancelled."""
+    task = asyncio.current_task()
+    return isinstance(sys.exception(), asyncio.CancelledError) and task is not None and not task.cancelling()
 
 
 class Registry:
     """Hold the extenders of one node and the tasks in which they run. Belongs to the node's event loop."""
 
     __slots__ = (
-        *("_by_id", "_failed_s", "_hooks", "_is_ended", "_n_failures"),
+        *("_by_id", "_due", "_failed_s", "_hooks", "_is_ended", "_n_failures"),
         *("_serving", "_shared", "_stopped", "on_worn"),
     )
 
     def __init__(self, extenders: Iterable[Extender]) -> None:
         self._by_id: dict[bytes, Extender] = {}
         self._serving: dict[asyncio.Task[None], Extender] = {}
-        self._hooks: dict[tuple[Extender, Peer], asyncio.Task[None]] = {}  # the last one of each pair
+        self._hooks: dict[tuple[Extender, Peer], asyncio.Task[None]] = {}  # they tell one of the other
+        self._due: dict[tuple[Extender, Peer], deque[_Hook]] = {}  # what the task still has to call
         self._n_failures = Counter[Extender]()
         self._failed_s: dict[Extender, deque[float]] = {}  # when, the latest last
         self._stopped: dict[bytes, Extender] = {}  # because they failed
@@ -146,6 +173,7 @@ class Registry:
         extender_id = getattr(extender, "id", None)
         if not isinstance(extender_id, ExtenderId):
             raise InvalidValue(f"{type(extender).__name__}.id must be a qg.ExtenderId, not {extender_id!r}")
+        _class_check(extender)
         key = bytes(extender_id)
         if key in self._by_id:
             raise InvalidValue(f"two extenders have the id {extender_id}: a node can have each service once")
@@ -191,10 +219,17 @@ class Registry:
                 version=extender.version,
                 n_failures=self._n_failures[extender],
                 is_stopped=not self.has(extender),
-                counts=dict(extender.counts),
+                counts=self._counts(extender),
             )
             for extender in (*self._by_id.values(), *self._stopped.values())
         )
+
+    def _counts(self, extender: Extender) -> dict[str, int]:
+        try:
+            return {str(word): int(n) for word, n in extender.counts.items()}
+        except Exception:
+            self.failed(extender, "counts_failed")
+            return {}
 
     def failed(self, extender: Extender, what: str, peer: "Peer | None" = None) -> None:
         """Log and count the exception that is being handled; too many within a minute, and the extender is stopped."""
@@ -254,10 +289,10 @@ class Registry:
         try:
             await extender.on_stream(stream)
             await stream.close()
-        except asyncio.CancelledError:
-            stream.reset(self._end_reason(extender))
+        except _ENDS:
+            stream.reset(self._end_reason(extender, "on_stream_failed", peer))
             raise
-        except Exception as error:
+        except BaseException as error:
             if isinstance(error, RemoteError) or peer.is_closed_here:
                 _log.info("stream_ended extender=%s peer=%s error=%s", extender_name(extender), peer.id, error)
                 stream.reset(Reason.CANCELLED)
@@ -265,8 +300,11 @@ class Registry:
             self.failed(extender, "on_stream_failed", peer)
             stream.reset(Reason.INTERNAL)
 
-    def _end_reason(self, extender: Extender) -> Reason:
-        """Say why its tasks are cancelled: the node ends, or it was removed."""
+    def _end_reason(self, extender: Extender, what: str, peer: "Peer") -> Reason:
+        """Say why a task ends: the node does, or it was removed; what it has cancelled itself is a failure."""
+        if is_cancelled_by_itself():
+            self.failed(extender, what, peer)
+            return Reason.INTERNAL
         return Reason.SHUTDOWN if self.has(extender) else Reason.UNSUPPORTED
 
     def messages_serve(self, key: bytes, source: "MessageSource", batches: AsyncIterable[list[bytes]]) -> None:
@@ -281,10 +319,10 @@ class Registry:
         try:
             async for batch in batches:
                 await extender.on_messages(peer, batch)
-        except asyncio.CancelledError:
-            source.abort(self._end_reason(extender))
+        except _ENDS:
+            source.abort(self._end_reason(extender, "on_message_failed", peer))
             raise
-        except Exception as error:
+        except BaseException as error:
             if isinstance(error, QGError) and not peer.is_connected:
                 _log.info("messages_ended extender=%s peer=%s error=%s", extender_name(extender), peer.id, error)
             else:
@@ -302,10 +340,10 @@ class Registry:
         try:
             payload = await answer.payload()
             await answer.reply(await extender.on_request(peer, payload))
-        except asyncio.CancelledError:
-            answer.abort(self._end_reason(extender))
+        except _ENDS:
+            answer.abort(self._end_reason(extender, "on_request_failed", peer))
             raise
-        except Exception as error:
+        except BaseException as error:
             if answer.is_gone or peer.is_closed_here:
                 _log.info("request_ended extender=%s peer=%s error=%s", extender_name(extender), peer.id, error)
             else:
@@ -332,23 +370,34 @@ class Registry:
         if self._is_ended:
             return
         key = extender, peer
-        task = asyncio.get_running_loop().create_task(self._hook_run(extender, hook, peer, self._hooks.get(key)))
-        self._hooks[key] = task
-        task.add_done_callback(partial(self._hook_done, key))
+        due = self._due.setdefault(key, deque())
+        due.append(hook)
+        if len(due) > _DUE_MAX:
+            due.popleft()
+            due.popleft()
+        if key not in self._hooks:
+            task = asyncio.get_running_loop().create_task(self._hooks_run(extender, peer, due))
+            self._hooks[key] = task
+            task.add_done_callback(partial(self._hooks_done, key))
 
-    def _hook_done(self, key: "tuple[Extender, Peer]", task: asyncio.Task[None]) -> None:
+    def _hooks_done(self, key: "tuple[Extender, Peer]", task: asyncio.Task[None]) -> None:
         if self._hooks.get(key) is task:
             del self._hooks[key]
+            del self._due[key]
 
-    async def _hook_run(
-        self, extender: Extender, hook: "_Hook", peer: "Peer", previous: asyncio.Task[None] | None
-    ) -> None:
-        try:
-            if previous is not None:
-                await asyncio.wait([previous])
-            await hook(peer)
-        except Exception:
-            self.failed(extender, f"hook_failed hook={hook.__name__}", peer)
+    async def _hooks_run(self, extender: Extender, peer: "Peer", due: "deque[_Hook]") -> None:
+        """Tell an extender of a peer, one call after the other."""
+        while due:
+            hook = due.popleft()
+            try:
+                await hook(peer)
+            except BaseException as error:
+                if isinstance(error, _ENDS) and not is_cancelled_by_itself():
+                    raise
+                self.failed(extender, f"hook_failed hook={hook.__name__}", peer)
+        task = asyncio.current_task()
+        assert task is not None
+        self._hooks_done((extender, peer), task)  # now: what comes next begins another
 
     async def serving_stop(self) -> None:
         """Cancel the tasks that serve streams and messages, and wait until they have ended."""

@@ -89,6 +89,8 @@ class Node:
             raise InvalidValue(f"{identity!r} is not a qg.Identity: make one with Identity.generate or load_or_create")
         if isinstance(listen, str):
             raise InvalidValue(f"listen = {listen!r}: give a list of endpoints, even for one")
+        if isinstance(extenders, Extender | type):
+            raise InvalidValue(f"extenders = {extenders!r}: give a list of instances, even for one")
         self._identity = identity
         self._config = config or Config()
         wanted = tuple(Endpoint.parse(item) if isinstance(item, str) else item for item in listen)

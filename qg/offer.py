@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, final
 
 from qg._core.runtime import Runtime, Service
 from qg.errors import ClosedError, LocalError
-from qg.extender import EXTENDERS_MAX, Extender, Registry, extender_name
+from qg.extender import EXTENDERS_MAX, Extender, Registry, extender_name, is_cancelled_by_itself
 from qg.native import NativeExtender
 from qg.types import ExtenderId
 
@@ -43,8 +43,8 @@ class Offer:
         self._runtime = runtime
         self._natives: dict[Extender, Service] = {}
         self._begun: list[Extender] = []
-        self._removals: set[asyncio.Task[bool]] = set()  # of those that failed too often
-        self._is_closed = False
+        self._removals: set[asyncio.Task[None]] = set()
+        self._closed = asyncio.Event()
         self._rested_s = 0.0  # when as many changes as ever may be told at once
         registry.on_worn = self._worn
         for extender in registry.extenders:
@@ -64,8 +64,11 @@ class Offer:
     async def _begin(self, extender: Extender) -> None:
         try:
             await extender.on_start(self._node)
-        except Exception as error:
-            raise LocalError(f"extender {extender_name(extender)} did not start: {error}") from error
+        except BaseException as error:
+            if not isinstance(error, Exception) and not is_cancelled_by_itself():
+                raise
+            words = str(error) or type(error).__name__
+            raise LocalError(f"extender {extender_name(extender)} did not start: {words}") from error
         self._begun.append(extender)
 
     async def _end(self, extender: Extender) -> None:
@@ -82,17 +85,21 @@ class Offer:
     async def _on_stop(self, extender: Extender) -> None:
         try:
             await extender.on_stop(self._node)
-        except Exception:
+        except BaseException as error:
+            if not isinstance(error, Exception) and not is_cancelled_by_itself():
+                raise
             self._registry.failed(extender, "on_stop_failed")
 
     def close(self) -> None:
         """Change nothing from now on."""
-        self._is_closed = True
+        self._closed.set()
 
     async def stop(self) -> None:
         """End all that have begun, the last first."""
         for extender in self._begun[::-1]:
             await self._end(extender)
+        if self._removals:
+            await asyncio.wait(self._removals, timeout=_STOP_S)
 
     # Changes
 
@@ -114,11 +121,24 @@ class Offer:
         self._look()
 
     async def remove(self, extender_id: ExtenderId, grace_s: float) -> bool:
-        """Offer a service no more, and return when its last task has ended; False if it is not offered."""
-        key = bytes(extender_id)
-        extender = self._registry.remove(key)
+        """Offer a service no more, and return when its last task has ended; False if it is not offered.
+
+        Goes on behind the scenes when it is cancelled.
+        """
+        extender = self._registry.remove(bytes(extender_id))
         if extender is None:
             return False
+        await asyncio.shield(self._removal_start(extender, grace_s))
+        return True
+
+    def _removal_start(self, extender: Extender, grace_s: float) -> asyncio.Task[None]:
+        removal = asyncio.create_task(self._remove(extender, grace_s), name="qg extender removal")
+        self._removals.add(removal)
+        removal.add_done_callback(self._removed)
+        return removal
+
+    async def _remove(self, extender: Extender, grace_s: float) -> None:
+        key = bytes(extender.id)
         service = self._natives.pop(extender, None)
         if service is not None:
             service.close()
@@ -128,18 +148,16 @@ class Offer:
         self._look()
         await asyncio.gather(self._native_stop(service, grace_s), self._registry.extender_stop(extender, grace_s))
         await self._end(extender)
-        return True
 
     def _worn(self, extender: Extender) -> None:
         """Remove one that fails too often."""
-        task = asyncio.get_running_loop().create_task(self.remove(extender.id, 0), name="qg extender removal")
-        self._removals.add(task)
-        task.add_done_callback(self._removed)
+        self._registry.remove(bytes(extender.id))
+        self._removal_start(extender, 0)
 
-    def _removed(self, task: asyncio.Task[bool]) -> None:
-        self._removals.discard(task)
-        if not task.cancelled() and task.exception() is not None and not self._is_closed:
-            _log.error("extender_removal_failed", exc_info=task.exception())
+    def _removed(self, removal: asyncio.Task[None]) -> None:
+        self._removals.discard(removal)
+        if not removal.cancelled() and removal.exception() is not None and not self._closed.is_set():
+            _log.error("extender_removal_failed", exc_info=removal.exception())
 
     async def _native_stop(self, service: Service | None, grace_s: float) -> None:
         """Wait until the streams are done that the core serves, and end those that take longer."""
@@ -147,16 +165,17 @@ class Offer:
             return
         with suppress(TimeoutError):
             async with asyncio.timeout(grace_s):
-                while service.n_streams and not self._is_closed:
+                while service.n_streams and not self._closed.is_set():
                     await asyncio.sleep(_NATIVE_LOOK_S)
-        if not self._is_closed:
+        if not self._closed.is_set():
             self._runtime.service_remove(service)
 
     async def _pace(self) -> None:
         now_s = monotonic()
         self._rested_s = max(self._rested_s, now_s) + 1 / _TOLD_PER_S
-        await asyncio.sleep(max(0.0, self._rested_s - now_s - _TOLD_BURST / _TOLD_PER_S))
-        if self._is_closed:
+        with suppress(TimeoutError):
+            await asyncio.wait_for(self._closed.wait(), self._rested_s - now_s - _TOLD_BURST / _TOLD_PER_S)
+        if self._closed.is_set():
             raise ClosedError("the node was closed meanwhile")
 
     def _look(self) -> None:

@@ -3,6 +3,7 @@
 
 import asyncio
 import contextlib
+import dataclasses
 from collections import Counter
 
 import pytest
@@ -179,7 +180,7 @@ class Failing(qg.Extender):
             raise ZeroDivisionError(f"planted in {hook}")
 
         # The registry looks at the class for what is defined.
-        self.__class__ = type("Failing", (qg.Extender,), {"id": OTHER, hook: lambda self, *given: fail(*given)})
+        self.__class__ = type("Failing", (qg.Extender,), {"id": OTHER, hook: fail})
 
 
 async def provoke(net, hook):
@@ -243,3 +244,182 @@ async def test_failures_that_are_far_apart_are_counted_and_no_more(monkeypatch):
                     await stream.read()
         info = next(info for info in net.nodes[1].status().extenders if info.extender_id == Broken.id)
         assert (info.n_failures, info.is_stopped) == (FAILURES_MAX + 2, False)
+
+
+def raising(hook, error):
+    """Make a service whose one hook raises."""
+
+    async def fail(*_):
+        raise error
+
+    return type("Failing", (qg.Extender,), {"id": OTHER, hook: fail})()
+
+
+class NotForPrograms(BaseException):
+    """Be no `Exception`, as the outcomes of test frameworks are not."""
+
+
+HOOKS = ["on_stream", "on_message", "on_request", "on_peer_connected", "on_peer_disconnected"]
+
+
+@pytest.mark.parametrize("error", [asyncio.CancelledError, NotForPrograms])
+@pytest.mark.parametrize("hook", HOOKS)
+async def test_what_is_no_exception_is_a_failure_too(hook, error):
+    async with network(extenders=lambda: [Echo()]) as net:
+        node, peer = net.nodes[1], net.peer(0, 1)
+        await node.add_extender(raising(hook, error))
+        await until(lambda: OTHER in peer.extenders, lambda: peer.extenders)
+        if hook == "on_request":
+            with pytest.raises(qg.StreamReset) as caught:
+                await peer.request(OTHER, b"x")
+            assert caught.value.reason is qg.Reason.INTERNAL
+        elif hook == "on_stream":
+            with pytest.raises(qg.StreamReset) as caught:
+                await provoke(net, hook)
+            assert caught.value.reason is qg.Reason.INTERNAL
+        else:
+            await provoke(net, hook)
+        await until(lambda: failing_of(node).n_failures == 1, lambda: failing_of(node))
+        await echoed(peer)
+
+
+@pytest.mark.parametrize("error", [asyncio.CancelledError, ZeroDivisionError])
+async def test_a_start_that_raises_without_a_word_is_named(error):
+    async with qg.Node(qg.Identity.generate()) as node:
+        with pytest.raises(qg.LocalError, match=f"Failing did not start: {error.__name__}"):
+            await node.add_extender(raising("on_start", error))
+
+
+async def test_an_end_that_cancels_itself_is_logged(caplog):
+    async with qg.Node(qg.Identity.generate(), extenders=[raising("on_stop", asyncio.CancelledError)]):
+        pass
+    assert "on_stop_failed extender=Failing" in caplog.text
+
+
+async def test_a_start_that_is_cancelled_from_outside_stays_cancelled():
+    class Waiting(Echo):
+        async def on_start(self, node):
+            begun.set()
+            await asyncio.Event().wait()
+
+    begun = asyncio.Event()
+    async with qg.Node(qg.Identity.generate()) as node:
+        adding = asyncio.create_task(node.add_extender(Waiting()))
+        await begun.wait()
+        adding.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await adding
+        assert not node.status().extenders
+
+
+async def test_a_removal_that_is_cancelled_goes_on():
+    seen = []
+    async with network(extenders=lambda: []) as net:
+        node = net.nodes[1]
+        await node.add_extender(Lived(seen))
+        async with await net.peer(0, 1).open_stream(Echo.id) as stream:
+            removing = asyncio.create_task(node.remove_extender(Echo.id))
+            await asyncio.sleep(0)
+            removing.cancel()
+            with pytest.raises(asyncio.CancelledError):
+                await removing
+            await stream.write(b"x")
+            assert await stream.readexactly(1) == b"x"
+            assert [what for what, *_ in seen] == ["start"]
+        await until(lambda: len(seen) == 2, lambda: seen)
+    assert seen[1][0] == "stop"
+
+
+async def test_a_peer_that_comes_and_goes_while_a_call_waits_makes_no_queue():
+    class Slow(Guests):
+        async def on_peer_connected(self, peer):
+            await super().on_peer_connected(peer)
+            await may_go_on.wait()
+
+    slow, may_go_on = Slow(), asyncio.Event()
+    async with network(extenders=lambda: []) as net:
+        near, far = net.nodes
+        await near.add_extender(slow)
+        for _ in range(6):
+            await far.add_extender(Guests())
+            await until(lambda: near.peers[0].extenders[-1:] == (Guests.id,), lambda: near.peers[0].extenders)
+            await far.remove_extender(Guests.id)
+            await until(lambda: Guests.id not in near.peers[0].extenders, lambda: near.peers[0].extenders)
+        may_go_on.set()
+        assert [(await slow.seen.get())[0] for _ in range(2)] == ["connected", "disconnected"]
+        await far.add_extender(Guests())
+        assert (await slow.seen.get())[0] == "connected"
+        assert slow.seen.empty()
+
+
+# Mistakes
+
+
+class Plain(Echo):
+    """Forget the word `async`."""
+
+    def on_message(self, peer, message):
+        return None
+
+
+class Yielding(Echo):
+    """Be a generator by mistake."""
+
+    async def on_stream(self, stream):
+        yield stream
+
+
+@dataclasses.dataclass
+class Valued(Echo):
+    """Be equal to others."""
+
+    word: str = ""
+
+
+class Numbered(Echo):
+    """Have a version that is no text."""
+
+    version = 1
+
+
+class Textual(Echo):
+    """Have an id that is text."""
+
+    id = "6f1d6a52-4a5e-4f8c-9d0e-3b2a1c0d9e77"
+
+
+@pytest.mark.parametrize(
+    ("kind", "words"),
+    [
+        (Plain, "Plain.on_message cannot be awaited: write `async def on_message`"),
+        (Yielding, "Yielding.on_stream cannot be awaited"),
+        (Valued, r"Valued has no hash: make a data class with @dataclass\(eq=False\)"),
+        (Numbered, "Numbered.version must be a text, not 1"),
+        (Textual, "Textual.id must be a qg.ExtenderId, not '6f1d6a52"),
+    ],
+)
+async def test_a_class_that_is_wrong_is_refused_before_it_is_used(kind, words):
+    with pytest.raises(qg.InvalidValue, match=words):
+        qg.Node(qg.Identity.generate(), extenders=[kind()])
+
+
+async def test_one_extender_in_place_of_a_list_is_refused():
+    for extenders in (Echo(), Echo):
+        with pytest.raises(qg.InvalidValue, match="give a list"):
+            qg.Node(qg.Identity.generate(), extenders=extenders)
+
+
+class Miscounting(Echo):
+    """Fail where it is asked what it has counted."""
+
+    @property
+    def counts(self):
+        raise ZeroDivisionError
+
+
+async def test_counts_that_raise_harm_no_status():
+    async with qg.Node(qg.Identity.generate(), extenders=[Miscounting()]) as node:
+        node.status()
+        status = node.status()
+        assert (status.extenders[0].n_failures, status.extenders[0].counts) == (1, {})
+        assert "Miscounting: FAILED 1 times" in "\n".join(_lines(status_object(status)))
