@@ -14,9 +14,20 @@ N_MESSAGES, N_BATCH = 100_000, 500
 
 
 class Readings(qg.Extender):
-    """A mailbox: it defines no method, so messages wait until they are asked for."""
+    """Take what comes, always as much as is there; `total` gives the sum."""
 
     id = READINGS
+
+    def __init__(self):
+        self.n_messages = self.n_batches = self.sum = 0
+        self.total = asyncio.get_running_loop().create_future()
+
+    async def on_messages(self, peer, messages):
+        self.n_batches += 1
+        self.n_messages += len(messages)
+        self.sum += sum(map(int, messages))
+        if self.n_messages == N_MESSAGES:
+            self.total.set_result(self.sum)
 
 
 async def measure(peer):
@@ -25,30 +36,17 @@ async def measure(peer):
         await peer.send_batch(READINGS, [b"%d" % number for number in range(start, start + N_BATCH)])
 
 
-async def collect(peer):
-    """Take what comes, always as much as is there; gives the sum."""
-    n_messages = n_batches = total = 0
-    async for batch in peer.messages(READINGS):
-        n_batches += 1
-        n_messages += len(batch)
-        total += sum(map(int, batch))
-        if n_messages == N_MESSAGES:
-            return n_batches, total
-
-
 async def main():
+    readings = Readings()
     async with (
-        qg.Node(qg.Identity.generate(), listen=["tcp://127.0.0.1:0"], extenders=[Readings()]) as server,
+        qg.Node(qg.Identity.generate(), listen=["tcp://127.0.0.1:0"], extenders=[readings]) as server,
         qg.Node(qg.Identity.generate()) as sensor,
     ):
         peer = await sensor.connect(server.address)
-        await peer.ping()  # a round trip later the server knows of the sensor
         started_s = perf_counter()
-        async with asyncio.TaskGroup() as tasks:
-            tasks.create_task(measure(peer))
-            collecting = tasks.create_task(collect(server.peers[0]))
-        n_batches, total = collecting.result()
-        print(f"{N_MESSAGES / (perf_counter() - started_s):,.0f} messages/s, in {n_batches} batches")
+        await measure(peer)
+        total = await readings.total
+        print(f"{N_MESSAGES / (perf_counter() - started_s):,.0f} messages/s, in {readings.n_batches} batches")
         print("the sum is", "right" if total == sum(range(N_MESSAGES)) else f"wrong: {total}")
 
 

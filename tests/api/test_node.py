@@ -9,6 +9,7 @@ import threading
 
 import pytest
 from api.services import UNKNOWN, Broken, Echo, Guests, Held
+from net.support import until
 
 import qg
 from qg.testing import conserved, network
@@ -155,7 +156,7 @@ async def test_a_throw_away_identity_has_a_session_of_its_own():
         masked = await far.connect(near.address, identity=mask)
         assert masked is not plain
         assert (await guests.seen.get())[1].id == far.id
-        assert {peer.id for peer in near.peers} == {far.id, mask.peer_id}
+        await until(lambda: {peer.id for peer in near.peers} == {far.id, mask.peer_id}, lambda: near.peers)
         for peer in (plain, masked):
             async with await peer.open_stream(Echo.id) as stream:
                 await stream.write(b"x")
