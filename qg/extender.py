@@ -47,7 +47,7 @@ class Extender:
     Peers find a service by its `id`, which both sides must have. All methods run as tasks of the node, in its event
     loop, and are cancelled when the node closes. What a method raises is logged under `qg.extender` and counted; an
     extender that fails 20 times within a minute is stopped, as if it were removed, and the node goes on. `RemoteError`,
-    which what a peer does can raise, is no failure of a stream's. One extender may serve several nodes; `peer.node` and
+    which peers can bring about, is no failure. One extender may serve several nodes; `peer.node` and
     `stream.peer.node` tell which one called.
 
     An extender that defines none of `on_stream`, `on_message` and `on_request` is a mailbox: messages wait until the
@@ -293,12 +293,17 @@ class Registry:
             stream.reset(self._end_reason(extender, "on_stream_failed", peer))
             raise
         except BaseException as error:
-            if isinstance(error, RemoteError) or peer.is_closed_here:
-                _log.info("stream_ended extender=%s peer=%s error=%s", extender_name(extender), peer.id, error)
-                stream.reset(Reason.CANCELLED)
-                return
-            self.failed(extender, "on_stream_failed", peer)
-            stream.reset(Reason.INTERNAL)
+            stream.reset(self._raised(extender, "on_stream", peer, error))
+
+    def _raised(self, extender: Extender, method: str, peer: "Peer", error: BaseException) -> Reason:
+        """Say what the peer is told of an exception; one that the peer can bring about is none of the extender's."""
+        is_gone = peer.is_closed_here or not peer.is_connected
+        if isinstance(error, RemoteError) or (is_gone and isinstance(error, QGError)):
+            name = extender_name(extender)
+            _log.info("call_ended extender=%s peer=%s method=%s error=%s", name, peer.id, method, error)
+            return Reason.CANCELLED
+        self.failed(extender, f"{method}_failed", peer)
+        return Reason.INTERNAL
 
     def _end_reason(self, extender: Extender, what: str, peer: "Peer") -> Reason:
         """Say why a task ends: the node does, or it was removed; what it has cancelled itself is a failure."""
@@ -323,11 +328,7 @@ class Registry:
             source.abort(self._end_reason(extender, "on_message_failed", peer))
             raise
         except BaseException as error:
-            if isinstance(error, QGError) and not peer.is_connected:
-                _log.info("messages_ended extender=%s peer=%s error=%s", extender_name(extender), peer.id, error)
-            else:
-                self.failed(extender, "on_message_failed", peer)
-            source.abort(Reason.INTERNAL)
+            source.abort(self._raised(extender, "on_message", peer, error))
 
     def request_serve(self, key: bytes, answer: "Answer") -> None:
         """Start a task that answers a request which the node has accepted."""
@@ -344,11 +345,7 @@ class Registry:
             answer.abort(self._end_reason(extender, "on_request_failed", peer))
             raise
         except BaseException as error:
-            if answer.is_gone or peer.is_closed_here:
-                _log.info("request_ended extender=%s peer=%s error=%s", extender_name(extender), peer.id, error)
-            else:
-                self.failed(extender, "on_request_failed", peer)
-            answer.abort(Reason.INTERNAL)
+            answer.abort(self._raised(extender, "on_request", peer, error))
 
     def peer_look(self, peer: "Peer") -> None:
         """Start the tasks that tell of a peer with which a service came to be shared, or is no more."""
@@ -394,7 +391,7 @@ class Registry:
             except BaseException as error:
                 if isinstance(error, _ENDS) and not is_cancelled_by_itself():
                     raise
-                self.failed(extender, f"hook_failed hook={hook.__name__}", peer)
+                self._raised(extender, hook.__name__, peer, error)
         task = asyncio.current_task()
         assert task is not None
         self._hooks_done((extender, peer), task)  # now: what comes next begins another

@@ -44,7 +44,7 @@ PYTHON = {
     ),
     "P3": ("node", "audience", "offer", "peer", "stream", "message", "request", "control", "status", "loading"),
     "API": ("qg",),
-    "P4": ("extenders.*", "discovery.*", "testing"),
+    "P4": ("extenders.*", "discovery.*", "testing", "sync"),
     "OPS": ("logs", "metrics", "notify", "measured"),  # what a service, or what is measured, says to machines
     "SERVICE": ("daemon",),  # a node as a service
     "P5": ("cli",),

@@ -233,6 +233,38 @@ async def test_a_service_that_fails_too_often_is_stopped_and_its_node_goes_on(ho
         assert not failing_of(node).is_stopped
 
 
+class Answering(qg.Extender):
+    """Send something to whoever comes or asks."""
+
+    id = OTHER
+
+    async def on_peer_connected(self, peer):
+        await peer.ping()
+        await self.on_message(peer, b"")
+
+    async def on_message(self, peer, message):
+        while True:  # until the peer's refusal has come
+            await peer.send(Echo.id, b"x")
+            await peer.ping()
+
+    async def on_request(self, peer, payload):
+        await self.on_message(peer, payload)
+        return b""
+
+
+async def test_peers_that_refuse_what_a_service_sends_do_not_wear_it_out():
+    async with network(extenders=lambda: [Answering()]) as net:
+        node, peer = net.nodes[1], net.peer(0, 1)
+        for _ in range(FAILURES_MAX + 1):
+            with pytest.raises(qg.RemoteError):
+                await peer.request(OTHER, b"")
+            with contextlib.suppress(qg.RemoteError):
+                await peer.send(OTHER, b"")
+                await peer.ping()
+        info = failing_of(node)
+        assert (info.n_failures, info.is_stopped) == (0, False)
+
+
 async def test_failures_that_are_far_apart_are_counted_and_no_more(monkeypatch):
     now_s = [0.0]
     monkeypatch.setattr("qg.extender.monotonic", lambda: now_s[0])
