@@ -28,7 +28,7 @@ N_FAILURES_MAX = 2  # of a candidate; each may take minutes to be noticed
 
 PLAIN, UVLOOP, ASYNCIO, FORWARDER = "plain TCP", "uvloop TLS", "asyncio TLS", "libuv forwarder"
 AEGIS, CHACHA, SPINNING = "qg AEGIS-256", "qg ChaCha20-Poly1305", "qg AEGIS-256, spinning Python thread"
-SSH, SSH_D, STUNNEL, TOR, PPROXY = "ssh -L", "ssh -D", "stunnel", "tor", "pproxy, plain"
+SSH, SSH_D, SCP, STUNNEL, TOR, PPROXY = "ssh -L", "ssh -D", "scp -r", "stunnel", "tor", "pproxy, plain"
 CHAIN, CHAIN_BARE = "4 libuv forwarders, asyncio at its ends", "4 libuv forwarders, blocking sockets at its ends"
 OPENSSL, ZMQ, LIBP2P, RNS = "C OpenSSL TLS", "pyzmq CURVE", "py-libp2p", "Reticulum"
 QG_8, TOR_8 = "qg, 8 circuits", "tor, 8 circuits"

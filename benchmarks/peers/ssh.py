@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: MIT
-"""`ssh -L` and `-D` with aes128-gcm@openssh.com: a client and a server of our own, with keys made now, on loopback."""
+"""`ssh -L`, `ssh -D` and `scp` with aes128-gcm@openssh.com: a client and a server of our own, with keys made now, on loopback."""
 
 import os
 import pwd
@@ -9,7 +9,7 @@ import tempfile
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 from benchmarks.program import Program, Tunnel, output_of, ports_free, program_find
 
@@ -25,6 +25,7 @@ Ciphers {cipher}
 PasswordAuthentication no
 AllowTcpForwarding local
 PermitOpen {host}:*
+Subsystem sftp internal-sftp
 """
 
 
@@ -42,32 +43,53 @@ def proxy() -> AbstractContextManager[Tunnel]:
     return _forward(lambda entry: ["-D", f"{HOST}:{entry}"])
 
 
+class Server(NamedTuple):
+    """An ssh server that runs, and the folder with the key that it lets in."""
+
+    program: Program
+    port: int
+    folder: Path
+
+    def client(self, name: str) -> list[str]:
+        """Give the beginning of a command, `ssh` or `scp`, that connects to this server and to no other."""
+        options = [
+            f"IdentityFile={self.folder}/client", "IdentitiesOnly=yes", "BatchMode=yes", "ExitOnForwardFailure=yes",
+            f"Ciphers={CIPHER}", f"Port={self.port}", f"UserKnownHostsFile={self.folder}/known",
+            "GlobalKnownHostsFile=none", "StrictHostKeyChecking=yes",
+        ]  # fmt: skip
+        return [program_find(name, "openssh-client"), "-F", "none", *(f"-o{option}" for option in options)]
+
+    def scp(self, tree: Path, folder: Path) -> list[str]:
+        """Give the command that copies a folder into another."""
+        return [*self.client("scp"), "-q", "-r", str(tree), f"{server_account().pw_name}@{HOST}:{folder}"]
+
+
+@contextmanager
+def server(folder: Path) -> Iterator[Server]:
+    """Run a server with keys made now; everything of it goes into the folder."""
+    sshd = program_find("sshd", "openssh-server")
+    (port,) = ports_free(1)
+    account = server_account()
+    keys_make(folder, port)
+    text = SERVER.format(host=HOST, port=port, folder=folder, cipher=CIPHER)
+    (folder / "sshd_config").write_text(text)
+    for path in (folder, *(path for path in folder.iterdir() if path.is_file())):
+        shutil.chown(path, account.pw_uid, account.pw_gid)
+    command = [sshd, "-D", "-e", "-f", str(folder / "sshd_config")]
+    with Program(command, folder / "sshd.log", **as_account(account)) as program:
+        program.listening(port)
+        os.chown(folder / "client", os.getuid(), -1)
+        yield Server(program, port, folder)
+
+
 @contextmanager
 def _forward(forwarding: Callable[[int], list[str]]) -> Iterator[Tunnel]:
-    sshd, ssh = program_find("sshd", "openssh-server"), program_find("ssh", "openssh-client")
-    port, entry = ports_free(2)
-    account = server_account()
-    with tempfile.TemporaryDirectory(prefix="qg-ssh-") as name:
-        folder = Path(name)
-        keys_make(folder, port)
-        text = SERVER.format(host=HOST, port=port, folder=folder, cipher=CIPHER)
-        (folder / "sshd_config").write_text(text)
-        for path in (folder, *folder.iterdir()):
-            shutil.chown(path, account.pw_uid, account.pw_gid)
-        command = [sshd, "-D", "-e", "-f", str(folder / "sshd_config")]
-        with Program(command, folder / "sshd.log", **as_account(account)) as server:
-            server.listening(port)
-            options = [
-                "IdentitiesOnly=yes", "BatchMode=yes", "ExitOnForwardFailure=yes", f"Ciphers={CIPHER}",
-                f"UserKnownHostsFile={folder}/known", "GlobalKnownHostsFile=none", "StrictHostKeyChecking=yes",
-            ]  # fmt: skip
-            command = [ssh, "-F", "none", "-N", "-p", str(port), "-i", str(folder / "client")]
-            command += [word for option in options for word in ("-o", option)]
-            command += [*forwarding(entry), f"{account.pw_name}@{HOST}"]
-            os.chown(folder / "client", os.getuid(), -1)
-            with Program(command, folder / "ssh.log") as client:
-                client.listening(entry)
-                yield Tunnel({"port": entry}, {"entry": client, "exit": server})
+    (entry,) = ports_free(1)
+    with tempfile.TemporaryDirectory(prefix="qg-ssh-") as name, server(Path(name)) as sshd:
+        command = [*sshd.client("ssh"), "-N", *forwarding(entry), f"{server_account().pw_name}@{HOST}"]
+        with Program(command, Path(name) / "ssh.log") as client:
+            client.listening(entry)
+            yield Tunnel({"port": entry}, {"entry": client, "exit": sshd.program})
 
 
 def keys_make(folder: Path, port: int) -> None:
