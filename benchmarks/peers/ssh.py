@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: MIT
-"""`ssh -L`, `ssh -D` and `scp` with aes128-gcm@openssh.com: a client and a server of our own, with keys made now, on loopback."""
+"""`ssh -L`, `ssh -D`, `scp` with aes128-gcm@openssh.com: client and server, with keys made now, on loopback."""
 
 import os
 import pwd
