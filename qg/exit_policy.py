@@ -2,6 +2,7 @@
 """What an exit connects to: rules in order, the first that matches decides; what is not the open internet is closed."""
 
 from collections.abc import Iterable
+from functools import lru_cache
 from ipaddress import IPv4Address, IPv4Network, IPv6Address, IPv6Network, ip_address, ip_network
 from typing import NamedTuple
 
@@ -116,8 +117,7 @@ class ExitPolicy:
 
     def allowed(self, name: str, hosts: Iterable[str], port: int) -> list[str]:
         """Give those of these addresses that the exit connects to, IPv4 ones in IPv6 clothes as what they are."""
-        plain = [ip_plain(ip_address(host)) for host in hosts]
-        return [str(ip) for ip in plain if self.allows(name, ip, port)]
+        return [text for ip, text in map(_address, hosts) if self.allows(name, ip, port)]
 
     def denies_name(self, name: str, port: int) -> bool:
         """Tell that a name is denied whatever it resolves to, so that it need not be resolved."""
@@ -139,6 +139,12 @@ class ExitPolicy:
         if not ip.is_global or ip.is_multicast or ip.is_reserved:
             return True
         return any(ip in network for network in self._own)
+
+
+@lru_cache(1024)  # a browser opens many connections to one address
+def _address(host: str) -> tuple[_Ip, str]:
+    ip = ip_plain(ip_address(host))
+    return ip, str(ip)
 
 
 _ANY = ip_address("192.0.2.1")

@@ -859,7 +859,7 @@ class Node:
             stream = Stream(link, flow, ExtenderId(key), metadata, Priority(priority))
             self._registry.stream_serve(key, stream)
             # Behind the first step of the task that serves it: what that writes accepts the stream, in the same record.
-            border.loop.call_soon(self._stream_accept, flow)
+            border.loop.call_soon(self._stream_accept, stream, flow)
         elif kind == KIND_MESSAGES and not metadata and self._messages_open(link, flow, key):
             border.runtime.accept(flow)
         elif kind == KIND_MESSAGES and metadata == REQUEST and self._registry.takes_requests(key):
@@ -869,9 +869,9 @@ class Node:
             _log.debug("stream_unsupported peer=%s extender=%s kind=%d", link.peer.id, key.hex(), kind)
             border.runtime.reset(flow, Reason.UNSUPPORTED)
 
-    def _stream_accept(self, flow: int) -> None:
+    def _stream_accept(self, stream: Stream, flow: int) -> None:
         border = self._border
-        if border is not None and not border.is_closed:
+        if border is not None and not border.is_closed and not stream.is_spliced:
             border.runtime.accept(flow)
 
     def _messages_open(self, link: Link, flow: int, key: bytes) -> bool:

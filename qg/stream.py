@@ -248,11 +248,12 @@ class Stream(Flow):
 
     # Splicing
 
-    async def splice(self, connection: socket.socket, *, idle_s: float | None = None) -> None:
+    async def splice(self, connection: socket.socket, *, head: bytes = b"", idle_s: float | None = None) -> None:
         """Join the stream with a TCP connection, both ways, until both sides of both have finished.
 
         Bytes then go from one to the other in the node's own threads, none of them through Python; each side is read as
-        fast as the other takes. What was written before goes first, and so does what has come and was not read. The end
+        fast as the other takes. What was written before goes to the peer first, then `head`, at less cost than written
+        before; what has come and was not read goes to the connection first. The end
         of one side is passed on and the other direction goes on, a reset is passed on as one. The connection is taken:
         `connection` is detached, whatever the outcome. With `idle_s` both are reset when nothing has moved in either
         direction for so long, to about a second. Afterwards `carried` tells how many bytes the stream has had.
@@ -266,7 +267,7 @@ class Stream(Flow):
         self._check_writable("splicing")
         if self._reader is not None or self._room is not None or self._is_closed:
             raise UsageError("splicing failed: the stream is closed, or another task is using it; let one task do so")
-        self._splice(connection, 0 if idle_s is None else max(1, round(idle_s * 1000)))
+        self._splice(connection, head, 0 if idle_s is None else max(1, round(idle_s * 1000)))
         self._spliced = self._border.loop.create_future()
         try:
             await self._spliced
@@ -278,13 +279,18 @@ class Stream(Flow):
         if self._reason is not None:
             raise self._error("splicing")
 
-    def _splice(self, connection: socket.socket, idle_ms: int) -> None:
+    @property
+    def is_spliced(self) -> bool:
+        """Tell whether the stream was joined with a connection, which accepts it as well."""
+        return self._spliced is not None
+
+    def _splice(self, connection: socket.socket, head: bytes, idle_ms: int) -> None:
         """Hand everything over; what is not sent yet is the core's business from here on."""
         n_unpaid = self._n_due + self._n_buffered - self._n_paid
         data = b"".join(self._chunks)[self._head_off :]
         self._chunks.clear()
         self._head_off = self._n_buffered = self._n_paid = self._n_due = 0
-        self._border.runtime.splice(self._flow, connection.detach(), data, idle_ms, n_unpaid)
+        self._border.runtime.splice(self._flow, connection.detach(), data, idle_ms, n_unpaid, head)
         self._is_closed = self._is_finished = True
         n, self._n_queued = self._n_queued, 0
         self._link.left(n)

@@ -46,7 +46,8 @@ from .secret cimport (
     secret_take)
 from .service cimport SERVICE_ID_LEN, tally_t
 from .session cimport SCRATCH_LEN
-from .shared cimport bell_ring, bell_sleep, bell_sleep_deep, inbox_take, ring_drop, ring_filled, ring_relieved
+from .shared cimport (
+    bell_ring, bell_sleep, bell_sleep_deep, inbox_push, inbox_take, ring_drop, ring_filled, ring_relieved)
 from .status cimport METADATA_MAX, PEERS_LEN_MAX, SERVICES_LEN_MAX
 from .sys cimport SECOND_NS, atomic_exchange_ptr, atomic_peek, atomic_poke
 from .wire cimport HELLO_SERVICES_MAX, varint_put
@@ -521,33 +522,44 @@ cdef class Runtime:
 
     def write(self, uint64_t flow, data):
         """Queue bytes on a stream; copies. EV_STREAM_SENT tells when they have left the queue."""
-        cdef command_t *command = self._command(COMMAND_WRITE, flow, 0)
+        self._post(self._filled(COMMAND_WRITE, flow, data))
+
+    cdef command_t *_filled(self, int type, uint64_t flow, data) except NULL:
+        """A command with a copy of these bytes."""
+        cdef command_t *command = self._command(type, flow, 0)
         try:
             fill_bytes(&command.chain, &self.border, data)
         except BaseException:
             command_free(&self.node, command)
             raise
-        self._post(command)
+        return command
 
-    def splice(self, uint64_t flow, int fd, data, uint32_t idle_ms=0, uint32_t n_used=0):
+    def splice(self, uint64_t flow, int fd, data, uint32_t idle_ms=0, uint32_t n_used=0, head=b""):
         """Join a stream with the TCP connection `fd`, which is taken; `data` of the stream goes there first.
 
-        Both are reset when nothing moves for `idle_ms`, 0 for never.
+        `head` is written to the stream before, and the worker woken once. Stream and connection are reset when nothing
+        moves for `idle_ms`, 0 for never.
 
         Gives credit back for `n_used` bytes, as `used` does, those of `data` among them. What EV_STREAM_DATA still
         brings comes back here with fd -1, which gives the credit too. EV_STREAM_DONE or EV_STREAM_RESET, with the
         connection's error, tells of the end.
         """
-        cdef command_t *command = self._command(COMMAND_SPLICE, flow, 0)
-        try:
-            fill_bytes(&command.chain, &self.border, data)
-        except BaseException:
-            command_free(&self.node, command)
-            raise
+        cdef worker_t *worker = worker_of(&self.node, flow)
+        cdef command_t *command = self._filled(COMMAND_SPLICE, flow, data)
+        cdef command_t *before = NULL
+        cdef int is_asleep = 0
+        if head:
+            try:
+                before = self._filled(COMMAND_WRITE, flow, head)
+            except BaseException:
+                command_free(&self.node, command)
+                raise
+            is_asleep = inbox_push(&worker.inbox, before)
         command.a = <uint64_t>(fd + 1)
         command.reason = idle_ms
         command.n = n_used
-        self._post(command)
+        if inbox_push(&worker.inbox, command) or is_asleep:
+            loop_wake(&worker.loop)
 
     def service_add(self, bytes id not None, table):
         """Have a native extender serve the streams that peers open to `id`: a capsule, or the address of its table.

@@ -490,6 +490,7 @@ cdef void do_splice(worker_t *worker, command_t *command, uint64_t now_ns) noexc
         tunnel_supply(&worker.tunnels, command.id, &command.chain, now_ns)
         return
     command.a = 0
+    flow_accept(&worker.engine.outbox, command.id, now_ns)
     flow_used(&worker.engine.outbox, command.id, command.n, now_ns)
     tunnel_join(&worker.tunnels, command.id, fd, &command.chain, <uint64_t>command.reason * 1_000_000, now_ns)
 

@@ -106,6 +106,36 @@ async def test_megabytes_cross_in_both_directions_at_once():
         assert [stream.carried for stream in ends.streams] == [sizes, sizes[::-1]]
 
 
+async def test_the_head_goes_between_what_was_written_and_what_the_connection_says():
+    async with stream_pair() as (_, (near, far)):
+        inner, outer = tcp_pair()
+        await send(outer, b" third")
+        await near.write(b"first")
+        splicing = asyncio.create_task(near.splice(inner, head=b" second"))
+        assert await far.readexactly(18) == b"first second third"
+        outer.close()
+        await far.close()
+        await splicing
+        assert near.carried.n_sent == 18
+
+
+@pytest.mark.parametrize("head", [b"", b"words"])
+async def test_a_stream_that_is_spliced_before_anything_else_is_accepted(head):
+    inner, outer = tcp_pair()
+
+    class Spliced(qg.Extender):
+        id = Held.id
+
+        async def on_stream(self, stream):
+            await stream.splice(inner, head=head)
+
+    async with network(extenders=lambda: [Spliced()]) as net:
+        stream = await net.peer(0, 1).open_stream(Held.id)
+        outer.close()
+        assert await stream.read() == head
+        await stream.close()
+
+
 async def test_a_splice_on_which_nothing_moves_ends():
     async with stream_pair() as (_, streams):
         pairs = [tcp_pair() for _ in streams]

@@ -110,9 +110,9 @@ class Exit(qg.Extender):
                 await self._refuse(stream, refused.outcome)
                 return
             self.counts["ok"] += 1
-            await stream.write(bytes((Outcome.OK,)))
             try:
-                await stream.splice(sock, idle_s=self._limits.idle_s)
+                with sock:
+                    await stream.splice(sock, head=bytes((Outcome.OK,)), idle_s=self._limits.idle_s)
             except OSError as error:
                 _log.debug("broke peer=%s: %s", peer_id, error)
             finally:

@@ -90,8 +90,7 @@ class Proxy:
                 self.counts[outcome.name.lower()] += 1
                 await _say(sock, front.answer(outcome))
                 if outcome is Outcome.OK:
-                    await stream.write(request.head + front.rest)
-                    await stream.splice(sock)
+                    await stream.splice(sock, head=request.head + front.rest)
         except NoExit:
             self.counts["no_exit"] += 1
             await _say(sock, front.answer(Outcome.FAILED))

@@ -41,8 +41,7 @@ class Timeouts:
         """Give what bounds one wait of the task that calls."""
         return _Wait(self)
 
-    def begin(self, wait: "_Wait") -> None:
-        loop = asyncio.get_running_loop()
+    def begin(self, wait: "_Wait", loop: asyncio.AbstractEventLoop) -> None:
         self._waits[wait] = until_s = loop.time() + self._seconds
         if self._timer is None or self._loop is not loop:
             self._loop = loop
@@ -78,10 +77,11 @@ class _Wait:
             self._task.cancel()
 
     def __enter__(self) -> None:
-        self._task = task = asyncio.current_task()
+        loop = asyncio.get_running_loop()
+        self._task = task = asyncio.current_task(loop)
         assert task is not None
         self._n_cancelling = task.cancelling()
-        self._timeouts.begin(self)
+        self._timeouts.begin(self, loop)
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
