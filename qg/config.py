@@ -213,8 +213,9 @@ class LimitsConfig(Struct, frozen=True, kw_only=True):
     session_window_kib: _Kib = 8192
     # Streams of applications per session: open at a time, and new ones per second.
     service_streams: _Count = 1024
-    service_streams_per_s: _Rate = 1000
-    # PING, RESET, SERVICES, PEERS, OBSERVED together; CREDIT has the same again.
+    # This node itself opens no more on a session: beyond that `open_stream` and `request` wait for their turn.
+    service_streams_per_s: _Rate = 5000
+    # PING, RESET, SERVICES, PEERS, OBSERVED together; CREDIT has the same again. A new stream is a 16th of one.
     control_frames_per_s: _Rate = 1000
     # One message; it must be whole in memory before it is handed over.
     message_max_kib: _Kib = 1024

@@ -46,13 +46,22 @@ class Border:
         "loop",
         "message_max",
         "n_pending",
+        "opens_per_s",
         "pending_max",
+        "pings_per_s",
         "runtime",
         "send_queue_max",
     )
 
     def __init__(
-        self, runtime: Runtime, loop: asyncio.AbstractEventLoop, send_queue_max: int, message_max: int, pending_max: int
+        self,
+        runtime: Runtime,
+        loop: asyncio.AbstractEventLoop,
+        send_queue_max: int,
+        message_max: int,
+        pending_max: int,
+        opens_per_s: int,
+        pings_per_s: float,
     ) -> None:
         self.runtime = runtime
         self.loop = loop
@@ -61,6 +70,8 @@ class Border:
         self.message_max = message_max
         self.n_pending = 0  # bytes of messages that are not whole yet
         self.pending_max = pending_max
+        self.opens_per_s = opens_per_s  # streams of one link
+        self.pings_per_s = pings_per_s
         self.is_closing = False
         self.is_closed = False  # the runtime takes no commands any more
         self._last_flow = 0
@@ -104,10 +115,30 @@ class Border:
         )
 
 
+class Pace:
+    """Let so many through in a second, half of them at once."""
+
+    __slots__ = ("_last_s", "_step_s")
+
+    def __init__(self, per_s: float) -> None:
+        self._step_s = 1 / per_s
+        self._last_s = 0.0  # when the last one had its turn, had they come evenly
+
+    async def turn(self) -> None:
+        """Wait for the turn of whoever calls; who is cancelled has had it."""
+        now_s = monotonic()
+        self._last_s = max(self._last_s, now_s - 0.5) + self._step_s
+        if self._last_s > now_s:
+            await asyncio.sleep(self._last_s - now_s)
+
+
 class Link:
     """Count what waits to be sent on one session with a peer, and wake who waits for room."""
 
-    __slots__ = ("border", "channel", "flushed", "is_asked", "is_outgoing", "n_queued", "peer", "up_s", "waiting")
+    __slots__ = (
+        *("border", "channel", "flushed", "is_asked", "is_outgoing", "n_queued", "opens", "peer", "pings", "up_s"),
+        "waiting",
+    )
 
     def __init__(self, border: Border, channel: int, peer: "Peer", *, is_outgoing: bool, is_asked: bool) -> None:
         self.border = border
@@ -117,6 +148,8 @@ class Link:
         self.is_asked = is_asked  # by a call of `connect`, not for circuits
         self.n_queued = 0
         self.up_s = monotonic()
+        self.opens = Pace(border.opens_per_s)
+        self.pings = Pace(border.pings_per_s)
         self.waiting: set[Flow] | None = None  # flows that wait for room on the whole link
         self.flushed: asyncio.Future[None] | None = None
 

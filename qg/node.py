@@ -55,6 +55,7 @@ _EVENTS_MAX = 256  # taken from the ring at a time
 _ROUNDS_MAX = 4  # times in one wake-up; then other callbacks of the loop have their turn
 _RENEW_S = 86_400.0  # certificates last 90 days
 _STOP_S = 5.0  # for goodbyes
+_PINGS_SHARE = 0.4  # of the control frames of one link: answers to the peer's pings, and all else, have the rest
 _WATCH_S = 10.0  # between two looks at the counters
 _SERVING_MAX = 1024  # streams of one peer being served, reset ones included
 _TWICE_S = 3600.0  # how often it is said that an identity runs twice
@@ -153,6 +154,8 @@ class Node:
             send_queue_max=limits.send_queue_kib << 10,
             message_max=limits.message_max_kib << 10,
             pending_max=limits.receive_credit_mib << 20,
+            opens_per_s=limits.service_streams_per_s,
+            pings_per_s=limits.control_frames_per_s * _PINGS_SHARE,
         )
         self._started_s = monotonic()
         self._renewal = loop.call_later(_RENEW_S, self._renew)

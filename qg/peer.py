@@ -151,10 +151,11 @@ class Peer:
     ) -> Stream:
         """Open a stream to an extender of the peer; waits until the peer has accepted it.
 
+        By default at most 5,000 are opened in a second, for peers refuse those of whoever opens too many; more wait.
         `metadata`, up to 1,024 bytes, is there as `stream.metadata` when the extender is called. Raises `Unsupported`
         when the peer has no such extender, `Busy` when a limit is reached, another `RemoteError` when the link ends.
         """
-        link = self._link("opening a stream")
+        link = await self._link_turn("opening a stream")
         if len(metadata) > _METADATA_MAX:
             raise InvalidValue(f"metadata of {len(metadata)} bytes is too long: at most {_METADATA_MAX} fit")
         key = _key(extender_id)
@@ -253,11 +254,11 @@ class Peer:
 
         Payload and reply are as long as a message may be. Any number of requests may be under way, and their replies
         come in any order. Raises `Unsupported` when the peer has no such extender or it answers no requests,
-        `PeerTimeout` when there is no reply within `timeout_s`, `Busy` when a limit is reached (by default 1,000
-        requests a second), another `RemoteError` when `on_request` raised or the link ends. Cancelled, or after an
+        `PeerTimeout` when there is no reply within `timeout_s`, `Busy` when a limit is reached (by default 1,024
+        at a time), another `RemoteError` when `on_request` raised or the link ends. Cancelled, or after an
         error, the peer's `on_request` is cancelled too.
         """
-        link = self._link("a request")
+        link = await self._link_turn("a request")
         opening = _key(extender_id) + REQUEST
         priority = _priority(priority)
         question = Question(link, self._border.flow_next(link))
@@ -265,8 +266,14 @@ class Peer:
         return await question.ask(payload, timeout_s)
 
     async def ping(self) -> float:
-        """Measure the round trip to the peer, in seconds."""
+        """Measure the round trip to the peer, in seconds.
+
+        By default at most 400 are sent in a second, for peers close the links of those that send too many; more wait.
+        """
         link = self._link("pinging")
+        if not self._is_pinging:
+            await link.pings.turn()
+            link = self._link("pinging")
         pong: asyncio.Future[float] = self._border.loop.create_future()
         if self._pongs is None:
             self._pongs = []
@@ -366,6 +373,11 @@ class Peer:
         if not self._links or self._is_closing:
             raise self._error(what)
         return self._links[-1]
+
+    async def _link_turn(self, what: str) -> Link:
+        """Give the link for a new stream once it may have one more."""
+        await self._link(what).opens.turn()
+        return self._link(what)
 
     def _writer(self, extender_id: ExtenderId, priority: int) -> MessageWriter:
         """Give the stream that carries the messages to an extender; one is opened if there is none, or it has ended."""

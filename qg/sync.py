@@ -178,8 +178,15 @@ class Stream(_Twin[qg.Stream]):
     def finish(self) -> None:
         self._thread.call(self._twin.finish)
 
-    def splice(self, connection: socket.socket, *, idle_s: float | None = None, timeout_s: float | None = None) -> None:
-        self._thread.wait(self._twin.splice(connection, idle_s=idle_s), timeout_s)
+    def splice(
+        self,
+        connection: socket.socket,
+        *,
+        head: bytes = b"",
+        idle_s: float | None = None,
+        timeout_s: float | None = None,
+    ) -> None:
+        self._thread.wait(self._twin.splice(connection, head=head, idle_s=idle_s), timeout_s)
 
     def close(self, *, timeout_s: float | None = None) -> None:
         self._thread.wait(self._twin.close(), timeout_s)

@@ -377,7 +377,7 @@ cdef void guard_limits_default(guard_limits_t *limits) noexcept nogil:
     limits.pipes_per_s = 50
     limits.pipes_burst = 200
     limits.pipes = 65536
-    limits.streams_per_s = 1000
+    limits.streams_per_s = 5000
     limits.peer_pipe_sessions = 8
     limits.handshake_cpu_ms = 20
     limits.targets_per_s = 1        # 10 in 10 s

@@ -121,7 +121,7 @@ ctypedef struct session_t:
     uint64_t n_bytes_in         # carrier bytes
     uint64_t n_bytes_out
     uint64_t rekeys_ns          # when as many REKEY1 as may come at once may come again
-    uint32_t n_control          # frames of the limited kinds in this second
+    uint32_t n_control          # frames of the limited kinds in this second, in 16ths
     uint32_t n_credit
     uint32_t large              # inner length of a big record
     uint32_t small              # layers: inner length of a small record

@@ -30,13 +30,15 @@ from .wire cimport (
     CLOSE_TEXT_MAX, CONTROL_FRAME_MAX, DATA_HEAD_MAX, FRAME_ACCEPT, FRAME_CLOSE, FRAME_COVER, FRAME_CREDIT,
     FRAME_DATA, FRAME_DATA_FIN, FRAME_EPOCH, FRAME_GREASE, FRAME_HELLO, FRAME_OPEN, FRAME_PADDING, FRAME_PEERS,
     FRAME_PING, FRAME_PONG, FRAME_REKEY1, FRAME_REKEY2, FRAME_REKEY_DONE, FRAME_RESET, FRAME_SERVICES,
-    FRAME_SESSION_CREDIT, GREASE_RANDOM_LEN, frame_parse, frame_put_close, frame_put_data_head, frame_put_empty_hello,
+    FRAME_SESSION_CREDIT, GREASE_RANDOM_LEN, STREAM_MESSAGES,
+    frame_parse, frame_put_close, frame_put_data_head, frame_put_empty_hello,
     frame_put_grease, frame_put_hello, frame_put_ping, frame_t, hello_defaults, hello_parse, padded_len)
 
 cdef enum:
     PAD_IN_PLACE = 1024             # padding up to this is written behind the payload and taken back
     LAYER_JITTER = 96               # random padding of a layer's small records, at most
     CONTROL_PER_SECOND = 1000
+    CONTROL_UNIT = 16               # a control frame counts for 16 service streams, which have a rate of their own
     REKEYS_AT_ONCE = 10             # REKEY1, and one more per REKEYS_SHARE-th of the usual time between exchanges: one
     REKEYS_SHARE = 100              # costs 130 us, and a neighbour may have a thousand layers
     EPOCHS_PER_SECOND = 200         # each costs new keys, 10 us
@@ -557,7 +559,17 @@ cdef int count_exchange(session_t *session, uint64_t now_ns) noexcept nogil:
     return OK
 
 
-cdef int count_rate(session_t *session, uint64_t type, uint64_t now_ns) noexcept nogil:
+cdef uint32_t control_cost(const session_t *session, const frame_t *frame) noexcept nogil:
+    """What a frame takes of the limit of control frames, in parts of one."""
+    if frame.type == FRAME_OPEN and frame.kind <= STREAM_MESSAGES:
+        return 1
+    if frame.type == FRAME_EPOCH:       # a share of the limit, not a number: one set low must not forbid what is due
+        return CONTROL_UNIT * max(session.rate_limit // EPOCHS_PER_SECOND, <uint32_t>1)
+    return CONTROL_UNIT
+
+
+cdef int count_rate(session_t *session, const frame_t *frame, uint64_t now_ns) noexcept nogil:
+    cdef uint64_t type = frame.type
     if now_ns - session.second_ns >= SECOND_NS:
         session.second_ns = now_ns
         session.n_control = 0
@@ -571,9 +583,8 @@ cdef int count_rate(session_t *session, uint64_t type, uint64_t now_ns) noexcept
         return OK
     if type == FRAME_REKEY1:
         return count_exchange(session, now_ns)
-    # A share of the limit, not a number: a limit set low must not forbid what is due.
-    session.n_control += max(session.rate_limit // EPOCHS_PER_SECOND, <uint32_t>1) if type == FRAME_EPOCH else 1
-    return E_RATE if session.n_control > session.rate_limit else OK
+    session.n_control += control_cost(session, frame)
+    return E_RATE if session.n_control > <uint64_t>session.rate_limit * CONTROL_UNIT else OK
 
 
 cdef int on_hello(session_t *session, frame_t *frame, uint64_t now_ns) noexcept nogil:
@@ -664,8 +675,8 @@ cdef int on_frame(session_t *session, frame_t *frame, uint64_t now_ns) noexcept 
         return OK
     if type == FRAME_RESET:
         rc = on_stream_frame(session, frame, now_ns)
-        return rc if rc != OK else count_rate(session, type, now_ns)
-    rc = count_rate(session, type, now_ns)
+        return rc if rc != OK else count_rate(session, frame, now_ns)
+    rc = count_rate(session, frame, now_ns)
     if rc < 0:
         return rc
     if type == FRAME_PING or type == FRAME_PONG:

@@ -65,7 +65,7 @@ KEPT_BACK = {
         *("close_start", "link_add", "link_drop", "revive", "on_pong", "inbox_find", "inbox_make"),
     },
     qg.Stream: {
-        *("write_nowait", "drain", "accepted", "peer", "link", "is_gone", "wake", "open", "abort"),
+        *("write_nowait", "drain", "accepted", "peer", "link", "is_gone", "is_spliced", "wake", "open", "abort"),
         *("on_accepted", "on_data", "on_done", "on_fin", "on_reset", "on_sent"),
     },
 }

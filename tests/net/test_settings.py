@@ -156,6 +156,32 @@ async def test_new_streams_are_refused_above_their_rate_and_then_the_session_clo
         assert faults(t.node)["over_rate"] == 1
 
 
+async def test_who_opens_many_streams_or_pings_much_keeps_to_the_rates():
+    slow = {"service_streams_per_s": 20, "control_frames_per_s": 25}
+    async with trial() as nodes:
+        near, far = await nodes.node(limits=slow), await nodes.node(limits=slow)
+        peer = await far.connect(near.address)
+        for _ in range(30):
+            await peer.ping()
+        for _ in range(15):
+            (await peer.open_stream(Echo.id)).reset()
+        streams = await asyncio.gather(*(peer.open_stream(Echo.id) for _ in range(15)))
+        for stream in streams:
+            await stream.close()
+        assert not faults(near)
+        assert peer.is_connected
+
+
+async def test_thousands_of_streams_in_a_second_are_nothing_special():
+    async with trial() as nodes:
+        near, far = await nodes.node(), await nodes.node()
+        peer = await far.connect(near.address)
+        for _ in range(5):
+            for stream in await asyncio.gather(*(peer.open_stream(Echo.id) for _ in range(500))):
+                stream.reset()
+        assert not faults(near)
+
+
 async def test_handshakes_that_take_too_much_of_the_processor_are_refused_and_nobody_is_blamed():
     async with target(
         limits=RATED
