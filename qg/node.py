@@ -20,32 +20,32 @@ from collections.abc import AsyncGenerator, Awaitable, Callable, Iterable, Seque
 from functools import partial
 from time import monotonic, time
 from types import TracebackType
-from typing import Any, Generic, Self, TypeVar, final
+from typing import Any, Self, final
 
 from qg._core import runtime as core
 from qg._core.runtime import Runtime
 from qg.access import runtime_options
 from qg.account import Account
 from qg.address import Address, Endpoint
+from qg.asked import Connecting, Listening, Request
 from qg.audience import broadcast, peers_find
 from qg.config import Config
 from qg.dial import connect_error, far_target, hop_tuples, hops_of, isolation_number, listen_error, start_error
-from qg.errors import ClosedError, ConfigError, InvalidValue, QGError, Reason, RemoteError, UsageError
+from qg.errors import ClosedError, ConfigError, InvalidValue, Reason, RemoteError, UsageError
 from qg.extender import Extender, Registry
 from qg.flow import Border, Link, wake
 from qg.gossip import Gossip
 from qg.identity import Identity, NetworkSecret
 from qg.keep import Keeper
-from qg.message import MessageSource
 from qg.offer import Offer, ids_read
-from qg.peer import KIND_BYTES, KIND_MESSAGES, Peer, links_flush
+from qg.peer import Peer, links_flush
+from qg.reception import Reception
 from qg.relays import KnownRelay
 from qg.reload import changes_check
-from qg.request import REQUEST, Answer
 from qg.routes import Routes
 from qg.status import Watch, status_make
-from qg.stream import Priority, Stream
-from qg.types import Carried, ExtenderId, LinkKey, PeerId, RelayTerms, Status
+from qg.stream import Priority
+from qg.types import ExtenderId, LinkKey, PeerId, RelayTerms, Status
 
 __all__ = ["Node"]
 
@@ -57,7 +57,6 @@ _RENEW_S = 86_400.0  # certificates last 90 days
 _STOP_S = 5.0  # for goodbyes
 _PINGS_SHARE = 0.4  # of the control frames of one link: answers to the peer's pings, and all else, have the rest
 _WATCH_S = 10.0  # between two looks at the counters
-_SERVING_MAX = 1024  # streams of one peer being served, reset ones included
 _TWICE_S = 3600.0  # how often it is said that an identity runs twice
 _TWICE_MAX = 64  # identities that it is said of within that time
 
@@ -107,7 +106,7 @@ class Node:
         self._routes: Routes | None = None  # from start on
         self._gossip: Gossip | None = None  # from start on
         self._telling: asyncio.TimerHandle | None = None
-        self._requests: dict[int, _Request[Any]] = {}
+        self._requests: dict[int, Request[Any]] = {}
         self._last_request = 0
         self._links: dict[int, Link] = {}  # by channel
         self._direct: dict[bytes, Peer] = {}  # by PeerID, those that are not relayed
@@ -122,7 +121,7 @@ class Node:
         self._watching: asyncio.TimerHandle | None = None
         self._loop_end: AsyncGenerator[None, None] | None = None  # from start on
         self._finalizer: weakref.finalize[..., Node] | None = None
-        self._handlers = self._handlers_make()
+        self._handlers: dict[int, Callable[[tuple[Any, ...]], None]] = {}  # from start on
 
     # Life
 
@@ -157,6 +156,7 @@ class Node:
             opens_per_s=limits.service_streams_per_s,
             pings_per_s=limits.control_frames_per_s * _PINGS_SHARE,
         )
+        self._handlers = self._handlers_make(Reception(self._border, self._links, self._registry))
         self._started_s = monotonic()
         self._renewal = loop.call_later(_RENEW_S, self._renew)
         self._account_look(self._border, 0)
@@ -501,14 +501,14 @@ class Node:
 
     # Requests
 
-    def _request(self, request: "_Request[Any]") -> int:
+    def _request(self, request: Request[Any]) -> int:
         self._last_request += 1
         self._requests[self._last_request] = request
         return self._last_request
 
     async def _listen(self, endpoint: Endpoint) -> Endpoint:
         border = self._border_now()
-        request = _Listening(border.loop.create_future(), endpoint)
+        request = Listening(border.loop.create_future(), endpoint)
         number = self._request(request)
         border.runtime.listen(number, endpoint.host, endpoint.port)
         try:
@@ -590,7 +590,7 @@ class Node:
         border = self._border_now()
         if border.is_closing:
             raise ClosedError("connecting failed: the node is being closed")
-        request = _Connecting(border.loop.create_future(), hops, gone, is_masked=identity is not None)
+        request = Connecting(border.loop.create_future(), hops, gone, is_masked=identity is not None)
         number = self._request(request)
         ring = None if identity is None else identity._ring
         request.isolation = isolation
@@ -617,7 +617,7 @@ class Node:
             return None
         return peer.links[-1 if len(hops) == 1 else (isolation or self._last_request) % len(peer.links)].channel
 
-    def _connect_cancel(self, border: Border, number: int, request: "_Connecting") -> None:
+    def _connect_cancel(self, border: Border, number: int, request: Connecting) -> None:
         """Leave nothing behind of a connect that nobody waits for any more."""
         if border.is_closed:
             return
@@ -635,17 +635,17 @@ class Node:
 
     # Events of the core
 
-    def _handlers_make(self) -> dict[int, Callable[[tuple[Any, ...]], None]]:
+    def _handlers_make(self, reception: Reception) -> dict[int, Callable[[tuple[Any, ...]], None]]:
         return {
             core.EV_LISTENING: self._on_listening,
             core.EV_PEER_UP: self._on_peer_up,
             core.EV_PEER_DOWN: self._on_peer_down,
             core.EV_CONNECT_FAILED: self._on_connect_failed,
-            core.EV_STREAM_OPEN: self._on_stream_open,
-            core.EV_STREAM_ACCEPTED: self._on_stream_accepted,
-            core.EV_STREAM_FIN: self._on_stream_fin,
-            core.EV_STREAM_RESET: self._on_stream_reset,
-            core.EV_STREAM_DONE: self._on_stream_done,
+            core.EV_STREAM_OPEN: reception.on_open,
+            core.EV_STREAM_ACCEPTED: reception.on_accepted,
+            core.EV_STREAM_FIN: reception.on_fin,
+            core.EV_STREAM_RESET: reception.on_reset,
+            core.EV_STREAM_DONE: reception.on_done,
             core.EV_PONG: self._on_pong,
             core.EV_IDENTITY_TWICE: self._on_identity_twice,
             core.EV_PEERS: self._on_peers,
@@ -684,7 +684,7 @@ class Node:
     def _on_listening(self, event: tuple[Any, ...]) -> None:
         _, number, error, host, port = event
         request = self._requests.get(number)
-        if not isinstance(request, _Listening):
+        if not isinstance(request, Listening):
             return
         if error:
             request.fail(listen_error(request.endpoint, error))
@@ -698,8 +698,8 @@ class Node:
         link = self._links.get(channel)
         request = self._requests.get(number)
         if link is None:
-            gone = request.gone if isinstance(request, _Connecting) else None
-            is_own = is_relayed or (isinstance(request, _Connecting) and request.is_masked)
+            gone = request.gone if isinstance(request, Connecting) else None
+            is_own = is_relayed or (isinstance(request, Connecting) and request.is_masked)
             peer = gone if is_own else self._direct.get(peer_id)
             place = LinkKey(link_key), host, port, _SUITES.get(suite, str(suite))
             if peer is None or not peer.takes_links or bytes(peer.id) != peer_id:
@@ -711,7 +711,7 @@ class Node:
                 peer.revive(*place)
             if not is_own:
                 self._by_key[link_key] = peer
-            elif isinstance(request, _Connecting):
+            elif isinstance(request, Connecting):
                 peer.via = request.hops[:-1]
             link = self._links[channel] = Link(border, channel, peer, is_outgoing=is_outgoing, is_asked=number != 0)
             self._link_up(link, is_preferred=is_preferred)
@@ -719,7 +719,7 @@ class Node:
             self._registry.peer_look(peer)
         link.peer.relay_terms = None if terms is None else RelayTerms(*terms)
         if number:
-            if isinstance(request, _Connecting):
+            if isinstance(request, Connecting):
                 request.give(link.peer)
             else:  # cancelled; the same session may be reported to another request yet
                 border.loop.call_soon(self._unclaimed_close, border, link.peer)
@@ -828,7 +828,7 @@ class Node:
     def _on_connect_failed(self, event: tuple[Any, ...]) -> None:
         _, number, reason, hop_idx, status, by_relay, terms = event
         request = self._requests.get(number)
-        if isinstance(request, _Connecting):
+        if isinstance(request, Connecting):
             if self._connect_again(number, request, hop_idx, Reason(reason)):
                 return
             error = connect_error(request.hops, hop_idx, Reason(reason), status, by_relay, terms)
@@ -836,7 +836,7 @@ class Node:
                 error.hop_idx = hop_idx
             request.fail(error)
 
-    def _connect_again(self, number: int, request: "_Connecting", hop_idx: int, reason: Reason) -> bool:
+    def _connect_again(self, number: int, request: Connecting, hop_idx: int, reason: Reason) -> bool:
         """Try once more where a worker could not reach the first hop and another worker has a session with it."""
         key = request.hops[0].link_key
         if request.is_second or hop_idx or reason not in (Reason.UNREACHABLE, Reason.TIMEOUT) or key is None:
@@ -848,67 +848,6 @@ class Node:
         runtime = self._border_now().runtime
         runtime.connect(number, request.wanted, isolation=request.isolation, near=peer.links[-1].channel)
         return True
-
-    def _on_stream_open(self, event: tuple[Any, ...]) -> None:
-        _, flow, channel, kind, priority, opening = event
-        border = self._border_now()
-        link = self._links.get(channel)
-        key, metadata = opening[:16], opening[16:]
-        if link is None or border.is_closing:
-            border.runtime.reset(flow, Reason.SHUTDOWN)
-        elif link.peer.n_serving >= _SERVING_MAX:
-            border.runtime.reset(flow, Reason.LIMIT)
-        elif kind == KIND_BYTES and self._registry.takes_streams(key):
-            stream = Stream(link, flow, ExtenderId(key), metadata, Priority(priority))
-            self._registry.stream_serve(key, stream)
-            # Behind the first step of the task that serves it: what that writes accepts the stream, in the same record.
-            border.loop.call_soon(self._stream_accept, stream, flow)
-        elif kind == KIND_MESSAGES and not metadata and self._messages_open(link, flow, key):
-            border.runtime.accept(flow)
-        elif kind == KIND_MESSAGES and metadata == REQUEST and self._registry.takes_requests(key):
-            border.runtime.accept(flow)
-            self._registry.request_serve(key, Answer(link, flow))
-        else:
-            _log.debug("stream_unsupported peer=%s extender=%s kind=%d", link.peer.id, key.hex(), kind)
-            border.runtime.reset(flow, Reason.UNSUPPORTED)
-
-    def _stream_accept(self, stream: Stream, flow: int) -> None:
-        border = self._border
-        if border is not None and not border.is_closed and not stream.is_spliced:
-            border.runtime.accept(flow)
-
-    def _messages_open(self, link: Link, flow: int, key: bytes) -> bool:
-        """Take in a message stream; False when nobody here wants its messages."""
-        if self._registry.takes_messages(key):
-            source = MessageSource(link, flow, None)
-            self._registry.messages_serve(key, source, source.inbox)
-            return True
-        inbox = link.peer.inbox_make(key) if self._registry.is_mailbox(key) else link.peer.inbox_find(key)
-        if inbox is not None:
-            MessageSource(link, flow, inbox)
-        return inbox is not None
-
-    def _on_stream_accepted(self, event: tuple[Any, ...]) -> None:
-        flow = self._border_now().flows.get(event[1])
-        if flow is not None:
-            flow.on_accepted()
-
-    def _on_stream_fin(self, event: tuple[Any, ...]) -> None:
-        flow = self._border_now().flows.get(event[1])
-        if flow is not None:
-            flow.on_fin()
-
-    def _on_stream_reset(self, event: tuple[Any, ...]) -> None:
-        flow = self._border_now().flows.pop(event[1], None)
-        if flow is not None:
-            flow.carried = Carried(*event[4:])
-            flow.on_reset(Reason(event[2]), event[3])
-
-    def _on_stream_done(self, event: tuple[Any, ...]) -> None:
-        flow = self._border_now().flows.pop(event[1], None)
-        if flow is not None:
-            flow.carried = Carried(*event[2:])
-            flow.on_done()
 
     def _on_pong(self, event: tuple[Any, ...]) -> None:
         link = self._links.get(event[1])
@@ -928,51 +867,6 @@ class Node:
 
 def _abandon(peer: Peer) -> None:
     peer.close_start(Reason.NONE)
-
-
-_T = TypeVar("_T")
-
-
-class _Request(Generic[_T]):
-    """Be a question to the core whose answer somebody waits for."""
-
-    def __init__(self, future: "asyncio.Future[_T]") -> None:
-        self.future = future
-
-    def resolve(self, answer: _T) -> None:
-        if not self.future.done():
-            self.future.set_result(answer)
-
-    def fail(self, error: QGError) -> None:
-        if not self.future.done():
-            self.future.set_exception(error)
-
-
-@final
-class _Listening(_Request[Endpoint]):
-    def __init__(self, future: "asyncio.Future[Endpoint]", endpoint: Endpoint) -> None:
-        super().__init__(future)
-        self.endpoint = endpoint
-
-
-@final
-class _Connecting(_Request[Peer]):
-    def __init__(
-        self, future: "asyncio.Future[Peer]", hops: tuple[Address, ...], gone: Peer | None, *, is_masked: bool
-    ) -> None:
-        super().__init__(future)
-        self.hops = hops
-        self.wanted: list[tuple[Any, ...]] = []  # the hops as the core takes them
-        self.gone = gone  # comes back as the same object
-        self.is_masked = is_masked  # under an identity of its own
-        self.isolation = 0
-        self.is_second = False  # it was tried before
-        self.peer: Peer | None = None  # once it is up
-
-    def give(self, peer: Peer) -> None:
-        self.peer = peer
-        peer.n_claims += 1
-        self.resolve(peer)
 
 
 def _lines_max(config: Config) -> int:
