@@ -31,6 +31,7 @@ _HOOKS_S = 1.0  # how long a node that closes waits for `on_peer_disconnected`
 FAILURES_MAX = 20  # exceptions of an extender within FAILURES_S after which it is stopped
 FAILURES_S = 60.0
 _DUE_MAX = 2  # calls that tell of one peer and wait for the one before: what came and went meanwhile is not told
+_RESERVED = "on_peer_suspended", "on_peer_resumed"  # sessions that outlive their links
 # What ends a task although it is no error: the first where it was asked for, the others the whole program.
 _ENDS = asyncio.CancelledError, KeyboardInterrupt, SystemExit
 
@@ -127,6 +128,9 @@ def _class_check(extender: Extender) -> None:
         is_function = name.startswith("on_") and isinstance(method, FunctionType)
         if is_function and not inspect.iscoroutinefunction(method):
             raise InvalidValue(f"{kind.__name__}.{name} cannot be awaited: write `async def {name}`, without `yield`")
+    for name in _RESERVED:
+        if hasattr(kind, name):
+            raise InvalidValue(f"{kind.__name__}.{name} cannot be defined: the name is kept for a later version")
     for name in ("name", "version"):
         if not isinstance(getattr(extender, name), str):
             raise InvalidValue(f"{kind.__name__}.{name} must be a text, not {getattr(extender, name)!r}")

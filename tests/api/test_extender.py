@@ -420,9 +420,15 @@ class Textual(Echo):
     id = "6f1d6a52-4a5e-4f8c-9d0e-3b2a1c0d9e77"
 
 
+class Early(Echo):
+    async def on_peer_resumed(self, peer):
+        pass
+
+
 @pytest.mark.parametrize(
     ("kind", "words"),
     [
+        (Early, "Early.on_peer_resumed cannot be defined"),
         (Plain, "Plain.on_message cannot be awaited: write `async def on_message`"),
         (Yielding, "Yielding.on_stream cannot be awaited"),
         (Valued, r"Valued has no hash: make a data class with @dataclass\(eq=False\)"),
