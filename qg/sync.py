@@ -9,7 +9,7 @@ Each node has an event loop in a thread of its own. `Node`, `Peer` and `Stream` 
 `qg`, which say what they do and raise; those that wait take `timeout_s` as well, and raise `TimeoutError` then.
 Extenders are those of `qg`: their methods are coroutines, which run in that thread and get the twins in `qg`. Every
 thread may call, and several at once; in an event loop use `qg.Node`. Calls that another thread's `Node.close` ends
-raise `ClosedError`. A call costs some tens of microseconds more than its twin.
+raise `ClosedError`. A call costs about 0.2 ms more than its twin.
 """
 
 import asyncio
