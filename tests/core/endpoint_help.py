@@ -142,3 +142,23 @@ def was_refused(pair, code):
     assert (pair.one.state, pair.other.state) == ("closed", "closed")
     assert ("closed", PROTOCOL, True) in pair.one.events()
     return ("closed", PROTOCOL, False) in pair.other.events()
+
+
+def read(endpoint, number):
+    """Take what has come and give its credit back."""
+    data = endpoint.received(number)
+    endpoint.used(number, len(data))
+    return data
+
+
+def send_raw(pair, *frames):
+    """Let `one` say frames that its own bookkeeping knows nothing of; the code with which `other` refuses them."""
+    pair.one.inject(b"".join(frames))
+    return pair.other.feed(pair.one.take())
+
+
+def is_closed_for(pair, code):
+    """Whether the other side met a violation and said CLOSE(protocol)."""
+    assert pair.other.status == code
+    pair.pump()
+    return pair.one.events()[-1] == ("closed", PROTOCOL, True)
