@@ -97,7 +97,7 @@ class Targets:
 
     def _repository(self):
         work = self.folder / "work"
-        if not work.exists():
+        if shutil.which("git", path=PATH) and not work.exists():
             self._do("git", "init", "-q", work)
             (work / "file").write_bytes(FILE)
             self._do("git", "-C", work, "add", "file")

@@ -3,6 +3,7 @@
 
 import asyncio
 import socket
+import threading
 from contextlib import AsyncExitStack, asynccontextmanager
 from ipaddress import ip_address
 
@@ -16,6 +17,7 @@ from qg.extenders.proxy.exit import Exit, ExitLimits, frame_read
 from qg.extenders.proxy.exits import Exits
 from qg.extenders.proxy.front import datagram_read, datagram_write
 from qg.extenders.proxy.socks import Proxy
+from qg.extenders.sockets.names import Names
 from qg.extenders.sockets.outcome import Outcome
 from qg.extenders.sockets.target import Target
 
@@ -404,6 +406,64 @@ async def test_datagrams_that_nobody_asked_for_are_dropped():
         sock.sendto(datagram_write(target, b"last"), relay)
         assert datagram_read((await program.received.get())[0]) == (target, b"last")
         assert program.received.empty()
+
+
+@pytest.fixture
+def slow_names(monkeypatch):
+    """Names are resolved to this machine, and slow.example not before the event is set."""
+    released = threading.Event()
+
+    def found(name, *_, **__):
+        if name == "slow.example":
+            assert released.wait(60)
+        return [(socket.AF_INET, 1, 6, "", (HOST, 0))]
+
+    with monkeypatch.context() as patch:
+        patch.setattr("qg.extenders.sockets.names.socket.getaddrinfo", found)
+        yield released
+        released.set()
+
+
+async def test_a_slow_name_holds_up_no_other_datagram(slow_names):
+    program = Program()
+    async with house() as at, udp(Mirror()) as (_, target), udp(program) as (sock, _), association(at) as (relay, _, _):
+        slow = Target("slow.example", target.port)
+        for idx in range(20):
+            sock.sendto(datagram_write(slow, bytes((idx,))), relay)
+        sock.sendto(datagram_write(target, b"quick"), relay)
+        sock.sendto(datagram_write(Target("quick.example", target.port), b"named"), relay)
+        answers = {datagram_read((await program.received.get())[0])[1] for _ in range(2)}
+        assert answers == {b"quick", b"named"}
+        assert at.exit.counts["datagrams_dropped"] == 4  # of the 20, 16 wait
+        slow_names.set()
+        answers = [datagram_read((await program.received.get())[0]) for _ in range(16)]
+        assert answers == [(target, bytes((idx,))) for idx in range(16)]
+
+
+async def test_an_association_may_end_while_its_names_are_asked_for(slow_names):
+    program = Program()
+    async with house() as at, udp(program) as (sock, _):
+        async with association(at) as (relay, _, _):
+            for idx in range(20):  # of which so many are asked for at a time
+                sock.sendto(datagram_write(Target("slow.example", idx + 1), b"x"), relay)
+            await until(lambda: at.exit.counts["datagrams_dropped"] == 12, lambda: at.exit.counts)
+        await until(lambda: not at.exit._associations, lambda: at.exit._associations)
+        slow_names.set()
+
+
+async def test_look_ups_count_until_their_thread_is_free(slow_names):
+    names, peer_id, other = Names(), qg.Identity.generate().peer_id, qg.Identity.generate().peer_id
+    for _ in range(16):
+        with pytest.raises(TimeoutError):
+            async with asyncio.timeout(0):
+                await names.resolve("slow.example", peer_id)
+    with pytest.raises(qg.Busy):
+        await names.resolve("quick.example", peer_id)
+    assert await names.resolve("quick.example", other) == [HOST]
+    slow_names.set()
+    await until(lambda: not names._n_waiting, lambda: names._n_waiting)
+    assert await names.resolve("slow.example", peer_id) == [HOST]
+    names.close()
 
 
 async def test_an_association_ends_with_its_connection():

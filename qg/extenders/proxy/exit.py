@@ -9,7 +9,7 @@ front, then the target, or where it comes from, then the payload. Names are reso
 import asyncio
 import logging
 import socket
-from collections import Counter
+from collections import Counter, deque
 from collections.abc import Sequence
 from ipaddress import ip_address, ip_network
 from time import monotonic
@@ -36,6 +36,8 @@ _SOURCES_MAX = 1024  # places of one association whose replies are taken
 _WAITING_MAX = 1 << 20  # bytes of one association that the system has not taken yet
 _NETWORKS_S = 10.0  # how often the exit looks which networks it is in
 _KNOWN_S = 60.0  # how long an association keeps what a name resolved to
+_ASKED_MAX = 8  # names of one association that are being resolved
+_ASKED_DATAGRAMS_MAX = 16  # datagrams that wait for one of them
 
 
 class ExitLimits(NamedTuple):
@@ -184,6 +186,9 @@ class _Association(asyncio.DatagramProtocol):
         self._transports: dict[int, asyncio.DatagramTransport] = {}  # by IP version
         self._sent_to: dict[tuple[str, int], None] = {}  # the latest last
         self._known: dict[Target, tuple[float, list[str]]] = {}  # until when, addresses
+        self._asked: dict[Target, deque[bytes]] = {}  # what waits for a name
+        self._asking: set[asyncio.Task[None]] = set()
+        self._opening = asyncio.Lock()
         self._last_s = 0.0
 
     async def run(self, idle_s: float) -> None:
@@ -192,26 +197,57 @@ class _Association(asyncio.DatagramProtocol):
         try:
             await first_of(self._frames_send(), self._idle_wait(idle_s))
         finally:
+            for task in self._asking:
+                task.cancel()
+            if self._asking:
+                await asyncio.wait(self._asking)
             for transport in self._transports.values():
                 transport.abort()
 
     async def _frames_send(self) -> None:
         loop = asyncio.get_running_loop()
-        while (frame := await frame_read(self._stream)) is not None:
-            self._last_s = loop.time()
-            await self._send(*frame)
+        try:
+            while (frame := await frame_read(self._stream)) is not None:
+                self._last_s = loop.time()
+                await self._take(*frame)
+        except qg.InvalidValue as error:
+            _log.debug("misunderstood peer=%s: %s", self._stream.peer.id, error)
+            self._owner.counts["misunderstood"] += 1
+            self._stream.reset(qg.Reason.PROTOCOL)
 
     async def _idle_wait(self, idle_s: float) -> None:
         loop = asyncio.get_running_loop()
         while (left_s := self._last_s + idle_s - loop.time()) > 0:
             await asyncio.sleep(left_s)
 
-    async def _send(self, target: Target, payload: bytes) -> None:
-        hosts = await self._hosts(target)
-        if not hosts or not target.port:
+    async def _take(self, target: Target, payload: bytes) -> None:
+        """Send a datagram, at once or when its target's name is resolved; the others do not wait for that."""
+        if target.ip is not None or self._known.get(target, (0.0,))[0] > self._last_s:
+            await self._send(await self._resolved(target), target, payload)
+        elif target in self._asked and len(self._asked[target]) < _ASKED_DATAGRAMS_MAX:
+            self._asked[target].append(payload)
+        elif target not in self._asked and len(self._asked) < _ASKED_MAX:
+            self._asked[target] = deque([payload])
+            task = asyncio.create_task(self._ask(target))
+            self._asking.add(task)
+            task.add_done_callback(self._asking.discard)
+        else:
+            self._owner.counts["datagrams_dropped"] += 1
+
+    async def _ask(self, target: Target) -> None:
+        """Resolve a name, and send what waits for it."""
+        try:
+            hosts = await self._resolved(target)
+            while self._asked[target]:
+                await self._send(hosts, target, self._asked[target].popleft())
+        finally:
+            del self._asked[target]
+
+    async def _send(self, hosts: list[str], target: Target, payload: bytes) -> None:
+        transport = await self._transport(ip_address(hosts[0]).version) if hosts and target.port else None
+        if transport is None:
             self._owner.counts["datagrams_refused"] += 1
             return
-        transport = await self._transport(ip_address(hosts[0]).version)
         if cast(asyncio.WriteTransport, transport).get_write_buffer_size() > _WAITING_MAX:
             self._owner.counts["datagrams_dropped"] += 1
             return
@@ -223,22 +259,28 @@ class _Association(asyncio.DatagramProtocol):
         transport.sendto(payload, place)
         self._owner.counts["datagrams_out"] += 1
 
-    async def _hosts(self, target: Target) -> list[str]:
-        until_s, hosts = self._known.get(target, (0.0, []))
+    async def _resolved(self, target: Target) -> list[str]:
+        until_s, hosts = self._known.pop(target, (0.0, []))
         if until_s <= self._last_s:
             hosts = await self._owner.resolve(self._stream.peer.id, target)
+            until_s = self._last_s + _KNOWN_S
             if len(self._known) >= _SOURCES_MAX:
                 del self._known[next(iter(self._known))]
-            self._known[target] = self._last_s + _KNOWN_S, hosts
+        self._known[target] = until_s, hosts
         return hosts
 
-    async def _transport(self, version: int) -> asyncio.DatagramTransport:
-        transport = self._transports.get(version)
-        if transport is None:
-            anywhere = ("0.0.0.0" if version == 4 else "::", 0)
-            transport, _ = await asyncio.get_running_loop().create_datagram_endpoint(lambda: self, anywhere)
-            self._transports[version] = transport
-        return transport
+    async def _transport(self, version: int) -> asyncio.DatagramTransport | None:
+        """Give the socket to send from; None where the machine has none to give."""
+        async with self._opening:
+            if version not in self._transports:
+                anywhere = ("0.0.0.0" if version == 4 else "::", 0)
+                loop = asyncio.get_running_loop()
+                try:
+                    self._transports[version], _ = await loop.create_datagram_endpoint(lambda: self, anywhere)
+                except OSError as error:  # no descriptors, or no IPv6
+                    _log.warning("no_datagrams version=%d: %s", version, error.strerror)
+                    return None
+        return self._transports[version]
 
     def datagram_received(self, data: bytes, source: tuple[str, int]) -> None:
         place = source[:2]

@@ -3,8 +3,10 @@
 
 import asyncio
 import socket
+import threading
 from collections import Counter
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import Future, ThreadPoolExecutor
+from functools import partial
 from time import monotonic
 
 import qg
@@ -24,7 +26,8 @@ class Names:
     def __init__(self) -> None:
         self._threads = ThreadPoolExecutor(_THREADS, thread_name_prefix="qg-names")
         self._kept: dict[str, tuple[float, list[str]]] = {}
-        self._n_waiting: Counter[qg.PeerId] = Counter()
+        self._n_waiting: Counter[qg.PeerId] = Counter()  # look-ups of which a thread may still know
+        self._lock = threading.Lock()
 
     async def resolve(self, name: str, peer_id: qg.PeerId) -> list[str]:
         """Give the addresses of a name, IPv4 and IPv6, in the system's order; none if it has none.
@@ -35,21 +38,28 @@ class Names:
         until_s, found = self._kept.get(name, (0.0, []))
         if until_s > now_s:
             return found
-        if self._n_waiting[peer_id] >= _PEER_MAX:
-            raise qg.Busy(f"{_PEER_MAX} look-ups of one peer are under way")
-        self._n_waiting[peer_id] += 1
-        try:
-            found = await asyncio.get_running_loop().run_in_executor(self._threads, _addresses, name)
-        finally:
-            self._n_waiting[peer_id] -= 1
-            if not self._n_waiting[peer_id]:
-                del self._n_waiting[peer_id]
+        found = await asyncio.wrap_future(self._begin(name, peer_id))
         if found:
             self._kept.pop(name, None)
             if len(self._kept) >= _KEPT:
                 del self._kept[next(iter(self._kept))]
             self._kept[name] = now_s + _KEPT_S, found
         return found
+
+    def _begin(self, name: str, peer_id: qg.PeerId) -> Future[list[str]]:
+        with self._lock:
+            if self._n_waiting[peer_id] >= _PEER_MAX:
+                raise qg.Busy(f"{_PEER_MAX} look-ups of one peer are under way")
+            self._n_waiting[peer_id] += 1
+        look_up = self._threads.submit(_addresses, name)
+        look_up.add_done_callback(partial(self._ended, peer_id))  # not when who asked has gone: the thread is taken
+        return look_up
+
+    def _ended(self, peer_id: qg.PeerId, _: Future[list[str]]) -> None:
+        with self._lock:
+            self._n_waiting[peer_id] -= 1
+            if not self._n_waiting[peer_id]:
+                del self._n_waiting[peer_id]
 
     def close(self) -> None:
         """Wait for nothing, take nothing more."""
