@@ -32,8 +32,8 @@ def blake(data):
 class Inbox:
     """A node that takes files, and a peer that is connected to it."""
 
-    def __init__(self, folder, peer, outcomes):
-        self.folder, self.peer, self.outcomes = folder, peer, outcomes
+    def __init__(self, folder, node, peer, outcomes):
+        self.folder, self.node, self.peer, self.outcomes = folder, node, peer, outcomes
 
     def names(self):
         return sorted(os.listdir(self.folder))
@@ -48,7 +48,7 @@ async def inbox_open(folder, **options):
         qg.Node(qg.Identity.generate(), listen=LISTEN, extenders=[receiver]) as node,
         qg.Node(qg.Identity.generate()) as sender,
     ):
-        yield Inbox(folder, await sender.connect(node.address), outcomes)
+        yield Inbox(folder, node, await sender.connect(node.address), outcomes)
 
 
 class Hostile:
@@ -301,14 +301,24 @@ async def test_a_file_that_comes_into_being_meanwhile_is_kept(folder):
 async def test_a_path_that_is_not_plain_is_refused_and_nothing_is_written(folder, path, flags):
     async with inbox_open(folder) as inbox:
         sender = Hostile(inbox.peer)
-        assert await sender.offer(1, 1, b"fine") is None
+        assert await sender.offer(1, 1, *[b"fine"] * 16) is None  # so many that there may be others
         (want,) = await sender.lane(wire.Entry(path, 1, flags))
         assert want.wish is wire.Wish.REFUSE
-        assert want.why
+        assert "announced" not in want.why
         await sender.end()
         assert (await inbox.outcomes.get()).n_failed == 1
         assert inbox.names() == []
         assert os.listdir(folder.parent) == ["inbox"]
+
+
+async def test_a_name_that_was_not_announced_is_refused(folder):
+    async with inbox_open(folder) as inbox:
+        sender = Hostile(inbox.peer)
+        assert await sender.offer(3, 300_000, b"photos", b"plan") is None
+        entries = [wire.Entry(name, 1) for name in (b"evil", b"photos/1", b"plan", b"plans", b"evil/photos")]
+        wants = await sender.lane(*entries)
+        assert [want.wish is wire.Wish.REFUSE for want in wants] == [True, False, False, True, True]
+        assert "announced" in wants[0].why
 
 
 async def test_no_link_below_the_folder_is_followed(folder, tmp_path):
@@ -322,7 +332,7 @@ async def test_no_link_below_the_folder_is_followed(folder, tmp_path):
     os.mkfifo(folder / "pipe")
     async with inbox_open(folder, existing="replace") as inbox:
         sender = Hostile(inbox.peer)
-        assert await sender.offer(5, 100, b"tree") is None
+        assert await sender.offer(5, 100, b"tree", b"precious", b"pipe") is None
         names = (b"tree/new", b"tree/precious", b"precious", b"pipe", b"pipe/x")
         wants = await sender.lane(*(wire.Entry(name, 8) for name in names))
         assert [want.wish for want in wants] == [wire.Wish.REFUSE] * 5
@@ -499,6 +509,44 @@ async def test_a_sender_goes_on_over_another_connection_without_being_asked_abou
         assert (await inbox.outcomes.get()).request.n_files == 41 - n_before
         assert tree_read(folder / "tree") == tree_read(tree)
         assert len(asked) == 1
+
+
+async def test_a_transfer_that_was_taken_does_not_grow_without_asking(folder):
+    asked = []
+
+    async def ask(request):
+        asked.append((request.names, request.n_files, request.n_bytes))
+        return len(asked) == 1
+
+    async with inbox_open(folder, ask=ask) as inbox:
+        sender = Hostile(inbox.peer)
+        assert await sender.offer(3, 100, b"a", b"b") is None
+        for less in ((3, 100, b"b", b"a"), (1, 10, b"a")):
+            assert await sender.offer(*less) is None
+        assert len(asked) == 1
+        for more in ((4, 1, b"a"), (1, 101, b"a"), (1, 10, b"c"), (1, 10, *[b"a"] * 16)):
+            assert "does not want it" in await sender.offer(*more)
+        assert len(asked) == 5
+
+
+async def test_offers_of_one_transfer_at_the_same_time_are_one_transfer(folder):
+    async with inbox_open(folder, size_max=10**9) as inbox:
+        senders = [Hostile(inbox.peer) for _ in range(6)]
+        for sender in senders:
+            sender.token = senders[0].token
+        answers = await asyncio.gather(*(sender.offer(1, 1, b"a") for sender in senders), return_exceptions=True)
+        assert None in answers
+        assert all(answer is None or isinstance(answer, qg.RemoteError) for answer in answers)
+        for sender in senders:
+            sender.stream.reset()
+        for _ in senders:
+            assert (await inbox.outcomes.get()).error
+        assert [info.n_failures for info in inbox.node.status().extenders] == [0]
+
+
+async def test_more_files_than_anybody_sends_are_refused(folder):
+    async with inbox_open(folder) as inbox:
+        assert "1000001 files are more" in await Hostile(inbox.peer).offer(1_000_001, 1, b"a")
 
 
 async def test_a_cancelled_send_ends_the_transfer(folder, file):

@@ -2,6 +2,7 @@
 """Programs of one machine reach targets through a proxy, a link or circuit, and an exit."""
 
 import asyncio
+import errno
 import socket
 import threading
 from contextlib import AsyncExitStack, asynccontextmanager
@@ -190,6 +191,18 @@ async def test_a_network_that_the_exit_moves_into_is_closed(monkeypatch):
         outcome, _, writer = await at.ask(Target("203.0.114.9", 80))
         assert outcome is Outcome.NOT_ALLOWED
         await closed(writer)
+
+
+async def test_nothing_is_connected_to_while_the_exit_does_not_know_its_networks(monkeypatch):
+    def out_of_descriptors():
+        raise OSError(errno.EMFILE, "Too many open files")
+
+    async with house() as at, server(echo) as target:
+        monkeypatch.setattr("qg.extenders.proxy.exit.own_networks", out_of_descriptors)
+        outcome, _, writer = await at.ask(target)
+        assert outcome is Outcome.FAILED
+        await closed(writer)
+        assert [info.n_failures for info in at.exit_node.status().extenders] == [0]
 
 
 async def test_a_target_that_does_not_answer_is_given_up():

@@ -91,6 +91,17 @@ class Offer(NamedTuple):
     n_bytes: int
     names: tuple[bytes, ...]  # in the target folder; the first of them
 
+    @property
+    def is_named(self) -> bool:
+        """Tell whether all its names are here."""
+        return len(self.names) < _NAMES_MAX
+
+    def is_within(self, other: "Offer | None") -> bool:
+        """Tell whether nothing is announced that another offer has not announced."""
+        if other is None or self.n_files > other.n_files or self.n_bytes > other.n_bytes:
+            return False
+        return not other.is_named or (self.is_named and set(self.names) <= set(other.names))
+
     def encode(self) -> bytes:
         names = b"".join(len(name).to_bytes(2) + name for name in self.names[:_NAMES_MAX])
         head = _OFFER.pack(_VERSION, self.n_files, self.n_bytes, len(self.names[:_NAMES_MAX]))

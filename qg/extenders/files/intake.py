@@ -42,6 +42,7 @@ class Tally:
         self._lock = threading.Lock()
         # An entry may be planned anew once, where another file is in its place.
         self._n_plannable = 2 * offer.n_files
+        self._names = frozenset(offer.names) if offer.is_named else None
         self._n_bytes_left = offer.n_bytes
         self.n_files = 0  # whole, folders among them
         self.n_same = 0  # of these, those that were here
@@ -52,6 +53,10 @@ class Tally:
         self.failures: list[tuple[str, str]] = []  # names as they may be printed, and why
         self.parts: set[str] = set()  # names of what stays unfinished
         self.last: tuple[bytes, bytes, int] | None = None  # path, hash and size of the last file that is whole
+
+    def is_announced(self, entry: Entry) -> bool:
+        """Tell whether the name is one of those that the offer told of, or not all of these are known."""
+        return self._names is None or entry.path.partition(b"/")[0] in self._names
 
     def plan(self, n_entries: int) -> None:
         with self._lock:
@@ -223,11 +228,16 @@ class Lane:
         if len(self._plans) >= PLANS_MAX:
             raise FrameError("too many plans come ahead of their files")
         self._tally.plan(len(entries))
-        looks = [self._landing.look(entry) for entry in entries]
+        looks = [self._look(entry) for entry in entries]
         yield wants_encode(want for want, _ in looks)
         self._plans.append(_Plan(entries, looks))
         if len(self._plans) == 1:
             yield from self._next()
+
+    def _look(self, entry: Entry) -> tuple[Want, Part | None]:
+        if self._tally.is_announced(entry):
+            return self._landing.look(entry)
+        return Want(Wish.REFUSE, why="its name was not announced"), None
 
     def _next(self) -> Iterator[bytes]:
         """Go to the next entry that something is to come of."""

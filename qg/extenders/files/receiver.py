@@ -20,6 +20,7 @@ from qg.extenders.files.threads import thread_run
 __all__ = ["FileReceiver", "Received", "Request"]
 
 _TRANSFERS_MAX = 16  # at once
+_FILES_MAX = 1_000_000  # of one transfer, folders among them
 _KNOWN_MAX = 64  # transfers that were taken, and are not asked for again when the sender comes back
 _DRAIN_TIMEOUT_S = 10.0  # for a sender to take note of a refusal
 
@@ -108,7 +109,7 @@ class FileReceiver(qg.Extender):
         self._on_progress = on_progress or (lambda *_: None)
         self._on_done = on_done or (lambda _: None)
         self._transfers: dict[tuple[qg.PeerId, bytes], _Transfer] = {}
-        self._known: dict[tuple[qg.PeerId, bytes], None] = {}
+        self._known: dict[tuple[qg.PeerId, bytes], Offer] = {}
 
     async def on_stream(self, stream: qg.Stream) -> None:
         """Take the offer of a transfer, or a lane of one that was taken."""
@@ -129,12 +130,11 @@ class FileReceiver(qg.Extender):
         try:
             offer = await _offer_read(stream)
             request = _request(stream.peer.id, offer)
-            ground = await self._take(request, offer, key)
+            transfer = await self._take(stream, request, offer, key)
         except (_RefusedError, FrameError) as refusal:
             await _refuse(stream, str(refusal))
             self._on_done(Received(request, str(refusal)))
             return
-        transfer = self._transfers[key] = _Transfer(stream, offer, ground)
         is_lost = False
         try:
             await stream.write(Answer(None).encode())
@@ -148,31 +148,41 @@ class FileReceiver(qg.Extender):
         stream.finish()
         self._on_done(_outcome(transfer, request, self._folder, is_lost=is_lost))
 
-    async def _take(self, request: Request, offer: Offer, key: tuple[qg.PeerId, bytes]) -> Ground:
-        """Decide about a transfer; raises `_RefusedError`."""
-        if old := self._transfers.get(key):  # its sender has come back before its link was known to be lost
+    async def _take(
+        self, stream: qg.Stream, request: Request, offer: Offer, key: tuple[qg.PeerId, bytes]
+    ) -> _Transfer:
+        """Begin a transfer; raises `_RefusedError`."""
+        await self._offer_check(request, offer, key)
+        while old := self._transfers.get(key):  # its sender has come back before its link was known to be lost
             old.stop("the sender has come back", qg.Reason.DUPLICATE)
             await asyncio.wait([old.ended])
         if len(self._transfers) >= _TRANSFERS_MAX:
             raise _RefusedError("too many others are sending: try again later")
-        if self._size_max is not None and offer.n_bytes > self._size_max:
-            raise _RefusedError(f"{offer.n_bytes} bytes are more than the {self._size_max} that are taken")
-        await self._ask_whether(request, key)
+        ground = self._ground_open(offer)  # nothing is waited for from here on
+        self._known[key] = offer
+        if len(self._known) > _KNOWN_MAX:
+            del self._known[next(iter(self._known))]
+        transfer = self._transfers[key] = _Transfer(stream, offer, ground)
+        return transfer
+
+    def _ground_open(self, offer: Offer) -> Ground:
         try:
-            ground = await asyncio.to_thread(Ground, self._folder, self._existing)
+            ground = Ground(self._folder, self._existing)
         except OSError as error:
             raise _RefusedError(f"the folder cannot be written: {error.strerror}") from None
         if offer.n_bytes > ground.free_len:
             ground.close()
             raise _RefusedError("the disk has no room for it")
-        self._known[key] = None
-        if len(self._known) > _KNOWN_MAX:
-            del self._known[next(iter(self._known))]
         return ground
 
-    async def _ask_whether(self, request: Request, key: tuple[qg.PeerId, bytes]) -> None:
+    async def _offer_check(self, request: Request, offer: Offer, key: tuple[qg.PeerId, bytes]) -> None:
+        """Decide about a transfer; raises `_RefusedError`."""
+        if offer.n_files > _FILES_MAX:
+            raise _RefusedError(f"{offer.n_files} files are more than the {_FILES_MAX} that are taken at once")
+        if self._size_max is not None and offer.n_bytes > self._size_max:
+            raise _RefusedError(f"{offer.n_bytes} bytes are more than the {self._size_max} that are taken")
         is_listed = self._senders is not None and request.peer_id in self._senders
-        if is_listed or key in self._known:
+        if is_listed or offer.is_within(self._known.get(key)):
             return
         if self._ask is not None:
             if not await self._ask(request):
