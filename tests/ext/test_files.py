@@ -419,6 +419,24 @@ async def test_a_stream_that_belongs_to_no_transfer_is_reset(folder, metadata):
             await (await inbox.peer.open_stream(FileReceiver.id, metadata)).read()
 
 
+async def test_names_of_unfinished_files_that_are_kept_are_bounded(folder, monkeypatch):
+    monkeypatch.setattr("qg.extenders.files.intake._FAILURES_MAX", 3)
+    async with inbox_open(folder) as inbox:
+        sender = Hostile(inbox.peer)
+        names = [b"%d" % number for number in range(5)]
+        assert await sender.offer(5, 5, *names) is None
+        await sender.lane(*(wire.Entry(name, wire.BODY_MAX + 1) for name in names))
+        for _ in range(5):
+            await sender.say(wire.Kind.CHUNK, b"x")
+            await sender.say(wire.Kind.DROP)
+        assert (await sender.hear())[0] == wire.Kind.DONE
+        await sender.end()
+        received = await inbox.outcomes.get()
+        assert received.n_failed == 5
+        assert len(received.parts) == len(received.failures) == 3
+        assert len(inbox.names()) == 5
+
+
 async def test_two_senders_cannot_write_one_unfinished_file(folder, file):
     async with inbox_open(folder) as inbox:
         sender = Hostile(inbox.peer)
@@ -687,6 +705,31 @@ async def test_the_words_of_a_receiver_cannot_play_with_the_terminal(file):
             await files_send(await sender.connect(node.address), file)
         assert str(caught.value).isprintable()
         assert len(str(caught.value)) < 600
+
+
+async def test_a_receiver_that_asks_for_the_same_file_for_ever_is_left(file):
+    class Insatiable(qg.Extender):
+        id = FileReceiver.id
+
+        async def on_stream(self, stream):
+            reader = wire.FrameReader()
+            if stream.metadata.startswith(OFFER_MARK):
+                await stream.write(wire.Answer(None).encode())
+            async for data in stream:
+                for kind, body in reader.feed(data):
+                    if kind == wire.Kind.PLAN:
+                        wants = [wire.Want(wire.Wish.CHECK)] * len(wire.plan_decode(body))
+                        await stream.write(wire.wants_encode(wants))
+                    elif kind == wire.Kind.END:
+                        await stream.write(wire.Failure(0, True, "another one").encode())
+                        await stream.write(wire.frame_make(wire.Kind.DONE))
+
+    async with (
+        qg.Node(qg.Identity.generate(), listen=LISTEN, extenders=[Insatiable()]) as node,
+        qg.Node(qg.Identity.generate()) as sender,
+    ):
+        sent = await files_send(await sender.connect(node.address), file)
+        assert sent.failures == [(file.name, "another one")]
 
 
 async def test_a_peer_that_takes_no_files_is_said_so(file):

@@ -30,7 +30,7 @@ from qg.extenders.files.names import name_shown, part_name
 __all__ = ["Lane", "Tally"]
 
 PLANS_MAX = 4  # that wait for their files
-_FAILURES_MAX = 1000  # that are kept; the others are counted
+_FAILURES_MAX = 1000  # that are kept, and names of unfinished files; the others are counted
 _TOO_LONG = "more came than was announced"
 _DIFFERENT = "its size or BLAKE2b is not what it should be"
 
@@ -51,7 +51,7 @@ class Tally:
         self.n_resumed = 0
         self.n_restarted = 0
         self.failures: list[tuple[str, str]] = []  # names as they may be printed, and why
-        self.parts: set[str] = set()  # names of what stays unfinished
+        self.parts: set[str] = set()  # names of what stays unfinished, the first of them
         self.last: tuple[bytes, bytes, int] | None = None  # path, hash and size of the last file that is whole
 
     def is_announced(self, entry: Entry) -> bool:
@@ -151,7 +151,7 @@ class _LongFile:
     def close(self) -> None:
         """Leave it; what is unfinished stays for another try."""
         os.close(self._fd)
-        if not self._is_whole:
+        if not self._is_whole and len(self._parts) < _FAILURES_MAX:
             folder, slash, name = self._entry.path.rpartition(b"/")
             self._parts.add(name_shown(folder + slash + part_name(name)))
 

@@ -48,7 +48,7 @@ class Received(NamedTuple):
     n_restarted: int = 0  # files that had changed since and began anew
     n_failed: int = 0
     failures: tuple[tuple[str, str], ...] = ()  # names and reasons, the first 1,000
-    parts: tuple[str, ...] = ()  # unfinished files
+    parts: tuple[str, ...] = ()  # unfinished files, the first 1,000
     path: Path | None = None  # of the last file, and its size and BLAKE2b-256
     size: int = 0
     digest: bytes = b""

@@ -248,7 +248,7 @@ class _Lane:
             failure = plan.failures.get(index)
             if want.wish is Wish.REFUSE:
                 sender.entry_failed(entry, want.why)
-            elif failure and failure.is_other and want.wish is Wish.CHECK:
+            elif failure and failure.is_other and want.wish is Wish.CHECK and not entry.flags & Flag.FRESH:
                 again.append(sender.entry_again(entry))
             elif failure:
                 sender.entry_failed(entry, failure.why)
