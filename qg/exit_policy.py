@@ -109,10 +109,14 @@ class ExitPolicy:
     def allows(self, name: str, ip: _Ip, port: int) -> bool:
         """Tell whether the exit connects to this address; `name` is what was asked for, "" if it was the address."""
         name, ip = name.rstrip("."), ip_plain(ip)
+        inner = _inner(ip)
         is_closed = self._is_closed(ip)
         for rule in self.rules:
             if rule.matches(name, ip, port, is_closed=is_closed):
                 return rule.is_allowed
+            # What is denied is so by every way that leads there.
+            if inner is not None and not rule.is_allowed and rule.matches(name, inner, port, is_closed=is_closed):
+                return False
         return not is_closed
 
     def allowed(self, name: str, hosts: Iterable[str], port: int) -> list[str]:
@@ -121,6 +125,7 @@ class ExitPolicy:
 
     def denies_name(self, name: str, port: int) -> bool:
         """Tell that a name is denied whatever it resolves to, so that it need not be resolved."""
+        name = name.rstrip(".")
         for rule in self.rules:
             if rule.network is not None:
                 if rule.is_allowed:
@@ -130,13 +135,13 @@ class ExitPolicy:
         return False
 
     def _is_closed(self, ip: _Ip) -> bool:
-        if isinstance(ip, IPv6Address):
-            if ip in _NAT64:
-                return self._is_closed(IPv4Address(ip.packed[12:]))
-            inner = ip.sixtofour or (ip.teredo[1] if ip.teredo else None)
-            if inner is not None and self._is_closed(inner):
-                return True
-        if not ip.is_global or ip.is_multicast or ip.is_reserved:
+        inner = _inner(ip)
+        if inner is not None and self._is_closed(inner):
+            return True
+        if isinstance(ip, IPv6Address) and ip in _NAT64:
+            return False
+        is_site_local = isinstance(ip, IPv6Address) and ip.is_site_local  # fec0::/10, which no registry calls private
+        if is_site_local or not ip.is_global or ip.is_multicast or ip.is_reserved:
             return True
         return any(ip in network for network in self._own)
 
@@ -148,6 +153,15 @@ def _address(host: str) -> tuple[_Ip, str]:
 
 
 _ANY = ip_address("192.0.2.1")
+
+
+def _inner(ip: _Ip) -> IPv4Address | None:
+    """Give the IPv4 address to which NAT64, 6to4 or Teredo take what is sent to an IPv6 one."""
+    if isinstance(ip, IPv4Address):
+        return None
+    if ip in _NAT64:
+        return IPv4Address(ip.packed[12:])
+    return ip.sixtofour or (ip.teredo[1] if ip.teredo else None)
 
 
 def ip_plain(ip: _Ip) -> _Ip:

@@ -33,6 +33,7 @@ CLOSED = [
     "2001:0:0:0:0:0:80ff:fffe",
     "fc00::1",
     "fe80::1",
+    "fec0::1",
     "ff02::1",
     "2001:db8::1",
 ]
@@ -92,9 +93,16 @@ def test_the_first_rule_that_matches_decides():
     assert not allows(rules, "9.9.9.9")
 
 
+@pytest.mark.parametrize("ip", ["64:ff9b::808:808", "2002:808:808::1", "2001:0:1:1:0:0:f7f7:f7f7"])
+def test_a_denied_network_is_not_reached_in_the_clothes_of_ipv6(ip):
+    assert not allows(["deny 8.8.8.0/24", "allow *"], ip)
+    assert allows(["deny 8.8.8.0/24:25", "allow [::]/0", "allow 8.8.8.0/24"], "64:ff9b::808:808")
+
+
 def test_a_denied_name_need_not_be_resolved():
     policy = ExitPolicy(["deny bad.example", "deny *:25", "allow 8.8.8.8", "deny *"])
     assert policy.denies_name("bad.example", 80)
+    assert policy.denies_name("bad.example.", 80)
     assert policy.denies_name("good.example", 25)
     assert not policy.denies_name("good.example", 80)
 
