@@ -186,7 +186,8 @@ def start_error(error: OSError | MemoryError) -> LocalError:
         return LocalError(
             f"the replay mark {error.filename} cannot be kept: {error.strerror}; name another file by replay_mark"
         )
-    return LocalError(f"the node cannot be started: {error}; close other programs or raise the limits")
+    words = error.strerror if isinstance(error, OSError) else error
+    return LocalError(f"the node cannot be started: {words}; close other programs or raise the limits")
 
 
 def _errno_name(number: int) -> str:

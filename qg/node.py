@@ -189,7 +189,11 @@ class Node:
         if secret is None and config.network_secret is not None:
             secret = NetworkSecret.load(config.network_secret)
         previous = config.network_secret_previous
-        return secret, None if previous is None else NetworkSecret.load(previous), runtime_options(config, secret)
+        try:
+            options = runtime_options(config, secret)
+        except OSError as error:
+            raise start_error(error) from None
+        return secret, None if previous is None else NetworkSecret.load(previous), options
 
     async def configure(self, config: Config, *, identity: Identity | None = None) -> list[str]:
         """Take a changed configuration while the node runs, all of it or, where this raises, nothing.

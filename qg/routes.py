@@ -12,7 +12,7 @@ from typing import Any, TypeVar, final
 from qg._core.runtime import own_addresses
 from qg.address import Address, is_ip
 from qg.config import Config
-from qg.errors import HandshakeFailed, InvalidValue, NoRoute, Reason, RemoteError
+from qg.errors import HandshakeFailed, InvalidValue, LocalError, NoRoute, Reason, RemoteError
 from qg.guards import Guards
 from qg.identity import Identity
 from qg.relays import KnownRelay, RelayBook, network_of
@@ -133,7 +133,10 @@ class Routes:
     def _source_bars(self, hosts: Iterable[str]) -> Bars:
         identity = self._identity
         nodes = tuple(KnownRelay(key, identity.peer_id, ()) for key in identity.link_keys)
-        own: list[str | bytes] = [*own_addresses(), *(host for host in hosts if is_ip(host))]
+        try:
+            own: list[str | bytes] = [*own_addresses(), *(host for host in hosts if is_ip(host))]
+        except OSError as error:
+            raise LocalError(f"no relays can be drawn: {error.strerror}") from None
         return Bars(nodes, frozenset(network_of(address) for address in own))
 
     def _draw_beside(

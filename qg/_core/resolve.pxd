@@ -52,8 +52,8 @@ ctypedef struct interface_t:        # a network that this machine is in
     uint8_t n_bits
 
 cdef int interfaces_list(interface_t *dst, size_t max) noexcept nogil
-    # networks of the interfaces that are up, one for each address; their number, at most max. Takes and frees memory of
-    # libuv
+    # networks of the interfaces that are up, one for each address; their number, at most max, or a negative errno.
+    # Takes and frees memory of libuv
 cdef int resolve_init(resolve_t *resolve, loop_t *loop, resolved_t on_resolved, void *ctx) noexcept nogil
 cdef void resolve_stop(resolve_t *resolve) noexcept nogil       # cancels all, reports nothing
 cdef int resolve_start(resolve_t *resolve, const address_t *address, void *user) noexcept nogil

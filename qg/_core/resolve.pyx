@@ -176,8 +176,9 @@ cdef int interfaces_list(interface_t *dst, size_t max) noexcept nogil:
     cdef uv_interface_address_t *found = NULL
     cdef int n_found = 0
     cdef int i, n = 0
-    if uv_interface_addresses(&found, &n_found) < 0:
-        return 0
+    i = uv_interface_addresses(&found, &n_found)
+    if i < 0:
+        return i
     for i in range(n_found):
         if <size_t>n < max and interface_read(&dst[n], <const sockaddr_in6 *>&found[i].address,
                                               <const sockaddr_in6 *>&found[i].netmask):

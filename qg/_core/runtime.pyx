@@ -890,10 +890,17 @@ def extender_table_check(table):
     calls_read(&calls, table)
 
 
+cdef int interfaces(interface_t *found) except -1:
+    cdef int n = interfaces_list(found, INTERFACES_MAX)
+    if n < 0:
+        raise OSError(-n, f"the networks of this machine cannot be listed: {os.strerror(-n)}")
+    return n
+
+
 def own_networks():
     """List the networks of this machine's interfaces as they are now: (address, leading bits), the widest first."""
     cdef interface_t[INTERFACES_MAX] found
-    cdef int i, n = interfaces_list(found, INTERFACES_MAX)
+    cdef int i, n = interfaces(found)
     networks = {((<char *>found[i].ip)[:found[i].ip_len], found[i].n_bits) for i in range(n)}
     return sorted(networks, key=lambda network: (network[1], network[0]))[:PREFIXES_MAX]
 
@@ -901,7 +908,7 @@ def own_networks():
 def own_addresses():
     """List the addresses of this machine's interfaces as they are now, 4 or 16 bytes each."""
     cdef interface_t[INTERFACES_MAX] found
-    cdef int i, n = interfaces_list(found, INTERFACES_MAX)
+    cdef int i, n = interfaces(found)
     return [(<char *>found[i].own)[:found[i].ip_len] for i in range(n)]
 
 

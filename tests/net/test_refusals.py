@@ -3,11 +3,14 @@
 
 import asyncio
 import contextlib
+import os
+import resource
 
 import pytest
 from net.support import Echo, Held, config, core, nobody, trial, until
 
 import qg
+from qg._core.runtime import own_addresses, own_networks
 from qg.access import runtime_options
 
 pytestmark = [pytest.mark.anyio, pytest.mark.net]
@@ -169,6 +172,24 @@ async def test_a_relay_knows_the_networks_that_its_machine_is_in():
     assert (bytes([127, 0, 0, 0]), 8) in options["own_networks"]
     assert len(set(options["own_networks"])) == len(options["own_networks"]) <= 64
     assert runtime_options(config(), None)["own_networks"] == []
+
+
+def test_networks_that_cannot_be_listed_are_not_taken_for_none():
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    full = [os.dup(0)]
+    try:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (full[0] + 1, hard))
+        with contextlib.suppress(OSError):
+            while True:
+                full.append(os.dup(0))
+        for list_ in (own_networks, own_addresses):
+            with pytest.raises(OSError, match="cannot be listed: Too many open files"):
+                list_()
+    finally:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
+        for each in full:
+            os.close(each)
+    assert own_networks()
 
 
 async def test_a_relay_still_serves_after_all_that():

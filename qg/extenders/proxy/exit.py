@@ -82,7 +82,7 @@ class Exit(qg.Extender):
             try:
                 own = [ip_network((packed, n_bits), strict=False) for packed, n_bits in own_networks()]
             except OSError as error:  # out of descriptors, mostly
-                raise Refusal(Outcome.FAILED, f"the exit's own networks are not known: {error.strerror}") from None
+                raise Refusal(Outcome.FAILED, str(error.strerror)) from None
             self._policy_now, self._networks_s = qg.ExitPolicy(self._rules, own), now_s
         return self._policy_now
 
