@@ -65,7 +65,7 @@ class Inbox:
 
     async def __anext__(self) -> list[bytes]:
         self._border.check()
-        while not self._entries:
+        while not (batch := self._take()):
             if self._error is not None:
                 raise self._error
             if self._end:
@@ -79,8 +79,14 @@ class Inbox:
                 await self._taker
             finally:
                 self._taker = None
+        return batch
+
+    def _take(self) -> list[bytes]:
+        """Give what is here; an empty list if there is nothing, or nothing that can be unpacked."""
+        if not self._entries:
+            return []
         if self._has_packed:
-            return self._unpack() or await self.__anext__()
+            return self._unpack()
         source, n_held, batch = self._entries.popleft()
         source.pay(n_held)
         while self._entries:
@@ -107,6 +113,7 @@ class Inbox:
                         break
                 n_left -= len(message)
                 batch.append(message)
+        self._has_packed = bool(self._entries)
         return batch
 
 

@@ -13,6 +13,7 @@ from hypothesis import strategies as st
 
 import qg
 from qg._core.message import MessageReader, Packed, message_head
+from qg.message import Inbox
 from qg.packing import PackingError, packed, unpacked, zstd
 from qg.testing import network
 
@@ -133,3 +134,28 @@ async def test_who_sends_a_bomb_is_told_and_nothing_behind_it_is_taken(bomb, mon
                     await peer.ping()
             await peer.send(Mailbox.id, b"anew")
         assert got == [b"first", b"anew"]
+
+
+class Liar:
+    """A source whose packed messages cannot be unpacked."""
+
+    has_lied = False
+
+    def pay(self, n):
+        pass
+
+    def lie(self):
+        self.has_lied = True
+
+
+@pytest.mark.net
+async def test_any_number_of_lies_may_come_while_somebody_waits():
+    async with network(extenders=lambda: []) as net:
+        inbox = Inbox(net.nodes[0]._border)
+        taking = asyncio.create_task(anext(inbox))
+        for _ in range(2_000):
+            inbox.put_packed(Liar(), 0, [Packed(b"no frame")])
+            await asyncio.sleep(0)
+            await asyncio.sleep(0)
+        inbox.put(Liar(), 0, [b"true"])
+        assert await taking == [b"true"]
