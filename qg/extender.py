@@ -297,12 +297,13 @@ class Registry:
             stream.reset(self._end_reason(extender, "on_stream_failed", peer))
             raise
         except BaseException as error:
-            stream.reset(self._raised(extender, "on_stream", peer, error))
+            stream.reset(self._raised(extender, "on_stream", peer, error, is_gone=stream.is_gone))
 
-    def _raised(self, extender: Extender, method: str, peer: "Peer", error: BaseException) -> Reason:
+    def _raised(
+        self, extender: Extender, method: str, peer: "Peer", error: BaseException, *, is_gone: bool
+    ) -> Reason:
         """Say what the peer is told of an exception; one that the peer can bring about is none of the extender's."""
-        is_gone = peer.is_closed_here or not peer.is_connected
-        if isinstance(error, RemoteError) or (is_gone and isinstance(error, QGError)):
+        if isinstance(error, RemoteError) or ((is_gone or peer.is_closed_here) and isinstance(error, QGError)):
             name = extender_name(extender)
             _log.info("call_ended extender=%s peer=%s method=%s error=%s", name, peer.id, method, error)
             return Reason.CANCELLED
@@ -332,7 +333,7 @@ class Registry:
             source.abort(self._end_reason(extender, "on_message_failed", peer))
             raise
         except BaseException as error:
-            source.abort(self._raised(extender, "on_message", peer, error))
+            source.abort(self._raised(extender, "on_message", peer, error, is_gone=source.is_gone))
 
     def request_serve(self, key: bytes, answer: "Answer") -> None:
         """Start a task that answers a request which the node has accepted."""
@@ -349,7 +350,7 @@ class Registry:
             answer.abort(self._end_reason(extender, "on_request_failed", peer))
             raise
         except BaseException as error:
-            answer.abort(self._raised(extender, "on_request", peer, error))
+            answer.abort(self._raised(extender, "on_request", peer, error, is_gone=answer.is_gone))
 
     def peer_look(self, peer: "Peer") -> None:
         """Start the tasks that tell of a peer with which a service came to be shared, or is no more."""
@@ -395,7 +396,7 @@ class Registry:
             except BaseException as error:
                 if isinstance(error, _ENDS) and not is_cancelled_by_itself():
                     raise
-                self._raised(extender, hook.__name__, peer, error)
+                self._raised(extender, hook.__name__, peer, error, is_gone=not peer.is_connected)
         task = asyncio.current_task()
         assert task is not None
         self._hooks_done((extender, peer), task)  # now: what comes next begins another

@@ -16,6 +16,8 @@ from qg.extenders.files import FileReceiver
 from qg.extenders.forward import Forward
 from qg.extenders.proxy import Exit
 from qg.extenders.sockets.target import Target
+from qg.peer import KIND_MESSAGES
+from qg.request import REQUEST, Question
 
 pytestmark = [pytest.mark.net, pytest.mark.anyio]
 
@@ -33,11 +35,19 @@ BODIES = [
 ]
 
 
+class Asked(qg.Extender):
+    id = qg.ExtenderId("6f1d6a52-4a5e-4f8c-9d0e-3b2a1c0d9eaa")
+
+    async def on_request(self, peer, payload):
+        return payload
+
+
 @pytest.fixture
 def services(tmp_path):
     ports = qg.ForwardRule.parse(f"tcp {HOST}"), qg.ForwardRule.parse(f"udp {HOST}")
     offer = qg.ForwardOffer(peers="*", allow=ports, listen=ports)
-    return [Echo(), Exit([f"allow {HOST}/32"]), Forward([offer]), FileReceiver(tmp_path), Chat("me", "room", print)]
+    chat = Chat("me", "room", print)
+    return [Asked(), Echo(), Exit([f"allow {HOST}/32"]), Forward([offer]), FileReceiver(tmp_path), chat]
 
 
 async def stream_tried(peer, extender_id, metadata, body, end):
@@ -58,8 +68,18 @@ async def stream_tried(peer, extender_id, metadata, body, end):
             await stream.close()
 
 
+def request_broken(peer, extender_id, body):
+    """Say the same where one message is due."""
+    link = peer.links[-1]
+    question = Question(link, peer.node._border.flow_next(link))
+    question.open(KIND_MESSAGES, qg.Priority.NORMAL, bytes(extender_id) + REQUEST)
+    question._put(body, len(body))
+    question._finish()
+
+
 async def others_tried(peer, extender_id, body):
     """Say the same in messages and in a request."""
+    request_broken(peer, extender_id, body)
     with suppress(qg.RemoteError):
         await peer.send(extender_id, body, compress=len(body) > 1000)
         await peer.request(extender_id, body, timeout_s=5)
