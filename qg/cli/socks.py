@@ -2,6 +2,7 @@
 """`qg socks`: a proxy for programs of this machine, whose connections leave from an exit."""
 
 import asyncio
+import sys
 from collections.abc import Sequence
 from contextlib import suppress
 from pathlib import Path
@@ -108,6 +109,9 @@ async def _serve(node: "qg.Node", wanted: "_Wanted", way: dict[str, Any], listen
             await _reach(exits, wanted)
             at = proxy.address
             async with ControlServer(_control_path(at), {"new_circuits": new_circuits}):
+                if at.ip is None or not at.ip.is_loopback:
+                    words = f"warning: whoever can connect to {at} may use this proxy; --listen 127.0.0.1:{at.port}"
+                    print(f"qg: {words} is for programs of this machine alone", file=sys.stderr, flush=True)
                 print(f"SOCKS5, SOCKS4a and HTTP proxy on {at}\n", flush=True)
                 print(f"  export ALL_PROXY=socks5h://{at} HTTPS_PROXY=http://{at} HTTP_PROXY=http://{at}")
                 print(f"  curl -x socks5h://{at} https://example.com/")

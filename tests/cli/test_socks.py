@@ -3,6 +3,7 @@
 
 import http.server
 import json
+import signal
 import subprocess
 import threading
 import urllib.error
@@ -61,6 +62,15 @@ def test_a_program_fetches_a_page_over_an_exit(qg_start: Start, exit_node: str, 
     assert fetched(words[-1], target) == PAGE
     with pytest.raises(urllib.error.HTTPError, match="403"):
         fetched(words[-1], "127.0.0.1:1")
+
+
+def test_a_proxy_that_others_can_reach_says_so(qg_start: Start, exit_node: str) -> None:
+    for host, is_open in (("0.0.0.0", True), ("127.0.0.1", False)):
+        proxy = qg_start("socks", "--listen", f"{host}:0", exit_node)
+        port = proxy.line().rpartition(":")[2]
+        proxy.process.send_signal(signal.SIGINT)
+        warning = f"warning: whoever can connect to {host}:{port} may use this proxy"
+        assert (warning in proxy.end()[2]) == is_open
 
 
 def test_check_says_what_works(qg_run: Run, exit_node: str, target: str) -> None:
