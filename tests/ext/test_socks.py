@@ -292,6 +292,102 @@ async def test_a_node_without_an_exit_is_none():
         await closed(writer)
 
 
+def keeper(answer, heard):
+    """A target that leaves its connection open whatever it is asked for."""
+
+    async def serve(reader, writer):
+        heard.extend(await reader.readuntil(b"\r\n\r\n"))
+        writer.write(answer)
+        while data := await reader.read(65536):
+            heard.extend(data)
+
+    return serve
+
+
+KEPT = b"HTTP/1.1 200 OK\r\nConnection: keep-alive\r\nKeep-Alive: timeout=5\r\n more\r\nContent-Length: 2\r\n\r\nok"
+
+
+async def test_a_target_that_keeps_its_connection_is_not_asked_for_others():
+    heard = bytearray()
+    async with house() as h, server(keeper(KEPT, heard)) as target:
+        reader, writer = await asyncio.open_connection(*h.proxy.address)
+        writer.write(f"GET http://{target}/ HTTP/1.1\r\nHost: x\r\n\r\n".encode() + b"GET http://bank/ HTTP/1.1\r\n")
+        head = await reader.readuntil(b"\r\n\r\n")
+        assert head == b"HTTP/1.1 200 OK\r\nConnection: close\r\nContent-Length: 2\r\n\r\n"
+        assert await reader.readexactly(2) == b"ok"
+        await closed(writer)
+        await until(lambda: h.exit.counts["bytes_in"], "the end of the connection")
+        assert bytes(heard) == f"GET / HTTP/1.1\r\nHost: {target}\r\nConnection: close\r\n\r\n".encode()
+
+
+@pytest.mark.parametrize("framing", [b"Content-Length: 300000", b"Transfer-Encoding: chunked"])
+async def test_a_body_goes_on_with_the_answer_s_leave_and_ends_where_it_ends(framing):
+    body = bytes(300_000)
+    if b"chunked" in framing:
+        body = b"493e0\r\n" + body + b"\r\n0\r\n\r\n"
+
+    async def serve(reader, writer):
+        await reader.readuntil(b"\r\n\r\n")
+        writer.write(b"HTTP/1.1 100 Continue\r\n\r\n")
+        assert await reader.readexactly(len(body)) == body
+        writer.write(b"HTTP/1.0 200\n\nthanks")
+
+    async with house() as h, server(serve) as target:
+        reader, writer = await asyncio.open_connection(*h.proxy.address)
+        writer.write(f"PUT http://{target}/ HTTP/1.1\r\nHost: x\r\nExpect: 100-continue\r\n".encode())
+        writer.write(framing + b"\r\n\r\n")
+        assert await reader.readuntil(b"\r\n\r\n") == b"HTTP/1.1 100 Continue\r\n\r\n"
+        writer.write(body + b"GET http://bank/ HTTP/1.1\r\n\r\n")
+        assert await reader.read() == b"HTTP/1.0 200\nConnection: close\r\n\nthanks"
+        await closed(writer)
+
+
+async def test_an_answer_may_come_before_the_body_is_taken():
+    async def serve(reader, writer):
+        await reader.readuntil(b"\r\n\r\n")
+        writer.write(b"HTTP/1.1 413 Too much\r\n\r\n" + bytes(3_000_000))
+        await writer.drain()
+        await hold(reader, writer)
+
+    async with house() as h, server(serve) as target:
+        reader, writer = await asyncio.open_connection(*h.proxy.address)
+        writer.write(f"PUT http://{target}/ HTTP/1.1\r\nHost: x\r\nContent-Length: 99999999\r\n\r\n".encode())
+        writer.write(bytes(10_000_000))
+        assert await reader.readuntil(b"\r\n\r\n") == b"HTTP/1.1 413 Too much\r\nConnection: close\r\n\r\n"
+        assert len(await reader.readexactly(1_000_000)) == 1_000_000
+        writer.transport.abort()  # a close would wait for a target that takes nothing more
+
+
+@pytest.mark.parametrize(
+    "answer", [b"", b"\n\n", b" HTTP/1.1 200 OK\r\n\r\n", b"ICY 200 OK\r\n\r\n", b"HTTP/1.1 200 \r Connection: a\n\n"]
+)
+async def test_what_is_no_answer_is_an_error_of_the_gateway(answer):
+    async def serve(reader, writer):
+        await reader.readuntil(b"\r\n\r\n")
+        writer.write(answer)
+
+    async with house() as h, server(serve) as target:
+        reader, writer = await asyncio.open_connection(*h.proxy.address)
+        writer.write(f"GET http://{target}/ HTTP/1.1\r\nHost: x\r\n\r\n".encode())
+        assert (await reader.read()).startswith(b"HTTP/1.1 502 ")
+        await closed(writer)
+
+
+async def test_a_head_without_end_is_not_kept():
+    async def serve(reader, writer):
+        await reader.readuntil(b"\r\n\r\n")
+        writer.write(b"HTTP/1.1 200 OK\r\n")
+        while True:
+            writer.write(b"X: y\r\n" * 10_000)
+            await writer.drain()
+
+    async with house() as h, server(serve) as target:
+        reader, writer = await asyncio.open_connection(*h.proxy.address)
+        writer.write(f"GET http://{target}/ HTTP/1.1\r\nHost: x\r\n\r\n".encode())
+        assert (await reader.read()).startswith(b"HTTP/1.1 502 ")
+        await closed(writer)
+
+
 async def test_another_exit_takes_over_when_one_dies():
     async with house() as at, server(echo) as target, AsyncExitStack() as stack:
         spare = Exit(["allow 127.0.0.0/8"])

@@ -17,7 +17,7 @@ import qg
 from qg.extenders.sockets.outcome import Outcome
 from qg.extenders.sockets.target import Target, target_read
 
-__all__ = ["Front", "FrontError", "Request", "datagram_read", "datagram_write"]
+__all__ = ["Front", "FrontError", "Request", "datagram_read", "datagram_write", "http_reply"]
 
 _HEAD_MAX = 16_384  # bytes of an HTTP head
 _TEXT_MAX = 255  # bytes of a SOCKS4 user or name
@@ -65,15 +65,16 @@ class FrontError(Exception):
 
 
 class Front:
-    """Understand one program's request. `feed` until `request` is there; `rest` is what came behind it."""
+    """Understand one program's request. `feed` until `request` is there; `rest` is what came behind it, as its own."""
 
-    __slots__ = ("_buffer", "_http", "_isolation", "_step", "request")
+    __slots__ = ("_buffer", "_http", "_is_whole", "_isolation", "_step", "request")
 
     def __init__(self) -> None:
         self._buffer = bytearray()
         self._step = self._first
         self._isolation = b""
         self._http: h11.Connection | None = None
+        self._is_whole = False  # the body of a plain HTTP request has ended
         self.request: Request | None = None
 
     @property
@@ -99,7 +100,7 @@ class Front:
         if self.request.dialect == "socks4":
             return bytes((0, 90 if outcome is Outcome.OK else 91)) + bytes(6)
         if outcome is not Outcome.OK:
-            return _http_reply(outcome)
+            return http_reply(outcome)
         return b"HTTP/1.1 200 Connection established\r\n\r\n" if self.request.dialect == "connect" else b""
 
     # Each step gives what to answer when it is done, None while bytes are missing.
@@ -211,17 +212,38 @@ class Front:
                 self._http.receive_data(data)
             event = self._http.next_event()
         except h11.RemoteProtocolError as error:
-            raise FrontError(f"HTTP: {error}", _http_reply(Outcome.NO_ADDRESS_KIND)) from None
+            raise FrontError(f"HTTP: {error}", http_reply(Outcome.NO_ADDRESS_KIND)) from None
         if event is h11.NEED_DATA:
             return None
         if not isinstance(event, h11.Request):
-            raise FrontError("HTTP: no request", _http_reply(Outcome.NO_ADDRESS_KIND))
+            raise FrontError("HTTP: no request", http_reply(Outcome.NO_ADDRESS_KIND))
         self._buffer += self._http.trailing_data[0]
         try:
             self.request = _http_request(event)
         except (qg.InvalidValue, ValueError) as error:
-            raise FrontError(f"HTTP: {error}", _http_reply(Outcome.NO_ADDRESS_KIND)) from None
+            raise FrontError(f"HTTP: {error}", http_reply(Outcome.NO_ADDRESS_KIND)) from None
+        if self.request.dialect == "http":
+            self._buffer[:] = self._body_cut(bytes(self._buffer))
         return b""
+
+    def body(self, data: bytes) -> bytes:
+        """Give what of `data`, which came behind a plain HTTP request, is of its body; raises `FrontError`."""
+        assert self._http is not None
+        if self._is_whole:
+            return b""
+        self._http.receive_data(data)
+        return self._body_cut(data)
+
+    def _body_cut(self, data: bytes) -> bytes:
+        assert self._http is not None
+        try:
+            while (event := self._http.next_event()) is not h11.NEED_DATA:
+                if isinstance(event, h11.EndOfMessage):
+                    self._is_whole = True
+                    return data[: len(data) - len(self._http.trailing_data[0])]
+        except h11.RemoteProtocolError as error:
+            raise FrontError(f"HTTP: {error}", http_reply(Outcome.NO_ADDRESS_KIND)) from None
+        return data
 
 
 def _socks5_reply(outcome: Outcome, bound: Target | None = None) -> bytes:
@@ -231,7 +253,8 @@ def _socks5_reply(outcome: Outcome, bound: Target | None = None) -> bytes:
 _FAILED = _socks5_reply(Outcome.FAILED)
 
 
-def _http_reply(outcome: Outcome) -> bytes:
+def http_reply(outcome: Outcome) -> bytes:
+    """Give a whole answer to an HTTP request that came to nothing."""
     text = _WORDS.get(outcome, "this is not a request that a proxy understands").encode() + b"\n"
     head = b"HTTP/1.1 %s\r\nContent-Type: text/plain\r\nContent-Length: %d\r\nConnection: close\r\n\r\n"
     return head % (_HTTP[outcome], len(text)) + text

@@ -16,6 +16,7 @@ import qg
 from qg.extenders.proxy.exit import frame_read, frame_write
 from qg.extenders.proxy.exits import Exits, NoExit
 from qg.extenders.proxy.front import Front, FrontError, Request, datagram_read, datagram_write
+from qg.extenders.proxy.plain_http import Exchange
 from qg.extenders.sockets.inlet import Inlet
 from qg.extenders.sockets.listener import Listener, reset_on_close
 from qg.extenders.sockets.outcome import Outcome
@@ -90,7 +91,12 @@ class Proxy:
                 self.counts[outcome.name.lower()] += 1
                 await _say(sock, front.answer(outcome))
                 if outcome is Outcome.OK:
-                    await stream.splice(sock, head=request.head + front.rest)
+                    is_http = request.dialect == "http"
+                    head = await Exchange(sock, stream, front).run() if is_http else front.rest
+                    await stream.splice(sock, head=head)
+        except FrontError as error:
+            self.counts["misunderstood"] += 1
+            await _say(sock, error.answer)
         except NoExit:
             self.counts["no_exit"] += 1
             await _say(sock, front.answer(Outcome.FAILED))
