@@ -340,6 +340,31 @@ async def test_no_link_below_the_folder_is_followed(folder, tmp_path):
         assert (outside / "precious").read_bytes() == b"precious"
 
 
+@pytest.mark.parametrize("existing", ["keep", "replace"])
+@pytest.mark.parametrize("size", [len(SHORT), wire.BODY_MAX + 1])
+async def test_no_link_that_is_put_in_place_during_a_transfer_is_followed(folder, tmp_path, existing, size):
+    outside = tmp_path / "outside"
+    outside.mkdir()
+    content = bytes(size)
+    async with inbox_open(folder, existing=existing) as inbox:
+        sender = Hostile(inbox.peer)
+        assert await sender.offer(3, 3 * size, b"tree") is None
+        (want,) = await sender.lane(wire.Entry(b"tree/sub/a", size))
+        assert want.wish is wire.Wish.SEND
+        (folder / "tree" / "sub").rename(tmp_path / "moved")
+        (folder / "tree" / "sub").symlink_to(outside)
+        for block in (content[: wire.BODY_MAX], content[wire.BODY_MAX :]):
+            if block:
+                await sender.say(wire.Kind.CHUNK, block)
+        await sender.say(wire.Kind.END, blake(content))
+        while (await sender.hear())[0] != wire.Kind.DONE:
+            pass
+        await sender.file.write(wire.plan_encode([wire.Entry(b"tree/c", size), wire.Entry(b"tree/sub/b", size)]))
+        wants = wire.wants_decode((await sender.hear())[1], 2)
+        assert [want.wish for want in wants] == [wire.Wish.SEND, wire.Wish.REFUSE]
+        assert os.listdir(outside) == []
+
+
 @pytest.mark.parametrize("kind", ["link", "hard link", "pipe", "folder"])
 async def test_an_unfinished_file_that_is_none_is_not_written(folder, file, tmp_path, kind):
     folder.mkdir()
