@@ -700,6 +700,24 @@ async def test_a_transfer_is_taken_by_rule_or_by_asking(folder, file):
             await files_send(inbox.peer, file)
 
 
+async def test_few_questions_about_one_sender_wait_for_an_answer(folder):
+    asked, answered = [], asyncio.Event()
+
+    async def ask(request):
+        asked.append(request.peer_id)
+        await answered.wait()
+        return True
+
+    async with inbox_open(folder, ask=ask) as inbox, qg.Node(qg.Identity.generate()) as other:
+        offers = [asyncio.ensure_future(Hostile(inbox.peer).offer(1, 1, b"a")) for _ in range(10)]
+        await until(lambda: sum(offer.done() for offer in offers) == 6, lambda: asked)
+        assert all("waits" in offer.result() for offer in offers if offer.done())
+        offers.append(asyncio.ensure_future(Hostile(await other.connect(inbox.node.address)).offer(1, 1, b"a")))
+        await until(lambda: len(asked) == 5, lambda: asked)
+        answered.set()
+        assert (await asyncio.gather(*offers)).count(None) == 5
+
+
 async def test_only_senders_on_the_list_are_served(folder, file):
     async with inbox_open(folder, senders=[]) as inbox:
         with pytest.raises(qg.Refused, match="from others only"):

@@ -316,7 +316,7 @@ async def test_a_target_that_keeps_its_connection_is_not_asked_for_others():
         assert head == b"HTTP/1.1 200 OK\r\nConnection: close\r\nContent-Length: 2\r\n\r\n"
         assert await reader.readexactly(2) == b"ok"
         await closed(writer)
-        await until(lambda: h.exit.counts["bytes_in"], "the end of the connection")
+        await until(lambda: h.exit.counts["bytes_in"], lambda: h.exit.counts)
         assert bytes(heard) == f"GET / HTTP/1.1\r\nHost: {target}\r\nConnection: close\r\n\r\n".encode()
 
 

@@ -20,6 +20,7 @@ from qg.extenders.files.threads import thread_run
 __all__ = ["FileReceiver", "Received", "Request"]
 
 _TRANSFERS_MAX = 16  # at once
+_QUESTIONS_MAX = 4  # about one sender that wait for an answer; one that comes back may be asked about twice
 _FILES_MAX = 1_000_000  # of one transfer, folders among them
 _KNOWN_MAX = 64  # transfers that were taken, and are not asked for again when the sender comes back
 _DRAIN_TIMEOUT_S = 10.0  # for a sender to take note of a refusal
@@ -110,6 +111,7 @@ class FileReceiver(qg.Extender):
         self._on_done = on_done or (lambda _: None)
         self._transfers: dict[tuple[qg.PeerId, bytes], _Transfer] = {}
         self._known: dict[tuple[qg.PeerId, bytes], Offer] = {}
+        self._asking: list[qg.PeerId] = []  # about whom, once for each question
 
     async def on_stream(self, stream: qg.Stream) -> None:
         """Take the offer of a transfer, or a lane of one that was taken."""
@@ -185,10 +187,19 @@ class FileReceiver(qg.Extender):
         if is_listed or offer.is_within(self._known.get(key)):
             return
         if self._ask is not None:
-            if not await self._ask(request):
+            if not await self._asked(request, self._ask):
                 raise _RefusedError("the receiver does not want it")
         elif self._senders is not None:
             raise _RefusedError("files are taken from others only")
+
+    async def _asked(self, request: Request, ask: Callable[[Request], Awaitable[bool]]) -> bool:
+        if len(self._asking) >= _TRANSFERS_MAX or self._asking.count(request.peer_id) >= _QUESTIONS_MAX:
+            raise _RefusedError("an earlier one waits for an answer there: try again later")
+        self._asking.append(request.peer_id)
+        try:
+            return await ask(request)
+        finally:
+            self._asking.remove(request.peer_id)
 
     async def _end(self, transfer: _Transfer, key: tuple[qg.PeerId, bytes]) -> None:
         """Wait for the lanes, which end with the link or have ended already."""
