@@ -3,6 +3,7 @@
 
 import asyncio
 import random
+import socket
 from contextlib import suppress
 
 import pytest
@@ -42,8 +43,13 @@ class Asked(qg.Extender):
         return payload
 
 
+def no_such_name(*_, **__):
+    raise socket.gaierror(socket.EAI_NONAME, "Name or service not known")
+
+
 @pytest.fixture
-def services(tmp_path):
+def services(tmp_path, monkeypatch):
+    monkeypatch.setattr("qg.extenders.sockets.names.socket.getaddrinfo", no_such_name)
     ports = qg.ForwardRule.parse(f"tcp {HOST}"), qg.ForwardRule.parse(f"udp {HOST}")
     offer = qg.ForwardOffer(peers="*", allow=ports, listen=ports)
     chat = Chat("me", "room", print)
