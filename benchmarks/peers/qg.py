@@ -52,10 +52,14 @@ class Echo(qg.Extender):
             await stream.write(chunk)
 
 
-class Counted(qg.Extender):
-    """Count peers that come and go."""
+class Known(qg.Extender):
+    """Be counted: a peer is told of those that offer what it offers."""
 
     id = qg.ExtenderId("0d6fb5a5-6a34-4ce5-8a4f-3b1d7b0c7a03")
+
+
+class Counted(Known):
+    """Count peers that come and go."""
 
     def __init__(self) -> None:
         self.opened, self.closed = Tally(), Tally()
@@ -206,7 +210,7 @@ async def chat_lane(stream: qg.Stream, n: int, gap_s: float, samples_ns: list[in
 
 
 async def client_main(server_hello: str, suite: str, secret: str = "", rate_kib_s: str = "0") -> None:
-    async with node_make(suite, secret, config=rated(config_make(suite), rate_kib_s)) as node:
+    async with node_make(suite, secret, config=rated(config_make(suite), rate_kib_s), extenders=[Known()]) as node:
         client = Client(node, json.loads(server_hello)["address"])
         commands: Commands = {
             "route": client.route,

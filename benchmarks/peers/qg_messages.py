@@ -22,9 +22,13 @@ BATCH = 1_000  # messages given to one `send_batch`
 MAILBOX_ID = qg.ExtenderId("0d6fb5a5-6a34-4ce5-8a4f-3b1d7b0c7a05")
 
 
-class Mailbox(qg.Extender):
+class Offered(qg.Extender):
+    """Have the peer hear of this side."""
+
     id = MAILBOX_ID
 
+
+class Mailbox(Offered):
     def __init__(self, received: Tally, taken: str) -> None:
         self._received, self._taken = received, taken
 
@@ -46,9 +50,7 @@ class Mailbox(qg.Extender):
         self._received.add(1)
 
 
-class Each(qg.Extender):
-    id = MAILBOX_ID
-
+class Each(Offered):
     def __init__(self, received: Tally) -> None:
         self._received = received
 
@@ -71,7 +73,7 @@ async def server_main(taken: str, suite: str) -> None:
 
 async def client_main(server_hello: str, sent: str, suite: str) -> None:
     message = os.urandom(MESSAGE_LEN)
-    async with node_make(suite, "") as node:
+    async with node_make(suite, "", extenders=[Offered()]) as node:
         peer = await node.connect(json.loads(server_hello)["address"])
 
         async def messages(n: int) -> None:
