@@ -1,6 +1,7 @@
 # SPDX-License-Identifier: MIT
 """The machinery of the benchmarks: comparing, what is missing, the table, the plot, and processes that end."""
 
+import json
 import socket
 import sys
 from pathlib import Path
@@ -12,7 +13,7 @@ ROOT = Path(__file__).resolve().parent.parent
 sys.path.insert(0, str(ROOT))
 
 from benchmarks import plot, report  # noqa: E402
-from benchmarks.harness import HOPS, compare  # noqa: E402
+from benchmarks.harness import HOPS, compare, pair, python_role  # noqa: E402
 from benchmarks.program import NotInstalled, Program, descendants, is_running, port_is_open, process_cpu_s  # noqa: E402
 from benchmarks.targets import TARGETS, Target  # noqa: E402
 from benchmarks.test_engines import Pair, hash_long, measure  # noqa: E402
@@ -190,3 +191,24 @@ def test_engines_push_bytes_over_memory_on_threads_of_their_own():
     assert pair.target.status()["in_len"] - pair.source.status()["in_len"] > 1 << 22
     with pytest.raises(ValueError, match="not both open"):
         pair.source.push(1, 7, pair.target, pair.far_flow, 9, 1, 0)
+
+
+SUITE = "chacha20-poly1305"
+
+
+def test_a_server_of_qg_counts_who_comes_and_goes():
+    with pair("qg", "idle", SUITE) as (server, client):
+        client.ask("prepare", n=3)
+        client.ask("handshakes", n=3, n_in_flight=2)
+        server.ask("opened", total=3)
+        server.ask("closed", total=3)
+
+
+@pytest.mark.parametrize("taken", ["lists", "callbacks", "each"])
+def test_a_server_of_qg_counts_messages_however_they_are_taken(taken):
+    with (
+        python_role("qg_messages", "server", taken, SUITE) as receiver,
+        python_role("qg_messages", "client", json.dumps(receiver.hello), "batch", SUITE) as sender,
+    ):
+        sender.ask("messages", n=2_000)
+        receiver.ask("received_messages", total=2_000)

@@ -23,6 +23,7 @@ from qg.measured import Commands, config_make, percentiles, relay_config, role_s
 
 HOST = "127.0.0.1"
 BUSY_S = 0.1
+LOOK_S = 0.02
 
 
 def version() -> str:
@@ -52,25 +53,6 @@ class Echo(qg.Extender):
             await stream.write(chunk)
 
 
-class Known(qg.Extender):
-    """Be counted: a peer is told of those that offer what it offers."""
-
-    id = qg.ExtenderId("0d6fb5a5-6a34-4ce5-8a4f-3b1d7b0c7a03")
-
-
-class Counted(Known):
-    """Count peers that come and go."""
-
-    def __init__(self) -> None:
-        self.opened, self.closed = Tally(), Tally()
-
-    async def on_peer_connected(self, peer: qg.Peer) -> None:
-        self.opened.add(1)
-
-    async def on_peer_disconnected(self, peer: qg.Peer) -> None:
-        self.closed.add(1)
-
-
 def node_make(suite: str, secret: str, **options: Any) -> qg.Node:
     """A node with a throw-away identity; `secret` is that of a network in which relays serve, "" for none."""
     network = qg.NetworkSecret.parse(secret) if secret else None
@@ -79,9 +61,20 @@ def node_make(suite: str, secret: str, **options: Any) -> qg.Node:
 
 
 async def server_main(_service: str, suite: str, secret: str = "") -> None:
-    sink, counted = Sink(), Counted()
-    commands = {"received": sink.received.reach, "opened": counted.opened.reach, "closed": counted.closed.reach}
-    async with node_make(suite, secret, listen=[f"tcp://{HOST}:0"], extenders=[sink, Echo(), counted]) as node:
+    sink = Sink()
+
+    async def opened(total: int) -> None:
+        """Return once there have been so many sessions; those of throw-away identities come to no extender."""
+        while node.totals().counters["handshakes"] < total:
+            await asyncio.sleep(LOOK_S)
+
+    async def closed(total: int) -> None:
+        await opened(total)
+        while node.peers:
+            await asyncio.sleep(LOOK_S)
+
+    async with node_make(suite, secret, listen=[f"tcp://{HOST}:0"], extenders=[sink, Echo()]) as node:
+        commands = {"received": sink.received.reach, "opened": opened, "closed": closed}
         await role_serve(commands, {"address": str(node.address)})
 
 
@@ -210,7 +203,7 @@ async def chat_lane(stream: qg.Stream, n: int, gap_s: float, samples_ns: list[in
 
 
 async def client_main(server_hello: str, suite: str, secret: str = "", rate_kib_s: str = "0") -> None:
-    async with node_make(suite, secret, config=rated(config_make(suite), rate_kib_s), extenders=[Known()]) as node:
+    async with node_make(suite, secret, config=rated(config_make(suite), rate_kib_s)) as node:
         client = Client(node, json.loads(server_hello)["address"])
         commands: Commands = {
             "route": client.route,
