@@ -5,12 +5,15 @@ import asyncio
 import functools
 import inspect
 import os
+import time
+from contextlib import suppress
 
 import pytest
 
 import qg
 
 LIMIT_S = 40
+CLOSING_S = 10
 
 
 @pytest.fixture
@@ -29,13 +32,24 @@ def library_started():
     asyncio.run(once())
 
 
+def descriptors():
+    """What this process has open: a number and what stands behind it."""
+    found = {}
+    for number in os.listdir("/dev/fd"):
+        with suppress(OSError):  # the one that listed them
+            found[int(number)] = os.readlink(f"/dev/fd/{number}")
+    return found
+
+
 def limited(test):
     @functools.wraps(test)
     async def run(**arguments):
-        before = len(os.listdir("/dev/fd"))
+        before = descriptors()
         async with asyncio.timeout(LIMIT_S):
             await test(**arguments)
-            while len(os.listdir("/dev/fd")) > before:  # transports close theirs a turn later
+            ended = time.monotonic()
+            while len(descriptors()) > len(before):  # transports close theirs a turn later
+                assert time.monotonic() < ended + CLOSING_S, f"still open: {descriptors().items() - before.items()}"
                 await asyncio.sleep(0.01)
 
     return run
