@@ -10,8 +10,8 @@ import asyncio
 import errno
 import os
 import socket
-from collections.abc import Callable, Coroutine, Mapping
-from contextlib import suppress
+from collections.abc import Callable, Coroutine, Iterator, Mapping
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any, Literal, final
 
@@ -24,6 +24,8 @@ __all__ = ["ControlServer", "control_ask", "control_path_default", "control_stop
 
 _LINE_MAX = 4096  # longest request; a longer one ends the connection
 _CONNECTIONS_MAX = 16  # at a time; one more is closed at once
+_ADDRESS_MAX = 107  # bytes of a socket's path
+_OPEN_FILES = "/proc/self/fd"
 _ANSWER_TIMEOUT_S = 10.0
 _CLOSE_TIMEOUT_S = 60.0
 
@@ -87,6 +89,19 @@ class ControlServer:
                 os.unlink(self._path)
 
 
+@contextmanager
+def _short(path: str) -> Iterator[str]:
+    """Give a name of the path that fits into a socket's address, where there is one: the system takes 107 bytes."""
+    if len(os.fsencode(path)) <= _ADDRESS_MAX or not os.path.isdir(_OPEN_FILES):
+        yield path
+        return
+    folder = os.open(os.path.dirname(path) or ".", os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+    try:
+        yield f"{_OPEN_FILES}/{folder}/{os.path.basename(path)}"
+    finally:
+        os.close(folder)
+
+
 def _socket_bind(path: str) -> socket.socket:
     Path(path).parent.mkdir(mode=0o700, parents=True, exist_ok=True)
     if _is_answered(path):
@@ -96,7 +111,8 @@ def _socket_bind(path: str) -> socket.socket:
     listener = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
     umask = os.umask(0o177)  # the mode must be right from the first moment on
     try:
-        listener.bind(path)
+        with _short(path) as name:
+            listener.bind(name)
         listener.listen(_CONNECTIONS_MAX)
     except OSError as error:
         listener.close()
@@ -111,7 +127,8 @@ def _is_answered(path: str) -> bool:
     with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as probe:
         probe.setblocking(False)
         try:
-            probe.connect(path)
+            with _short(path) as name:
+                probe.connect(name)
         except (FileNotFoundError, ConnectionRefusedError) as error:
             if isinstance(error, ConnectionRefusedError) and not Path(path).is_socket():
                 raise LocalError(f"{path} is not a control socket: give another path with --control") from None
@@ -203,7 +220,8 @@ def _socket_connect(path: str) -> socket.socket:
     connection = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
     connection.settimeout(_ANSWER_TIMEOUT_S)
     try:
-        connection.connect(path)
+        with _short(path) as name:
+            connection.connect(name)
     except OSError as error:
         connection.close()
         hint = "start it with `qg run`, or name its socket with --control"

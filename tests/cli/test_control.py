@@ -46,6 +46,15 @@ def test_only_the_owner_may_use_the_socket(tmp_path: Path) -> None:
     assert stat.S_IMODE(mode) == 0o600
 
 
+@pytest.mark.skipif(not Path("/proc/self/fd").is_dir(), reason="only there do long paths have short names")
+def test_a_folder_whose_path_is_longer_than_a_sockets_address_will_do(tmp_path: Path) -> None:
+    path = tmp_path / ("x" * 120) / "qg.sock"
+    assert served(path, {"status": lambda: 3}, lambda: control_ask(path, "status")) == 3
+    assert not path.exists()
+    with pytest.raises(LocalError, match="no node answers"):
+        control_ask(path, "status")
+
+
 def test_an_answer_comes_back_as_plain_values(tmp_path: Path) -> None:
     path = tmp_path / "qg.sock"
     assert served(path, {"status": lambda: {"peer": PEER, "n": 3}}, lambda: control_ask(path, "status")) == {
