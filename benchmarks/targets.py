@@ -118,4 +118,6 @@ TARGETS = [
     Target("idle node, resident MB", "test_memory", AEGIS, "idle_resident_mb", 45, "MB"),
     Target("`import qg`, CPU ms", "test_import", IMPORT, "cpu_ms", 80, "ms above", BARE),
     Target("`qg --help`, CPU ms", "test_import", HELP, "cpu_ms", 120, "ms above", BARE),
+    Target("look-up among 100,000 networks, IPv4", "test_access", "qg, IPv4", "ns_per_lookup", 200, "ns"),
+    Target("same, IPv6", "test_access", "qg, IPv6", "ns_per_lookup", 200, "ns"),
 ]  # fmt: skip

@@ -10,9 +10,15 @@ Importing `qg` loads nothing else; each name below is loaded when it is first us
 
 TYPE_CHECKING = False  # that of `typing`, which costs several milliseconds to import
 if TYPE_CHECKING:
+    from qg.access import Access as Access
+    from qg.access import NetworkRule as NetworkRule
+    from qg.access import PeerRule as PeerRule
+    from qg.access import Rules as Rules
+    from qg.access import Verdict as Verdict
     from qg.address import Address as Address
     from qg.address import Endpoint as Endpoint
     from qg.address import Prefix as Prefix
+    from qg.config import AccessConfig as AccessConfig
     from qg.config import Config as Config
     from qg.config import ExitConfig as ExitConfig
     from qg.config import ForwardConfig as ForwardConfig
@@ -72,8 +78,12 @@ if TYPE_CHECKING:
 
 # Module -> the public names it defines.
 _NAMES = {
+    "access": "Access NetworkRule PeerRule Rules Verdict",
     "address": "Address Endpoint HostPort Prefix",
-    "config": "Config ExitConfig ForwardConfig ForwardOffer ForwardTo LimitsConfig LinkConfig RatesConfig RelayConfig",
+    "config": (
+        "AccessConfig Config ExitConfig ForwardConfig ForwardOffer ForwardTo LimitsConfig LinkConfig RatesConfig"
+        " RelayConfig"
+    ),
     "errors": (
         "AddressError Busy ClosedError ConfigError HandshakeFailed InvalidValue KeyFileError KeyFileExists"
         " KeyFileMissing ListenError LocalError NoRoute PeerClosed PeerTimeout QGError Reason Refused RemoteError"

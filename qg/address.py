@@ -17,7 +17,7 @@ from typing import NamedTuple
 from qg.errors import AddressError, InvalidValue
 from qg.types import LinkKey, PeerId
 
-__all__ = ["Address", "Endpoint", "HostPort", "Prefix", "is_ip"]
+__all__ = ["Address", "Endpoint", "HostPort", "Prefix", "PrefixLimit", "is_ip"]
 
 _NAME_MAX = 253  # RFC 1035 in text form
 _LABEL_MAX = 63
@@ -186,6 +186,32 @@ class Prefix(NamedTuple):
 
     def __repr__(self) -> str:
         return f"Prefix.parse({str(self)!r})"
+
+
+class PrefixLimit(NamedTuple):
+    """Limit something per network of one width; immutable, `str` gives what `PrefixLimit.parse` reads."""
+
+    is_ip4: bool
+    n_bits: int
+    limit: int
+
+    @property
+    def family(self) -> str:
+        """Name the family of addresses."""
+        return "ip4" if self.is_ip4 else "ip6"
+
+    @classmethod
+    def parse(cls, text: str) -> "PrefixLimit":
+        """Read a limit such as "ip4/16 = 256"; raises `AddressError`."""
+        place, _, limit = (part.strip() for part in text.partition("="))
+        family, _, bits = place.partition("/")
+        n_all = {"ip4": 32, "ip6": 128}.get(family, 0)
+        if not _is_number(bits) or not 1 <= int(bits) <= n_all or not _is_number(limit) or not int(limit):
+            raise AddressError(f"{text!r} is not a limit: write a width and a number, as in ip4/16 = 256")
+        return cls(family == "ip4", int(bits), int(limit))
+
+    def __str__(self) -> str:
+        return f"{self.family}/{self.n_bits} = {self.limit}"
 
 
 def is_ip(host: str) -> bool:

@@ -11,13 +11,14 @@ from typing import Annotated, Any, Literal, TypeVar, Union, get_args, get_origin
 import msgspec
 from msgspec import Meta, Struct
 
-from qg.address import Address, Endpoint, HostPort, Prefix, is_ip
+from qg.address import Address, Endpoint, HostPort, Prefix, PrefixLimit, is_ip
 from qg.errors import ConfigError, InvalidValue
 from qg.exit_policy import ExitRule
 from qg.forwarding import ForwardRule, ForwardSpec
 from qg.types import PeerId
 
 __all__ = [
+    "AccessConfig",
     "Config",
     "ExitConfig",
     "ExtenderUse",
@@ -163,6 +164,17 @@ class ExtenderUse(Struct, frozen=True, kw_only=True):
     settings: dict[str, Any] = {}
 
 
+class AccessConfig(Struct, frozen=True, kw_only=True):
+    """Where rules of access live on that are made while the node runs (`qg access`, `Node.access`)."""
+
+    # "sqlite:FILE", or "postgresql://USER@HOST/DATABASE" for nodes that share their rules and what they find out about
+    # addresses. None: rules end with the node.
+    store: str | None = None
+    # File that keeps the rules as they last were, to start with while the store cannot be reached. None: then nobody
+    # may connect until it can.
+    snapshot: str | None = None
+
+
 class LimitsConfig(Struct, frozen=True, kw_only=True):
     """Bounds on what others can make this node do; the table of section 9 tells what happens when one is reached.
 
@@ -197,6 +209,8 @@ class LimitsConfig(Struct, frozen=True, kw_only=True):
     # Sessions, all and per network; an idle one takes up to 8 KiB.
     sessions: _Count = 10_000
     network_sessions: _Count = 32
+    # Sessions per network of other widths, each written "ip4/16 = 256" or "ip6/32 = 256".
+    prefix_sessions: tuple[PrefixLimit, ...] = ()
     # Sessions over relays per PeerID: its address does not tell that they are one peer's.
     peer_pipe_sessions: _Count = 8
     # Bytes that peers may have under way to this node's applications; windows shrink at half of it.
@@ -292,6 +306,7 @@ class Config(Struct, frozen=True, kw_only=True):
     relay: RelayConfig = RelayConfig()
     exit: ExitConfig = ExitConfig()
     forward: ForwardConfig = ForwardConfig()
+    access: AccessConfig = AccessConfig()
     # Services beside those.
     extenders: tuple[ExtenderUse, ...] = ()
     rates: RatesConfig = RatesConfig()
@@ -324,6 +339,7 @@ class Config(Struct, frozen=True, kw_only=True):
         if problems:
             raise ConfigError(*(f"{source}: {problem}" for problem in problems))
         folder = os.path.dirname(source)
+        access = _access_placed(config.access, folder)
         paths = {name: getattr(config, name) for name in _PATHS}
         extenders = tuple(
             msgspec.structs.replace(use, use=os.path.join(os.path.abspath(folder), os.path.expanduser(use.use)))
@@ -333,11 +349,20 @@ class Config(Struct, frozen=True, kw_only=True):
         )
         return msgspec.structs.replace(
             config,
+            access=access,
             extenders=extenders,
             **{
                 name: os.path.join(folder, os.path.expanduser(path)) for name, path in paths.items() if path is not None
             },
         )
+
+
+def _access_placed(access: AccessConfig, folder: str) -> AccessConfig:
+    """Take relative paths from the configuration's folder."""
+    kind, colon, path = (access.store or "").partition(":")
+    store = f"{kind}{colon}{os.path.join(folder, os.path.expanduser(path))}" if kind == "sqlite" else access.store
+    snapshot = None if access.snapshot is None else os.path.join(folder, os.path.expanduser(access.snapshot))
+    return AccessConfig(store=store, snapshot=snapshot)
 
 
 _Table = TypeVar("_Table", bound=Struct)
@@ -360,6 +385,7 @@ _TEXT_TYPES: dict[Any, Any] = {
     HostPort: HostPort.parse,
     PeerId: PeerId,
     Prefix: Prefix.parse,
+    PrefixLimit: PrefixLimit.parse,
     ExitRule: ExitRule.parse,
     ForwardRule: ForwardRule.parse,
     ForwardSpec: ForwardSpec.parse,
@@ -369,6 +395,7 @@ _TEXT_EXAMPLES = {
     HostPort: 'an IP address and a port such as "127.0.0.1:9464"',
     Endpoint: 'an endpoint such as "tcp://0.0.0.0:7447"',
     Prefix: 'a network such as "10.0.0.0/8"',
+    PrefixLimit: 'a limit such as "ip4/16 = 256"',
     PeerId: "a PeerID",
     ExitRule: 'a rule such as "deny 192.0.2.0/24:25"',
     ForwardRule: 'a rule such as "tcp 127.0.0.1:22"',
@@ -389,6 +416,14 @@ def _rules_check(config: Config) -> list[str]:
             f"limits.stream_window_kib = {limits.stream_window_kib}: must not be above a quarter of"
             f" limits.session_window_kib ({limits.session_window_kib})"
         )
+    if access_problem := _store_problem(config.access.store):
+        problems.append(access_problem)
+    widths = [(limit.is_ip4, limit.n_bits) for limit in limits.prefix_sessions]
+    problems += [
+        f"limits.prefix_sessions: {limit.family}/{limit.n_bits} stands there twice, or is limits.network_sessions"
+        for limit in limits.prefix_sessions
+        if [*widths, (True, 24), (False, 48)].count((limit.is_ip4, limit.n_bits)) > 1
+    ]
     problems += [
         f"advertise[{idx}] = {str(endpoint)!r}: must be an address and a port that others can dial"
         for idx, endpoint in enumerate(config.advertise)
@@ -415,6 +450,13 @@ def _rules_check(config: Config) -> list[str]:
             if allow == "members"
         ]
     return problems
+
+
+def _store_problem(store: str | None) -> str | None:
+    kind, _, rest = (store or "").partition(":")
+    if store is None or (kind in ("sqlite", "postgres", "postgresql") and rest):
+        return None
+    return f'access.store = {store!r}: must be "sqlite:FILE" or "postgresql://USER@HOST/DATABASE"'
 
 
 def _table_read(cls: type[_Table], table: dict[str, Any], where: str, problems: list[str]) -> _Table:

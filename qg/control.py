@@ -2,8 +2,9 @@
 """The control socket of a running node: how `qg status` and `qg stop` reach `qg run`.
 
 A Unix socket of mode 0600, so that only its owner and root may use it. One JSON object per line: the request
-`{"do": "status"}` is answered by `{"ok": ...}` or `{"error": "text"}`. The socket stays open to who asked for `stop`
-until the node has closed: its end says that the node is gone. The answer's `wait_s` is how long circuits may take.
+`{"do": "status"}`, with `"arguments": {...}` where something takes any, is answered by `{"ok": ...}` or
+`{"error": "text"}`. The socket stays open to who asked for `stop` until the node has closed: its end says that the node
+is gone. The answer's `wait_s` is how long circuits may take.
 """
 
 import asyncio
@@ -22,7 +23,7 @@ from qg.types import Status
 
 __all__ = ["ControlServer", "control_ask", "control_path_default", "control_stop", "status_object"]
 
-_LINE_MAX = 4096  # longest request; a longer one ends the connection
+_LINE_MAX = 16 << 20  # longest request, a list of networks mostly; a longer one ends the connection
 _CONNECTIONS_MAX = 16  # at a time; one more is closed at once
 _ADDRESS_MAX = 107  # bytes of a socket's path
 _OPEN_FILES = "/proc/self/fd"
@@ -30,8 +31,9 @@ _ANSWER_TIMEOUT_S = 10.0
 _CLOSE_TIMEOUT_S = 60.0
 
 
-class _Request(msgspec.Struct):
+class _Request(msgspec.Struct, omit_defaults=True):
     do: str
+    arguments: dict[str, Any] = {}
 
 
 class _Answer(msgspec.Struct, omit_defaults=True):
@@ -68,7 +70,7 @@ class ControlServer:
     that nobody listens on any more is replaced. Requests are answered inside `async with`.
     """
 
-    def __init__(self, path: str | os.PathLike[str], answers: Mapping[str, Callable[[], object]]) -> None:
+    def __init__(self, path: str | os.PathLike[str], answers: Mapping[str, Callable[..., object]]) -> None:
         self._path = os.fspath(path)
         self._answers = answers
         self._open: set[asyncio.BaseTransport] = set()
@@ -143,7 +145,7 @@ def _is_answered(path: str) -> bool:
 class _Connection(asyncio.Protocol):
     """One client of the socket."""
 
-    def __init__(self, answers: Mapping[str, Callable[[], object]], open_: set[asyncio.BaseTransport]) -> None:
+    def __init__(self, answers: Mapping[str, Callable[..., object]], open_: set[asyncio.BaseTransport]) -> None:
         self._answers = answers
         self._open = open_
         self._received = bytearray()
@@ -173,8 +175,8 @@ class _Connection(asyncio.Protocol):
             request = msgspec.json.decode(line, type=_Request)
             if request.do not in self._answers:
                 raise LocalError(f"{request.do!r} is not one of: {', '.join(self._answers)}")
-            answer = self._answers[request.do]()
-        except msgspec.DecodeError as error:
+            answer = self._answers[request.do](**request.arguments)
+        except (msgspec.DecodeError, TypeError) as error:
             self._send(_Answer(error=f"not a request: {error}"))
         except QGError as error:
             self._send(_Answer(error=str(error)))
@@ -194,23 +196,23 @@ class _Connection(asyncio.Protocol):
         self._transport.write(msgspec.json.encode(answer, enc_hook=str) + b"\n")
 
 
-def control_ask(path: str | os.PathLike[str], do: str) -> Any:
+def control_ask(path: str | os.PathLike[str], do: str, **arguments: Any) -> Any:
     """Send one request to the node behind the socket and return its answer; blocks for at most 10 s.
 
     Raises `LocalError` if no node answers there, or with the node's words if it refuses.
     """
     with _socket_connect(os.fspath(path)) as connection:
-        return _answer_read(connection, os.fspath(path), do)
+        return _answer_read(connection, os.fspath(path), _Request(do, arguments))
 
 
 def control_stop(path: str | os.PathLike[str], do: Literal["stop", "stop_now"] = "stop") -> None:
     """Ask the node behind the socket to stop and return when it has closed; errors as for `control_ask`."""
     with _socket_connect(os.fspath(path)) as connection:
-        answer = _answer_read(connection, os.fspath(path), do)
+        answer = _answer_read(connection, os.fspath(path), _Request(do))
         timeout_s = _CLOSE_TIMEOUT_S + (answer or {}).get("wait_s", 0)
         connection.settimeout(timeout_s)
         try:
-            while connection.recv(_LINE_MAX):
+            while connection.recv(4096):
                 pass
         except TimeoutError:
             raise LocalError(f"the node at {path} is still closing after {timeout_s:.0f} s") from None
@@ -229,9 +231,9 @@ def _socket_connect(path: str) -> socket.socket:
     return connection
 
 
-def _answer_read(connection: socket.socket, path: str, do: str) -> Any:
+def _answer_read(connection: socket.socket, path: str, request: _Request) -> Any:
     try:
-        connection.sendall(msgspec.json.encode(_Request(do)) + b"\n")
+        connection.sendall(msgspec.json.encode(request) + b"\n")
         with connection.makefile("rb") as lines:
             line = lines.readline()
     except OSError as error:

@@ -14,6 +14,7 @@ from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import AsyncExitStack, asynccontextmanager, closing, contextmanager, suppress
 from typing import TYPE_CHECKING, final
 
+from qg.access.answers import access_answers
 from qg.config import Config
 from qg.control import ControlServer, status_object
 from qg.errors import ConfigError, QGError
@@ -63,7 +64,8 @@ class Daemon:
 
     async def run(self, control_path: str | os.PathLike[str]) -> None:
         """Start the node and return when it has closed; raises what `Node.start` and `ControlServer` do."""
-        answers: dict[str, Callable[[], object]] = {
+        answers: dict[str, Callable[..., object]] = {
+            **access_answers(self._node.access),
             "status": self._status,
             "reload": self._reload,
             "stop": self._stop,

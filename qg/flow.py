@@ -19,6 +19,7 @@ from qg.errors import ClosedError, QGError, Reason, UsageError, error_from_reaso
 from qg.types import Carried, LinkInfo
 
 if TYPE_CHECKING:
+    from qg.access import Access
     from qg.peer import Peer
 
 __all__ = ["WRITE_HIGH", "Border", "Flow", "Link", "wake"]
@@ -40,6 +41,7 @@ class Border:
     __slots__ = (
         "_last_flow",
         "_pid",
+        "access",
         "flows",
         "is_closed",
         "is_closing",
@@ -57,6 +59,7 @@ class Border:
         self,
         runtime: Runtime,
         loop: asyncio.AbstractEventLoop,
+        access: "Access",
         send_queue_max: int,
         message_max: int,
         pending_max: int,
@@ -65,6 +68,7 @@ class Border:
     ) -> None:
         self.runtime = runtime
         self.loop = loop
+        self.access = access
         self.flows: dict[int, Flow] = {}
         self.send_queue_max = send_queue_max  # bytes of one link that may wait to be sent
         self.message_max = message_max

@@ -24,7 +24,7 @@ from typing import Any, Self, final
 
 from qg._core import runtime as core
 from qg._core.runtime import Runtime
-from qg.access import runtime_options
+from qg.access import Access
 from qg.account import Account
 from qg.address import Address, Endpoint
 from qg.asked import Connecting, Listening, Request
@@ -39,6 +39,7 @@ from qg.identity import Identity, NetworkSecret
 from qg.keep import Keeper
 from qg.offer import Offer, ids_read
 from qg.peer import Peer, links_flush
+from qg.policy import runtime_options
 from qg.reception import Reception
 from qg.relays import KnownRelay
 from qg.reload import changes_check
@@ -112,6 +113,10 @@ class Node:
         self._direct: dict[bytes, Peer] = {}  # by PeerID, those that are not relayed
         self._by_key: dict[bytes, Peer] = {}  # the same by link key
         self._twice_s: dict[bytes, float] = {}  # when it was said that an identity runs twice
+        self._access = Access(self._config, self._rules_take)
+        self._configuring = asyncio.Lock()
+        self._is_configuring = False  # by `configure`
+        self._secrets: tuple[NetworkSecret | None, NetworkSecret | None] = (None, None)  # of the network, in force
         self._configured: asyncio.Future[None] | None = None  # while a configuration is being taken over
         self._keepers: list[Keeper] = []
         self._kept: dict[Address, Keeper] = {}  # of them, those that the configuration names
@@ -131,25 +136,30 @@ class Node:
         Raises `ListenError` when an endpoint cannot be listened on, `KeyFileError` for the network secrets' files,
         `ConfigError` for settings that do not go together, `LocalError` when the machine refuses a thread or memory,
         an extender refuses to start, another node keeps its `replay_mark` in the same file, or the file of `guards` or
-        `relay_account` is damaged.
+        `relay_account` is damaged. A store of access rules that cannot be read is no error: nobody may connect then, or
+        who could at last (`config.access.snapshot`).
         """
-        if self._border is not None:
+        if self._border is not None or self._access.is_open:
             raise UsageError("the node has been started before: make a new one to start again")
-        secret, previous, options = self._settings(self._config)
+        self._secrets = secret, previous = self._secrets_read(self._config)
         self._account = Account(self._config.relay_account, self._config.relay.monthly_gib << 30)
         self._routes = Routes(self._config, self._identity)
         self._gossip = Gossip(self._config, self._identity, self._routes.book)
         loop = asyncio.get_running_loop()
+        await self._access.open()
         try:
-            runtime = Runtime(self._identity._ring, secret, previous, options | {"services": self._registry.keys})
+            options = self._options(self._config, secret) | {"services": self._registry.keys}
+            runtime = Runtime(self._identity._ring, secret, previous, options)
             runtime.start()
             self._offer = Offer(self, self._registry, runtime)
-        except (OSError, MemoryError) as error:
-            raise start_error(error) from None
+        except BaseException as error:
+            await self._access.close()
+            raise start_error(error) if isinstance(error, (OSError, MemoryError)) else error from None
         limits = self._config.limits
         self._border = Border(
             runtime,
             loop,
+            self._access,
             send_queue_max=limits.send_queue_kib << 10,
             message_max=limits.message_max_kib << 10,
             pending_max=limits.receive_credit_mib << 20,
@@ -167,6 +177,7 @@ class Node:
         loop.add_reader(runtime.fileno(), self._on_readable)
         self._loop_end = self._loop_watch(self._border)
         await anext(self._loop_end)
+        await self._access.attach(runtime)
         try:
             await self._offer.start()
             for endpoint in self._wanted:
@@ -183,17 +194,20 @@ class Node:
                 max(barred_s, 0),
             )
 
-    def _settings(self, config: Config) -> tuple[NetworkSecret | None, NetworkSecret | None, dict[str, Any]]:
-        """Give what the core takes of a configuration, reading the files of secrets."""
+    def _secrets_read(self, config: Config) -> tuple[NetworkSecret | None, NetworkSecret | None]:
+        """Give the network's secret and the one before it, from their files unless one was given."""
         secret = self._network_secret
         if secret is None and config.network_secret is not None:
             secret = NetworkSecret.load(config.network_secret)
         previous = config.network_secret_previous
+        return secret, None if previous is None else NetworkSecret.load(previous)
+
+    def _options(self, config: Config, secret: NetworkSecret | None) -> dict[str, Any]:
+        """Give what the core takes of a configuration and the rules of access."""
         try:
-            options = runtime_options(config, secret)
+            return runtime_options(config, secret, self._access.rules)
         except OSError as error:
             raise start_error(error) from None
-        return secret, None if previous is None else NetworkSecret.load(previous), options
 
     async def configure(self, config: Config, *, identity: Identity | None = None) -> list[str]:
         """Take a changed configuration while the node runs, all of it or, where this raises, nothing.
@@ -206,20 +220,17 @@ class Node:
         `UsageError` for another identity or while another configuration is being taken over.
         """
         border = self._border_now()
-        if border.is_closing or self._configured is not None:
+        if border.is_closing or self._is_configuring:
             raise UsageError("the node takes no configuration now: it is being closed, or takes one already")
         if identity is not None and identity.peer_id != self.id:
             raise UsageError(f"the key file holds another identity, {identity.peer_id}: a node keeps its own")
         changes = changes_check(self._config, config)
-        secret, previous, options = self._settings(config)
-        ring = (identity or self._identity)._ring
+        self._is_configuring = True
         try:
-            border.runtime.configure(ring, secret, previous, options)
-        except ValueError as error:
-            raise ConfigError(str(error)) from None
-        self._config, self._identity = config, identity or self._identity
-        self._configured = border.loop.create_future()
-        await asyncio.shield(self._configured)
+            secrets = self._secrets_read(config)
+            await self._settings_take(border, config, identity or self._identity, secrets)
+        finally:
+            self._is_configuring = False
         if self._routes is not None and self._gossip is not None:
             self._routes.configure(config, self._identity)
             self._gossip.configure(config, self._identity)
@@ -227,16 +238,39 @@ class Node:
             self._account.limit_set(config.relay.monthly_gib << 30)
             self._account_look(border, border.runtime.status()["relayed_len"])
         self._keep_configured()
-        self._disallowed_close(border)
         _log.info("configured changes=%s", ",".join(changes) or "-")
         return changes
 
-    def _disallowed_close(self, border: Border) -> None:
-        """Close the sessions of peers that dialled us and that `allow` lists no more."""
-        allow = self._config.allow
-        for link in self._links.values():
-            if not isinstance(allow, str) and not link.is_outgoing and link.peer.id not in allow:
-                border.runtime.close_peer(link.channel, Reason.REFUSED)
+    async def _settings_take(
+        self,
+        border: Border,
+        config: Config,
+        identity: Identity,
+        secrets: tuple[NetworkSecret | None, NetworkSecret | None],
+    ) -> None:
+        """Have the core take these settings, and end the sessions that they no longer allow."""
+        async with self._configuring:
+            if self._configured is not None:  # somebody waits no longer for it
+                await asyncio.shield(self._configured)
+            try:
+                border.runtime.configure(identity._ring, *secrets, self._options(config, secrets[0]))
+            except ValueError as error:
+                raise ConfigError(str(error)) from None
+            self._config, self._identity, self._secrets = config, identity, secrets
+            self._access.config = config
+            self._configured = border.loop.create_future()
+            await asyncio.shield(self._configured)
+            for link in self._links.values():
+                peer = link.peer
+                host = None if peer.is_relayed else peer.host
+                if self._access.is_shut_out(peer.id, host, is_outgoing=link.is_outgoing):
+                    border.runtime.close_peer(link.channel, Reason.REFUSED)
+
+    async def _rules_take(self) -> None:
+        """Have the core take changed rules of access."""
+        border = self._border
+        if border is not None and not border.is_closing:
+            await self._settings_take(border, self._config, self._identity, self._secrets)
 
     def _keep_configured(self) -> None:
         """Keep the peers that the configuration names, and no longer those that it named before."""
@@ -314,6 +348,7 @@ class Node:
 
     async def _close(self, border: Border) -> None:
         border.is_closing = True
+        await self._access.close()
         if self._offer is not None:
             self._offer.close()
         stopping = [task for keeper in self._keepers if (task := keeper.stop())]
@@ -404,6 +439,11 @@ class Node:
     # What is known
 
     @property
+    def access(self) -> Access:
+        """Give what says who may connect to this node, and what they may."""
+        return self._access
+
+    @property
     def id(self) -> PeerId:
         """Give the PeerID of the node."""
         return self._identity.peer_id
@@ -474,7 +514,7 @@ class Node:
             self._account_look(self._border_now(), status.relayed_bytes)
             status = status._replace(relayed_month_bytes=self._account.used, relayed_month_limit=self._account.limit)
         status = status._replace(n_peers=len(self.peers), n_links=len(self._links), extenders=self._registry.infos())
-        return status._replace(is_draining=self._drained is not None, kept=kept)
+        return status._replace(is_draining=self._drained is not None, kept=kept, access=self._access.store_state)
 
     def is_working(self) -> bool:
         """Tell whether all native threads take their turns; waits for them, a second each at most."""

@@ -8,6 +8,7 @@ from types import TracebackType
 from typing import TYPE_CHECKING, Self, final
 
 from qg._core.message import Collector
+from qg.access.rules import PeerRule
 from qg.address import Address
 from qg.errors import ClosedError, InvalidValue, PeerClosed, QGError, Reason, error_from_reason
 from qg.flow import Border, Link, wake
@@ -130,6 +131,11 @@ class Peer:
     def takes_links(self) -> bool:
         """Tell whether a further session with the same identity belongs to this object."""
         return not self.is_closed_here and (bool(self._links) or self.keeper is not None)
+
+    @property
+    def rule(self) -> PeerRule:
+        """Give what the node's rules of access say of this peer."""
+        return self._border.access.rules.peers.get(self.id) or PeerRule(self.id)
 
     @property
     def links(self) -> tuple[Link, ...]:

@@ -66,7 +66,7 @@ _GUARD = (
     ("replay_full", "handshakes refused since the replay filter was full"),
     ("sinks_full", "strangers closed to make room for others"),
     ("sessions_full", "peers refused since there were too many"),
-    ("peers_denied", "peers that `allow` does not list"),
+    ("peers_denied", "peers that neither `allow` nor a rule lets in"),
     ("relays_denied", "requests to relay for peers that `relay.allow` does not list"),
     ("targets_denied", "requests to relay to where policy forbids"),
     ("targets_rate", "requests to relay to too many new targets"),
@@ -75,6 +75,7 @@ _GUARD = (
     ("streams_rate", "streams opened too quick after one another"),
     ("peer_sessions_full", "sessions over relays beyond those that one peer may have"),
     ("refused_cpu", "handshakes refused to spare the processor"),
+    ("refused_networks", "connections from networks that a rule blocks"),
 )
 # The rest, by the core's names.
 _OTHERS = {

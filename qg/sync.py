@@ -5,7 +5,7 @@
         peer = node.connect("qg://<link key>@203.0.113.7:7447", timeout_s=10)
         print(peer.request(Shout.id, b"hello"))
 
-Each node has an event loop in a thread of its own. `Node`, `Peer` and `Stream` here have the methods of their twins in
+Each node has an event loop in a thread of its own. `Node`, `Peer`, `Stream` and `Access` here have the methods of their twins in
 `qg`, which say what they do and raise; those that wait take `timeout_s` as well, and raise `TimeoutError` then.
 Extenders are those of `qg`: their methods are coroutines, which run in that thread and get the twins in `qg`. Every
 thread may call, and several at once; in an event loop use `qg.Node`. Calls that another thread's `Node.close` ends
@@ -25,7 +25,7 @@ from typing import Any, Generic, ParamSpec, Self, TypeVar, final, overload
 
 import qg
 
-__all__ = ["Node", "Peer", "Stream"]
+__all__ = ["Access", "Node", "Peer", "Stream"]
 
 _T = TypeVar("_T")
 _P = ParamSpec("_P")
@@ -214,6 +214,7 @@ class Peer(_Twin[qg.Peer]):
     host = _Same[str]()
     port = _Same[int]()
     suite = _Same[str]()
+    rule = _Same[qg.PeerRule]()
     extenders = _Same[tuple[qg.ExtenderId, ...]]()
     relay_terms = _Same[qg.RelayTerms | None]()
     via = _Same[tuple[qg.Address, ...]]()
@@ -302,6 +303,53 @@ class Peer(_Twin[qg.Peer]):
 
 
 @final
+class Access:
+    """Say who may connect to a node: `qg.Access` for programs without an event loop."""
+
+    def __init__(self, thread: _Thread, access: qg.Access) -> None:
+        self._thread, self._access = thread, access
+
+    @property
+    def rules(self) -> qg.Rules:
+        return self._access.rules
+
+    @property
+    def store_state(self) -> str:
+        return self._access.store_state
+
+    def network_set(self, network: qg.Prefix | str, *, is_allowed: bool, note: str = "") -> None:
+        self._thread.wait(self._access.network_set(network, is_allowed=is_allowed, note=note))
+
+    def network_remove(self, network: qg.Prefix | str) -> None:
+        self._thread.wait(self._access.network_remove(network))
+
+    def peer_set(self, rule: qg.PeerRule) -> None:
+        self._thread.wait(self._access.peer_set(rule))
+
+    def peer_remove(self, peer_id: qg.PeerId) -> None:
+        self._thread.wait(self._access.peer_remove(peer_id))
+
+    def change(
+        self, rules: Iterable[qg.NetworkRule | qg.PeerRule] = (), gone: Iterable[qg.Prefix | qg.PeerId] = ()
+    ) -> None:
+        self._thread.wait(self._access.change(rules, gone))
+
+    def pardon(self, address: str) -> None:
+        self._thread.wait(self._access.pardon(address))
+
+    def check_peer(self, peer_id: qg.PeerId) -> qg.Verdict:
+        return self._thread.call(self._access.check_peer, peer_id)
+
+    def check_address(self, address: str) -> qg.Verdict:
+        return self._thread.call(self._access.check_address, address)
+
+    def warnings(
+        self, rules: Iterable[qg.NetworkRule | qg.PeerRule] = (), gone: Iterable[qg.Prefix | qg.PeerId] = ()
+    ) -> list[str]:
+        return self._access.warnings(rules, gone)
+
+
+@final
 class Node:
     """Run a node: `qg.Node` for programs without an event loop.
 
@@ -360,6 +408,10 @@ class Node:
 
     def _peers(self, peers: Iterable[qg.Peer]) -> list[Peer]:
         return [Peer(self._thread, peer) for peer in peers]
+
+    @property
+    def access(self) -> Access:
+        return Access(self._thread, self._node.access)
 
     @property
     def id(self) -> qg.PeerId:

@@ -277,3 +277,4 @@ class Status(NamedTuple):
     n_links: int = 0
     workers: tuple[WorkerInfo, ...] = ()  # the threads that carry the data; the figures above are of all together
     extenders: tuple[ExtenderInfo, ...] = ()  # services that this node offers
+    access: str = "none"  # the store of access rules: "none", "ready", or since when it is away and why

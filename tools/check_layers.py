@@ -25,8 +25,8 @@ CORE = {
     "L1": ("memory", "table", "heap", "rate"),
     "L2": ("crypto", "secret"),
     "L3": ("wire",),
-    "L4": ("noise", "envelope", "cert", "replay", "record", "keyfile", "message"),
-    "L5": ("handshake", "rekey", "mux", "cover"),
+    "L4": ("noise", "envelope", "cert", "replay", "record", "keyfile", "message", "prefixes"),
+    "L5": ("handshake", "rekey", "mux", "cover", "ledger"),
     "L6": ("session",),
     "L7": ("layer", "relay", "guard", "roster", "flow"),
     "L8": ("channel", "circuit", "engine", "border", "machine", "endpoint"),  # the last two: owners for the tests
@@ -37,9 +37,9 @@ CORE = {
 # Level -> modules of qg/, above the core. A package counts as one module; "qg" is qg/__init__.py, the public names.
 PYTHON = {
     "P0": ("errors", "types", "storage"),
-    "P1": ("identity", "address", "config", "exit_policy", "forwarding"),
+    "P1": ("identity", "address", "config", "exit_policy", "forwarding", "access"),
     "P2": (
-        *("access", "account", "check", "extender", "native", "flow", "packing", "dial", "keep", "reload"),
+        *("policy", "account", "check", "extender", "native", "flow", "packing", "dial", "keep", "reload"),
         *("relays", "route", "guards", "routes", "records", "gossip"),
     ),
     "P3": (
@@ -121,6 +121,8 @@ EDGES = {
     ("audience", "stream"): "messages have priorities",
     ("extenders.proxy", "extenders.sockets"): "services share how streams are joined with sockets",
     ("types", "errors"): "identifiers refuse bad text, and re-export Reason",
+    ("access", "address"): "rules are of networks",
+    ("access", "config"): "the configuration says where rules live, and what holds without one",
     ("config", "address"): "settings hold addresses, endpoints and networks",
     ("config", "exit_policy"): "settings hold the rules of an exit",
     ("config", "forwarding"): "settings hold forwards and the rules of those that are offered",

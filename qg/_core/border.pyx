@@ -8,28 +8,36 @@ from libc.string cimport memcpy, memset
 
 from .abi cimport QG_EXTENDER_CAPSULE, QG_EXTENDER_VERSION, qg_extender_v1
 from .channel cimport engine_config_t, hop_t
-from .crypto cimport SUITE_CHACHA20_POLY1305, crypto_suites
+from .crypto cimport SUITE_CHACHA20_POLY1305, crypto_suites, exactly, keyed_hash
 from .envelope cimport network_derive
 from .flow cimport (
     EVENT_CONNECT_FAILED, EVENT_IDENTITY_TWICE, EVENT_LISTENING, EVENT_PEERS, EVENT_PEER_DOWN, EVENT_PEER_UP,
     EVENT_PONG, EVENT_SERVICES, EVENT_STREAM_DATA, EVENT_STREAM_DONE, EVENT_STREAM_OPEN, EVENT_STREAM_RESET,
     EVENT_STREAM_SENT, EVENT_TAMPERED, event_t)
 from .guard cimport (
-    ACCESS_ANYONE, ACCESS_LISTED, ACCESS_NONE, PORTS_MAX, PREFIXES_MAX, access_t, guard_access_build, guard_limits_t,
-    policy_ports_set, policy_t, prefix_list_add, prefix_list_t)
+    ACCESS_ANYONE, ACCESS_NONE, ADDRESS_SETS, PORTS_MAX, SCORES_TOGETHER, WIDTHS_MAX, access_t, guard_access_build,
+    guard_limits_t, guard_score_merge, guard_scores_changed, guard_t, guard_verdict, policy_ports_set, policy_t)
 from .handshake cimport local_t
 from .keyfile cimport NetworkSecret
+from .ledger cimport N_REFUSALS_MAX, REFUSE_MAX_S, SCORE_MAX, score_get, score_t, verdict_t
 from .memory cimport (
     block_class_for, block_give_remote, block_len, block_start, block_t, block_take, chain_clear, chain_push, chain_t,
-    pool_t)
-from .rate cimport rate_set, rate_t, rates_t
+    mem_give, mem_take, pool_t)
+from .prefixes cimport (
+    IP4_BITS, MARK_NONE, PREFIXES_MAX, ip_get, marks_find, marks_free, marks_take, prefix_cut, prefix_list_add,
+    prefix_list_t)
+from .rate cimport NEIGHBOURS, rate_set, rate_t, rates_t
 from .status cimport E_MEMORY, OK, SEND_QUEUE_MAX, SESSION_WINDOW_MAX, WINDOW_MAX
-from .sys cimport SECOND_NS
+from .sys cimport SECOND_NS, atomic_store
 from .wire cimport ADDRESS_IP4, ADDRESS_IP6, ADDRESS_NAME, RELAY_ADDRESSES_MAX, address_t
 
 cdef enum:
     BURST_MIN = 65536           # of a rate: one read of a slow link
+    BURST_ANY = 1 << 30
     WRITE_MAX = 65536           # payload of one block: what is behind it stays free for padding in place
+
+
+cdef uint64_t RATE_ANY = <uint64_t>1 << 36      # bytes a second
 
 
 # Options
@@ -76,28 +84,62 @@ cdef int limits_fill(guard_limits_t *limits, dict options) except -1:
     return 0
 
 
+cdef int widths_fill(policy_t *policy, widths) except -1:
+    """Limits of sessions by the width of a network: (is IPv4, bits, sessions)."""
+    if policy.n_widths + len(widths) > WIDTHS_MAX:
+        raise ValueError(f"network_widths: at most {WIDTHS_MAX - policy.n_widths}")
+    for is_ip4, n_bits, n_sessions in widths:
+        policy.widths[policy.n_widths].is_ip4 = is_ip4
+        policy.widths[policy.n_widths].n_bits = n_bits + IP4_BITS if is_ip4 else n_bits
+        policy.widths[policy.n_widths].sessions = n_sessions
+        policy.n_widths += 1
+    return 0
+
+
 cdef int policy_fill(policy_t *policy, dict options) except -1:
     prefixes_fill(&policy.listed, options, "relay_targets")
     prefixes_fill(&policy.exempt, options, "exempt")
     prefixes_fill(&policy.own, options, "own_networks")
     ports_fill(policy, options.get("relay_ports"))
+    widths_fill(policy, options.get("network_widths", ()))
     return limits_fill(&policy.limits, options)
 
 
+cdef int networks_take(policy_t *policy, pool_t *pool, dict options) except -1:
+    """What is said of networks, and which of them are denied; `networks_free` gives it back."""
+    cdef list networks = list(options.get("networks", ()))
+    cdef bytes denials = options.get("denials", b"")
+    if not networks:
+        return 0
+    if len(denials) != len(networks):
+        raise ValueError("denials: one byte for each network")
+    policy.networks = marks_take(pool, networks)
+    policy.denials = <uint8_t *>mem_take(pool, len(denials))
+    if policy.denials is NULL:
+        raise MemoryError
+    policy.n_denials = <uint32_t>len(denials)
+    memcpy(policy.denials, <const char *>denials, len(denials))
+    return 0
+
+
+cdef void networks_free(policy_t *policy) noexcept:
+    if policy.networks is not NULL:
+        mem_give(policy.networks.pool, policy.denials, policy.n_denials)
+        marks_free(policy.networks)
+        policy.networks = NULL
+
+
 cdef access_t *access_take(pool_t *pool, dict options) except NULL:
-    allow = options.get("allow")
-    return ids_take(pool, ACCESS_ANYONE if allow is None else ACCESS_LISTED, b"".join(allow or ()))
+    return ids_take(pool, options.get("is_anyone_allowed", True), options.get("exceptions", ()))
 
 
 cdef access_t *relay_access_take(pool_t *pool, dict options) except NULL:
-    relay = options.get("relay_allow", "none")
-    if isinstance(relay, str):
-        return ids_take(pool, ACCESS_NONE if relay == "none" else ACCESS_ANYONE, b"")
-    return ids_take(pool, ACCESS_LISTED, b"".join(relay))
+    return ids_take(pool, options.get("may_anyone_relay", False), options.get("relay_exceptions", ()))
 
 
-cdef access_t *ids_take(pool_t *pool, int policy, bytes ids) except NULL:
-    cdef access_t *access = guard_access_build(pool, policy, ids, len(ids) // 32)
+cdef access_t *ids_take(pool_t *pool, bint is_anyone, peer_ids) except NULL:
+    cdef bytes ids = b"".join(peer_ids)
+    cdef access_t *access = guard_access_build(pool, ACCESS_ANYONE if is_anyone else ACCESS_NONE, ids, len(ids) // 32)
     if access is NULL:
         raise MemoryError
     return access
@@ -148,14 +190,14 @@ cdef int config_fill(engine_config_t *config, dict options) except -1:
     config.relay_build_ns = ns_option(options, "relay_build_s", 15)
     config.relay_life_ns = ns_option(options, "relay_life_s", 86400)
     config.padding = options.get("padding", 1)
-    config.relays = 0 if options.get("relay_allow", "none") == "none" else 1
+    config.relays = 1 if options.get("relays", False) else 0
     config.accepts_xx = 1 if options.get("accepts_xx", False) else 0
     config.n_workers = 1
     terms_fill(config, options)
     return 0
 
 
-RATES = ("link_rate", "neighbour_rate", "relay_rate", "relay_neighbour_rate")
+RATES = ("link_rate", "neighbour_rate", "relay_rate", "relay_neighbour_rate", "peer_rates")
 
 
 cdef bint rates_wanted(dict options) except -1:
@@ -167,6 +209,22 @@ cdef int rates_fill(rates_t *rates, dict options) except -1:
     rate_fill(&rates.neighbour, options, "neighbour_rate")
     rate_fill(&rates.relay, options, "relay_rate")
     rate_fill(&rates.relay_neighbour, options, "relay_neighbour_rate")
+    return own_rates_fill(rates, options.get("peer_rates", ()))
+
+
+cdef int own_rates_fill(rates_t *rates, peer_rates) except -1:
+    """Of (PeerID, bytes a second); 0 stands for more than any line takes."""
+    cdef bytes id
+    cdef uint64_t per_s
+    cdef size_t i
+    for i in range(NEIGHBOURS if rates.has_own else 0):
+        rate_set(&rates.own[i], 0, 0)
+    for peer_id, per_s in peer_rates:
+        per_s = per_s or RATE_ANY
+        id = exactly(peer_id, 32, "a PeerID")
+        i = keyed_hash(rates.key, <const char *>id, 32) % NEIGHBOURS
+        rate_set(&rates.own[i], per_s, min(max(per_s, <uint64_t>BURST_MIN), <uint64_t>BURST_ANY))
+    atomic_store(&rates.has_own, 1 if peer_rates else 0)
     return 0
 
 
@@ -189,6 +247,62 @@ cdef int rate_fill(rate_t *rate, dict options, str name) except -1:
 
 cdef uint64_t ns_option(dict options, str name, default_s) except? 0:
     return <uint64_t>(float(options.get(name, default_s)) * 1e9)
+
+
+# What is known of addresses
+
+cdef int ip_form(uint8_t *dst16, bytes ip) except -1:
+    if ip_get(dst16, ip, len(ip)) < 0:
+        raise ValueError("an address has 4 or 16 bytes")
+    return 0
+
+
+cdef object network_mark(const policy_t *policy, bytes ip):
+    cdef uint8_t[16] form
+    cdef uint32_t mark
+    ip_form(form, ip)
+    mark = marks_find(policy.networks, form)
+    return None if mark == MARK_NONE else mark
+
+
+cdef double left_s_of(const score_t *score, uint64_t now_ns) noexcept nogil:
+    return (score.refused_ns - now_ns) / 1e9 if score.refused_ns > now_ns else 0
+
+
+cdef tuple score_tuple(guard_t *guard, bytes ip, uint64_t now_ns):
+    cdef uint8_t[16] form
+    cdef verdict_t row
+    ip_form(form, ip)
+    guard_verdict(guard, form, &row, now_ns)
+    return score_get(&row.score, now_ns), left_s_of(&row.score, now_ns)
+
+
+cdef list scores_list(guard_t *guard, uint64_t now_ns):
+    cdef verdict_t[SCORES_TOGETHER] rows
+    cdef const score_t *score
+    cdef uint32_t set_idx = 0, i
+    cdef list changed = []
+    while set_idx < ADDRESS_SETS:
+        for i in range(guard_scores_changed(guard, &set_idx, rows)):
+            score = &rows[i].score
+            changed.append(((<char *>&rows[i].prefix.ip[0])[:16], rows[i].prefix.len, score.lost, score.n_refusals,
+                            (<double>now_ns - score.scored_ns) / 1e9, left_s_of(score, now_ns)))
+    return changed
+
+
+cdef int score_put(guard_t *guard, bytes ip, int n_bits, tuple score, uint64_t now_ns) except -1:
+    """Of (points lost, refusals, seconds since it was scored, and for which it is refused)."""
+    cdef verdict_t row
+    cdef uint8_t[16] form
+    cdef double ago_ns = max(0.0, score[2]) * 1e9
+    ip_form(form, ip)
+    row.prefix = prefix_cut(form, n_bits if len(ip) == 16 else n_bits + IP4_BITS)
+    row.score.lost = min(max(0, score[0]), SCORE_MAX)
+    row.score.n_refusals = min(max(0, score[1]), N_REFUSALS_MAX)
+    row.score.scored_ns = now_ns - <uint64_t>min(ago_ns, <double>now_ns)
+    row.score.refused_ns = now_ns + <uint64_t>(min(score[3], <double>REFUSE_MAX_S) * 1e9) if score[3] > 0 else 0
+    guard_score_merge(guard, &row, now_ns)
+    return 0
 
 
 # Native extenders

@@ -134,7 +134,8 @@ cdef void channel_rates(channel_t *channel) noexcept nogil:
     lane_init(&channel.asker.lane, &channel.asker, NULL, NULL)
     if rates is not NULL and has_id(channel.session.peer_id):
         i = keyed_hash(rates.key, channel.session.peer_id, 32) % NEIGHBOURS
-        lane_init(&channel.lane, channel, &rates.neighbour, &rates.neighbours_ns[i])
+        lane_init(&channel.lane, channel, &rates.own[i] if atomic_peek(&rates.own[i].per_s) else &rates.neighbour,
+                  &rates.neighbours_ns[i])
         lane_init(&channel.asker.lane, &channel.asker, &rates.relay_neighbour, &rates.relay_neighbours_ns[i])
 
 

@@ -9,7 +9,8 @@ from .channel cimport (
     engine_t, find_dialling, find_link, has_id, hop_t, is_own_key, path_t, services_take, stream_drain)
 from .flow cimport EVENT_CONNECT_FAILED, EVENT_PEER_UP, event_t, outbox_put
 from .guard cimport (
-    bucket_take, guard_allows_relay, guard_allows_target, guard_is_spent, guard_pipe_take, guard_target_take)
+    guard_allows_relay, guard_allows_target, guard_is_spent, guard_pipe_take, guard_target_take)
+from .ledger cimport bucket_take
 from .handshake cimport HANDSHAKE_NK, HANDSHAKE_XK
 from .heap cimport heap_set
 from .memory cimport mem_give, mem_take

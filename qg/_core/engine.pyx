@@ -794,7 +794,7 @@ cdef void rates_apply(engine_t *engine, uint64_t now_ns) noexcept nogil:
             channel_mark(channel)
         channel = channel.next
     shaper_init(&engine.shaper, &rates.links, &rates.links_ns)
-    engine.shaper.is_on = rates.links.per_s > 0 or rates.neighbour.per_s > 0
+    engine.shaper.is_on = rates.links.per_s > 0 or rates.neighbour.per_s > 0 or rates.has_own > 0
     relay_rates(&engine.relay, rates, now_ns)
 
 

@@ -5,31 +5,28 @@ One guard per node, which all its workers call: its limits are the node's. A loc
 keeps ledgers and tables whole; nothing that comes once per record or stream takes it. Any thread may read `counts`,
 `penalties` and the `n_*` with atomic_peek and swap the access snapshots.
 
-An address is compared in its 16-byte form, IPv4 as IPv4-mapped IPv6, so both spellings are one address. "Address" below
-is an IPv4 /32 or an IPv6 /64, "network" a /24 or a /48. Exempt addresses have neither rates nor a score.
+"Address" below is an IPv4 /32 or an IPv6 /64, "network" a /24 or a /48. Exempt addresses have neither rates nor a
+score.
 """
 from libc.stdint cimport uint8_t, uint16_t, uint32_t, uint64_t
 
+from .ledger cimport bucket_t, ledger_t, verdict_t
 from .memory cimport pool_t
+from .prefixes cimport marks_t, prefix_list_t
 from .replay cimport replay_t
 from .sys cimport atomic_load_ptr, atomic_peek
 from .table cimport table_t
 from .wire cimport address_t
 
 cdef enum:
-    PREFIXES_MAX = 64           # of a prefix_list_t; more: E_FULL
     PORTS_MAX = 64
     ACCESS_MAX = 65536          # PeerIDs in an access_t
-    ADDRESS_SETS = 16384        # 65,536 entries in sets of LEDGER_WAYS; 4 MiB, made of pages touched as used
+    ADDRESS_SETS = 16384        # 65,536 entries in sets of LEDGER_WAYS; 5.5 MiB, made of pages touched as used
     NEIGHBOUR_SETS = 1024       # 4,096 entries
-    LEDGER_WAYS = 4
+    WIDTHS_MAX = 18             # of networks whose sessions are limited
+    SCORES_TOGETHER = 256       # that are looked at under one hold of the lock
     PORT_DEFAULT = 7447
     CPU_WINDOW_MS = 100
-    SCORE_MAX = 100
-    SCORE_STEP = 10             # regained per SCORE_STEP_S, and left when a refusal ends
-    SCORE_STEP_S = 600
-    REFUSE_MIN_S = 600          # the first refusal; each one is twice the last until the score was SCORE_MAX again
-    REFUSE_MAX_S = 86400
 
 cdef enum:                      # penalties, with their points (protocol.md 9)
     PENALTY_ENVELOPE = 0        # 1: an envelope on TCP did not open
@@ -61,7 +58,8 @@ cdef enum:                      # outcomes: index of guard_t.counts
     GUARD_STREAM_RATE = 18      # service streams of one session
     GUARD_PEER_FULL = 19        # sessions over pipes of one PeerID
     GUARD_CPU = 20              # handshakes take too much of the processor
-    N_GUARD_COUNTS = 21
+    GUARD_NETWORK_DENIED = 21   # an address that the lists of networks deny
+    N_GUARD_COUNTS = 22
 
 ctypedef struct guard_limits_t: # named as in the configuration's [limits]
     uint32_t accepts_per_s              # per address
@@ -85,16 +83,10 @@ ctypedef struct guard_limits_t: # named as in the configuration's [limits]
     uint32_t targets_burst
     uint32_t is_loopback_exempt         # 1: 127.0.0.0/8 and ::1 are exempt
 
-ctypedef struct bucket_t:       # token bucket; zeroed = full
-    uint64_t full_ns            # when it is full again, if nothing more is taken
-
-ctypedef struct prefix_t:
-    uint8_t ip[16]              # 16-byte form; bits behind len are ignored
-    uint8_t len                 # bits, 0..128; IPv4 counts from 96
-
-ctypedef struct prefix_list_t:
-    uint32_t len
-    prefix_t items[PREFIXES_MAX]
+ctypedef struct width_t:        # a limit of the sessions of each network of this width
+    uint32_t sessions           # 0: limits.network_sessions
+    uint8_t n_bits              # of the 16-byte form
+    uint8_t is_ip4
 
 ctypedef struct policy_t:       # what the configuration says, but who is allowed; not changed while a guard has it
     guard_limits_t limits
@@ -103,33 +95,21 @@ ctypedef struct policy_t:       # what the configuration says, but who is allowe
     prefix_list_t listed        # networks that a relay dials although it otherwise would not
     uint16_t ports[PORTS_MAX]   # that a relay dials
     uint32_t n_ports
+    width_t widths[WIDTHS_MAX]  # each once, the same ones as long as the guard lives
+    uint32_t n_widths
+    marks_t *networks           # borrowed; NULL: none is denied
+    uint8_t *denials            # borrowed; by mark: 1 denies the addresses, 0 allows them
+    uint32_t n_denials
 
-cdef enum access_policy_t:
+cdef enum access_policy_t:      # of those who are not listed; the listed ones are the exceptions
     ACCESS_NONE = 0
     ACCESS_ANYONE = 1           # whoever is authenticated; in a closed network: its members
-    ACCESS_LISTED = 2
 
 ctypedef struct access_t:       # immutable once built; any thread may read it
     pool_t *pool                # borrowed; of the thread that builds and frees
     uint32_t policy             # access_policy_t
     uint32_t n_ids
     uint8_t ids[32]             # n_ids PeerIDs, ascending
-
-ctypedef struct ledger_entry_t: # one address, network or neighbour
-    uint64_t id                 # keyed hash of which; 0 = free
-    uint64_t seen_ns            # last use; the oldest entry of a set is replaced, one that is refused last of all
-    bucket_t accepts
-    bucket_t handshakes
-    bucket_t targets
-    uint64_t scored_ns          # the next SCORE_STEP counts from here; of a neighbour, who has no score: its instance
-    uint64_t refused_ns         # refused until
-    uint8_t lost                # SCORE_MAX less the score
-    uint8_t n_refusals          # since the score was last SCORE_MAX
-    uint8_t is_known            # an address that had a session
-
-ctypedef struct ledger_t:       # fixed memory: forgets its oldest entries, never refuses
-    ledger_entry_t *entries     # owned; NULL until first used
-    uint32_t n_sets             # power of two
 
 ctypedef struct guard_t:
     policy_t *policy            # snapshot, atomic; borrowed, &first to begin with
@@ -139,7 +119,6 @@ ctypedef struct guard_t:
     replay_t *replay            # borrowed
     access_t *access            # snapshot or NULL (nobody), atomic; borrowed: who may have a session
     access_t *relay             # the same: who may relay through this node
-    uint8_t key[16]             # of all hashes
     ledger_t addresses          # addresses and networks
     ledger_t neighbours         # by PeerID
     table_t networks            # keyed hash of a network -> number of its sessions, as a pointer
@@ -157,14 +136,6 @@ ctypedef struct guard_t:
     uint64_t is_spent           # written by the border: no new circuits pass until the month ends
     uint64_t counts[N_GUARD_COUNTS]     # by outcome
     uint64_t penalties[N_PENALTIES]     # by penalty
-
-cdef int bucket_take(bucket_t *bucket, uint32_t rate_per_s, uint32_t burst, uint64_t now_ns) noexcept nogil
-    # takes one token: OK, E_RATE
-
-cdef int prefix_list_add(prefix_list_t *list, const uint8_t *ip, size_t ip_len, uint32_t prefix_len) noexcept nogil
-    # ip of 4 or 16 bytes; OK, E_ADDRESS, E_FULL
-cdef bint prefix_list_holds(const prefix_list_t *list, const uint8_t *ip16) noexcept nogil
-    # ip in its 16-byte form. An IPv6 network never holds IPv4
 
 cdef access_t *guard_access_build(pool_t *pool, int policy, const uint8_t *ids, size_t n_ids) noexcept nogil
     # copies and sorts n_ids x 32 bytes; gives the snapshot, NULL without memory or above ACCESS_MAX
@@ -206,6 +177,14 @@ cdef void guard_penalise(guard_t *guard, const address_t *remote, int penalty, u
     # takes points off a validated address and its network; nothing while it is refused
 cdef int guard_score(guard_t *guard, const address_t *remote, uint64_t now_ns) noexcept nogil
     # 1..100, or 0 while refused; the lower of address and network
+
+cdef uint32_t guard_scores_changed(guard_t *guard, uint32_t *set_idx, verdict_t *rows) noexcept nogil
+    # tells what became worse since it was told before, SCORES_TOGETHER rows at most, and how many; set_idx: 0 to begin,
+    # ADDRESS_SETS at the end
+cdef void guard_verdict(guard_t *guard, const uint8_t *ip16, verdict_t *worse, uint64_t now_ns) noexcept nogil
+    # the worse of the scores of an address and of its network
+cdef bint access_holds(access_t **place, const uint8_t *peer_id32) noexcept nogil    # as guard_access_swap; not counted
+cdef void guard_score_merge(guard_t *guard, const verdict_t *row, uint64_t now_ns) noexcept nogil   # as ledger_merge
 
 cdef bint guard_allows(guard_t *guard, const uint8_t *peer_id32) noexcept nogil         # a session, after M3
 cdef bint guard_allows_relay(guard_t *guard, const uint8_t *peer_id32) noexcept nogil   # the authenticated neighbour

@@ -1,23 +1,26 @@
 # SPDX-License-Identifier: MIT
 # cython: language_level=3, boundscheck=False, wraparound=False, cdivision=True, freethreading_compatible=False
-"""Admission: token buckets, prefixes, scores, access snapshots. Laws of the limits: protocol.md 9."""
+"""Admission: rates, scores, access snapshots. Laws of the limits: protocol.md 9."""
 from libc.stdint cimport uint8_t, uint16_t, uint32_t, uint64_t, uintptr_t
 from libc.string cimport memcmp, memcpy, memset
 
 from .crypto cimport exactly, keyed_hash
+from .ledger cimport (
+    LEDGER_WAYS, SCORE_MAX, bucket_take, entry_t, ledger_changed, ledger_clear, ledger_find, ledger_id, ledger_init,
+    ledger_merge, ledger_take, ledger_worsen, prefix_id, score_get, verdict_t)
 from .memory cimport mem_give, mem_take, pool_clear, pool_init, pool_t
+from .prefixes cimport (
+    IP4_BITS, MARK_NONE, address_ip, is_ip4, marks_find, prefix_cut, prefix_list_add, prefix_list_holds, prefix_list_t,
+    prefix_t)
 from .replay cimport REPLAY_KEEP_S, replay_init, replay_insert, replay_lookup, replay_t
 from .shared cimport lock_give, lock_take
 from .status cimport E_ADDRESS, E_FULL, E_MEMORY, E_RATE, OK, PEER_ID_LEN
-from .sys cimport SECOND_NS, atomic_add, atomic_exchange_ptr, atomic_load_ptr, atomic_peek
+from .sys cimport atomic_add, atomic_exchange_ptr, atomic_load_ptr, atomic_peek
 from .table cimport table_clear, table_drop, table_get, table_init, table_put, table_t
 from .wire cimport ADDRESS_IP4, ADDRESS_IP6, ADDRESS_NAME, address_t
 
 cdef enum:
-    IP_LEN = 16
-    IP4_BITS = 96               # bits before an IPv4 address in its 16-byte form
     NETWORKS_MAX = 1048576      # limits.sessions is reached before
-    N_REFUSALS_MAX = 8          # REFUSE_MIN_S doubled so often is above REFUSE_MAX_S
 
 cdef uint64_t NS_PER_MS = 1000000
 cdef uint8_t[5] PENALTY_POINTS = [1, 10, 20, 20, 50]
@@ -39,78 +42,14 @@ cdef inline int leave(guard_t *guard, int rc) noexcept nogil:
     return rc
 
 
-# --- token buckets ---
+# --- networks ---
 
-cdef int bucket_take(bucket_t *bucket, uint32_t rate_per_s, uint32_t burst, uint64_t now_ns) noexcept nogil:
-    cdef uint64_t token_ns, missing_ns
-    if rate_per_s == 0:
-        return E_RATE
-    token_ns = SECOND_NS // rate_per_s
-    missing_ns = bucket.full_ns - now_ns if bucket.full_ns > now_ns else 0
-    if missing_ns + token_ns > burst * token_ns:
-        return E_RATE
-    bucket.full_ns = now_ns + missing_ns + token_ns
-    return OK
+cdef prefix_t address_of(const uint8_t *ip16) noexcept nogil:
+    return prefix_cut(ip16, IP4_BITS + 32 if is_ip4(ip16) else 64)
 
 
-# --- prefixes ---
-
-cdef int ip_get(uint8_t *dst16, const uint8_t *ip, size_t ip_len) noexcept nogil:
-    """Write the 16-byte form."""
-    if ip_len == IP_LEN:
-        memcpy(dst16, ip, IP_LEN)
-        return OK
-    if ip_len != 4:
-        return E_ADDRESS
-    memset(dst16, 0, 10)
-    memset(dst16 + 10, 0xff, 2)
-    memcpy(dst16 + 12, ip, 4)
-    return OK
-
-
-cdef int address_ip(uint8_t *dst16, const address_t *address) noexcept nogil:
-    if address.type == ADDRESS_IP4:
-        return ip_get(dst16, &address.ip[0], 4)
-    if address.type == ADDRESS_IP6:
-        return ip_get(dst16, &address.ip[0], IP_LEN)
-    return E_ADDRESS
-
-
-cdef bint is_ip4(const uint8_t *ip16) noexcept nogil:
-    cdef int i
-    for i in range(10):
-        if ip16[i]:
-            return False
-    return ip16[10] == 0xff and ip16[11] == 0xff
-
-
-cdef int prefix_list_add(prefix_list_t *list, const uint8_t *ip, size_t ip_len, uint32_t prefix_len) noexcept nogil:
-    cdef prefix_t prefix
-    if ip_get(&prefix.ip[0], ip, ip_len) < 0 or prefix_len > ip_len * 8:
-        return E_ADDRESS
-    if list.len >= PREFIXES_MAX:
-        return E_FULL
-    prefix.len = <uint8_t>(prefix_len if ip_len == IP_LEN else prefix_len + IP4_BITS)
-    list.items[list.len] = prefix
-    list.len += 1
-    return OK
-
-
-cdef bint prefix_holds(const prefix_t *prefix, const uint8_t *ip16) noexcept nogil:
-    cdef int n_bytes = prefix.len // 8, n_bits = prefix.len % 8
-    if memcmp(&prefix.ip[0], ip16, n_bytes) != 0:
-        return False
-    return n_bits == 0 or (prefix.ip[n_bytes] ^ ip16[n_bytes]) >> (8 - n_bits) == 0
-
-
-cdef bint prefix_list_holds(const prefix_list_t *list, const uint8_t *ip16) noexcept nogil:
-    cdef bint has_ip4 = is_ip4(ip16)
-    cdef uint32_t i
-    for i in range(list.len):
-        # ::/0 means all of IPv6; that IPv4 is mapped into it must not make it mean IPv4 too.
-        if (list.items[i].len >= IP4_BITS or not has_ip4) and prefix_holds(&list.items[i], ip16):
-            return True
-    return False
+cdef prefix_t network_of(const uint8_t *ip16) noexcept nogil:
+    return prefix_cut(ip16, IP4_BITS + 24 if is_ip4(ip16) else 48)
 
 
 cdef int lists_fill() noexcept:
@@ -137,126 +76,27 @@ if lists_fill() != OK:
     raise SystemError("a network of qg._core.guard is malformed")
 
 
+cdef bint is_denied(const policy_t *policy, const uint8_t *ip16) noexcept nogil:
+    cdef uint32_t mark = marks_find(policy.networks, ip16)
+    return mark != MARK_NONE and policy.denials[mark] != 0
+
+
 cdef bint is_exempt(const guard_t *guard, const uint8_t *ip16) noexcept nogil:
     if limits_of(guard).is_loopback_exempt and prefix_list_holds(&LOOPBACK, ip16):
         return True
     return prefix_list_holds(&guard_policy(guard).exempt, ip16)
 
 
-# --- ledgers: fixed tables that forget the oldest ---
-
-cdef uint64_t ledger_id(const guard_t *guard, const void *src, size_t src_len) noexcept nogil:
-    cdef uint64_t id = keyed_hash(&guard.key[0], src, src_len)
-    return id if id else 1
-
-
-cdef uint64_t prefix_id(const guard_t *guard, const uint8_t *ip16, int ip4_bits, int ip6_bits) noexcept nogil:
-    """Name the network of this width around an address; the width is part of the name."""
-    cdef uint8_t[17] name
-    cdef int n_bits = IP4_BITS + ip4_bits if is_ip4(ip16) else ip6_bits
-    memset(name, 0, sizeof(name))
-    name[0] = <uint8_t>n_bits
-    memcpy(&name[1], ip16, n_bits // 8)
-    return ledger_id(guard, &name[0], sizeof(name))
-
-
-cdef uint64_t address_id(const guard_t *guard, const uint8_t *ip16) noexcept nogil:
-    return prefix_id(guard, ip16, 32, 64)
-
-
-cdef uint64_t network_id(const guard_t *guard, const uint8_t *ip16) noexcept nogil:
-    return prefix_id(guard, ip16, 24, 48)
-
-
-cdef ledger_entry_t *ledger_find(const ledger_t *ledger, uint64_t id) noexcept nogil:
-    cdef ledger_entry_t *way
-    cdef int i
-    if ledger.entries is NULL:
-        return NULL
-    way = &ledger.entries[(id & (ledger.n_sets - 1)) * LEDGER_WAYS]
-    for i in range(LEDGER_WAYS):
-        if way[i].id == id:
-            return &way[i]
-    return NULL
-
-
-cdef bint is_staler(const ledger_entry_t *entry, const ledger_entry_t *other, uint64_t now_ns) noexcept nogil:
-    """Whether entry is the better one to forget. Refusals go last, else new addresses would wash them out."""
-    cdef bint is_refused = now_ns < entry.refused_ns
-    if is_refused != (now_ns < other.refused_ns):
-        return not is_refused
-    return entry.seen_ns < other.seen_ns
-
-
-cdef ledger_entry_t *ledger_take(ledger_t *ledger, pool_t *pool, uint64_t id, uint64_t now_ns) noexcept nogil:
-    """Find or make an entry; NULL without memory. Valid until the next call."""
-    cdef ledger_entry_t *entry
-    cdef ledger_entry_t *way
-    cdef int i
-    if ledger.entries is NULL:
-        ledger.entries = <ledger_entry_t *>mem_take(pool, ledger.n_sets * LEDGER_WAYS * sizeof(ledger_entry_t))
-        if ledger.entries is NULL:
-            return NULL
-    entry = ledger_find(ledger, id)
-    if entry is NULL:
-        way = &ledger.entries[(id & (ledger.n_sets - 1)) * LEDGER_WAYS]
-        entry = way
-        for i in range(1, LEDGER_WAYS):
-            if entry.id != 0 and (way[i].id == 0 or is_staler(&way[i], entry, now_ns)):
-                entry = &way[i]
-        memset(entry, 0, sizeof(ledger_entry_t))
-        entry.id = id
-    entry.seen_ns = now_ns
-    return entry
-
-
-cdef void ledger_clear(ledger_t *ledger, pool_t *pool) noexcept nogil:
-    mem_give(pool, ledger.entries, ledger.n_sets * LEDGER_WAYS * sizeof(ledger_entry_t))
-    ledger.entries = NULL
-
-
 # --- scores ---
 
-cdef void score_improve(ledger_entry_t *entry, uint64_t now_ns) noexcept nogil:
-    cdef uint64_t n_steps
-    if now_ns <= entry.scored_ns:
-        return
-    n_steps = (now_ns - entry.scored_ns) // (SCORE_STEP_S * SECOND_NS)
-    entry.scored_ns += n_steps * SCORE_STEP_S * SECOND_NS
-    if n_steps * SCORE_STEP < entry.lost:
-        entry.lost -= <uint8_t>(n_steps * SCORE_STEP)
-        return
-    entry.lost = 0
-    entry.n_refusals = 0
-
-
-cdef void score_worsen(ledger_entry_t *entry, int points, uint64_t now_ns) noexcept nogil:
-    if now_ns < entry.refused_ns:
-        return      # what was under way when the refusal began must not double it again
-    score_improve(entry, now_ns)
-    if entry.lost == 0:
-        entry.scored_ns = now_ns
-    entry.lost += <uint8_t>points
-    if entry.lost < SCORE_MAX:
-        return
-    entry.refused_ns = now_ns + min(<uint64_t>REFUSE_MIN_S << entry.n_refusals, <uint64_t>REFUSE_MAX_S) * SECOND_NS
-    entry.n_refusals = min(entry.n_refusals + 1, N_REFUSALS_MAX)
-    entry.scored_ns = entry.refused_ns
-    entry.lost = SCORE_MAX - SCORE_STEP
-
-
-cdef int score_get(ledger_entry_t *entry, uint64_t now_ns) noexcept nogil:
-    if entry is NULL:
-        return SCORE_MAX
-    if now_ns < entry.refused_ns:
-        return 0
-    score_improve(entry, now_ns)
-    return SCORE_MAX - entry.lost
+cdef int prefix_score(guard_t *guard, const prefix_t *prefix, uint64_t now_ns) noexcept nogil:
+    cdef entry_t *entry = ledger_find(&guard.addresses, prefix_id(&guard.addresses, prefix))
+    return SCORE_MAX if entry is NULL else score_get(&entry.score, now_ns)
 
 
 cdef int ip_score(guard_t *guard, const uint8_t *ip16, uint64_t now_ns) noexcept nogil:
-    return min(score_get(ledger_find(&guard.addresses, address_id(guard, ip16)), now_ns),
-               score_get(ledger_find(&guard.addresses, network_id(guard, ip16)), now_ns))
+    cdef prefix_t address = address_of(ip16), network = network_of(ip16)
+    return min(prefix_score(guard, &address, now_ns), prefix_score(guard, &network, now_ns))
 
 
 cdef int guard_score(guard_t *guard, const address_t *remote, uint64_t now_ns) noexcept nogil:
@@ -268,18 +108,51 @@ cdef int guard_score(guard_t *guard, const address_t *remote, uint64_t now_ns) n
 
 
 cdef void guard_penalise(guard_t *guard, const address_t *remote, int penalty, uint64_t now_ns) noexcept nogil:
-    cdef ledger_entry_t *entry
     cdef uint8_t[16] ip
+    cdef prefix_t address, network
     atomic_add(&guard.penalties[penalty], 1)
     if address_ip(ip, remote) < 0 or is_exempt(guard, ip):
         return
+    address = address_of(ip)
+    network = network_of(ip)
     lock_take(&guard.lock)
-    entry = ledger_take(&guard.addresses, guard.pool, address_id(guard, ip), now_ns)
-    if entry is not NULL:
-        score_worsen(entry, PENALTY_POINTS[penalty], now_ns)
-    entry = ledger_take(&guard.addresses, guard.pool, network_id(guard, ip), now_ns)
-    if entry is not NULL:
-        score_worsen(entry, PENALTY_POINTS[penalty], now_ns)
+    ledger_worsen(&guard.addresses, &address, PENALTY_POINTS[penalty], now_ns)
+    ledger_worsen(&guard.addresses, &network, PENALTY_POINTS[penalty], now_ns)
+    lock_give(&guard.lock)
+
+
+cdef void guard_verdict(guard_t *guard, const uint8_t *ip16, verdict_t *worse, uint64_t now_ns) noexcept nogil:
+    cdef prefix_t[2] prefixes
+    cdef const entry_t *entry
+    cdef verdict_t found
+    cdef int i
+    prefixes[0] = address_of(ip16)
+    prefixes[1] = network_of(ip16)
+    memset(worse, 0, sizeof(verdict_t))
+    worse.prefix = prefixes[0]
+    lock_take(&guard.lock)
+    for i in range(2):
+        entry = ledger_find(&guard.addresses, prefix_id(&guard.addresses, &prefixes[i]))
+        if entry is NULL:
+            continue
+        found.prefix = prefixes[i]
+        found.score = entry.score
+        if score_get(&found.score, now_ns) < score_get(&worse.score, now_ns):
+            worse[0] = found
+    lock_give(&guard.lock)
+
+
+cdef uint32_t guard_scores_changed(guard_t *guard, uint32_t *set_idx, verdict_t *rows) noexcept nogil:
+    cdef uint32_t n
+    lock_take(&guard.lock)
+    n = ledger_changed(&guard.addresses, set_idx, SCORES_TOGETHER // LEDGER_WAYS, rows)
+    lock_give(&guard.lock)
+    return n
+
+
+cdef void guard_score_merge(guard_t *guard, const verdict_t *row, uint64_t now_ns) noexcept nogil:
+    lock_take(&guard.lock)
+    ledger_merge(&guard.addresses, row, now_ns)
     lock_give(&guard.lock)
 
 
@@ -345,19 +218,19 @@ cdef bint access_holds(access_t **place, const uint8_t *peer_id32) noexcept nogi
     cdef const access_t *access = <access_t *>atomic_load_ptr(<void **>place)
     cdef size_t low = 0, high, middle
     cdef int order
-    if access is NULL or access.policy != ACCESS_LISTED:
-        return access is not NULL and access.policy == ACCESS_ANYONE
+    if access is NULL:
+        return False
     high = access.n_ids
     while low < high:
         middle = (low + high) // 2
         order = memcmp(&access.ids[0] + middle * PEER_ID_LEN, peer_id32, PEER_ID_LEN)
         if order == 0:
-            return True
+            return access.policy == ACCESS_NONE
         if order < 0:
             low = middle + 1
         else:
             high = middle
-    return False
+    return access.policy == ACCESS_ANYONE
 
 
 # --- admission ---
@@ -390,6 +263,10 @@ cdef void policy_init(policy_t *policy) noexcept nogil:
     guard_limits_default(&policy.limits)
     policy.ports[0] = PORT_DEFAULT
     policy.n_ports = 1
+    policy.widths[0].n_bits = IP4_BITS + 24
+    policy.widths[0].is_ip4 = 1
+    policy.widths[1].n_bits = 48
+    policy.n_widths = 2
 
 
 cdef int guard_init(guard_t *guard, pool_t *pool, replay_t *replay, const uint8_t *key16) noexcept nogil:
@@ -398,17 +275,16 @@ cdef int guard_init(guard_t *guard, pool_t *pool, replay_t *replay, const uint8_
     guard.policy = &guard.first
     guard.pool = pool
     guard.replay = replay
-    memcpy(&guard.key[0], key16, 16)
-    guard.addresses.n_sets = ADDRESS_SETS
-    guard.neighbours.n_sets = NEIGHBOUR_SETS
+    ledger_init(&guard.addresses, pool, ADDRESS_SETS, key16)
+    ledger_init(&guard.neighbours, pool, NEIGHBOUR_SETS, key16)
     table_init(&guard.networks, pool, NETWORKS_MAX, keyed_hash(key16, <const char *>b"networks", 8))
     table_init(&guard.peers, pool, NETWORKS_MAX, keyed_hash(key16, <const char *>b"peers", 5))
     return OK
 
 
 cdef void guard_clear(guard_t *guard) noexcept nogil:
-    ledger_clear(&guard.addresses, guard.pool)
-    ledger_clear(&guard.neighbours, guard.pool)
+    ledger_clear(&guard.addresses)
+    ledger_clear(&guard.neighbours)
     table_clear(&guard.networks)
     table_clear(&guard.peers)
 
@@ -435,12 +311,16 @@ cdef int guard_accept(guard_t *guard, const address_t *remote, uint64_t now_ns) 
 
 cdef int ip_accept(guard_t *guard, const uint8_t *ip, uint64_t now_ns) noexcept nogil:
     cdef const guard_limits_t *limits = limits_of(guard)
-    cdef ledger_entry_t *entry
+    cdef entry_t *entry
     cdef uint64_t n_slots = limits.half_open
+    cdef prefix_t address
+    if is_denied(guard_policy(guard), ip):
+        return answer(guard, GUARD_NETWORK_DENIED, E_RATE)
     if not is_exempt(guard, ip):
+        address = address_of(ip)
         if ip_score(guard, ip, now_ns) == 0:
             return answer(guard, GUARD_REFUSED, E_RATE)
-        entry = ledger_take(&guard.addresses, guard.pool, address_id(guard, ip), now_ns)
+        entry = ledger_take(&guard.addresses, prefix_id(&guard.addresses, &address), now_ns)
         if entry is NULL:
             return E_MEMORY
         if bucket_take(&entry.accepts, limits.accepts_per_s, limits.accepts_burst, now_ns) < 0:
@@ -454,15 +334,16 @@ cdef int ip_accept(guard_t *guard, const uint8_t *ip, uint64_t now_ns) noexcept 
 
 cdef int handshake_rates(guard_t *guard, const uint8_t *ip16, uint64_t now_ns) noexcept nogil:
     cdef const guard_limits_t *limits = limits_of(guard)
-    cdef ledger_entry_t *entry
+    cdef entry_t *entry
+    cdef prefix_t address = address_of(ip16), network = network_of(ip16)
     if ip_score(guard, ip16, now_ns) == 0:
         return answer(guard, GUARD_REFUSED, E_RATE)
-    entry = ledger_take(&guard.addresses, guard.pool, address_id(guard, ip16), now_ns)
+    entry = ledger_take(&guard.addresses, prefix_id(&guard.addresses, &address), now_ns)
     if entry is NULL:
         return E_MEMORY
     if bucket_take(&entry.handshakes, limits.handshakes_per_s, limits.handshakes_burst, now_ns) < 0:
         return answer(guard, GUARD_ADDRESS_RATE, E_RATE)
-    entry = ledger_take(&guard.addresses, guard.pool, network_id(guard, ip16), now_ns)     # the table exists by now
+    entry = ledger_take(&guard.addresses, prefix_id(&guard.addresses, &network), now_ns)     # the table exists by now
     if bucket_take(&entry.handshakes, limits.network_handshakes_per_s, limits.network_handshakes_burst, now_ns) < 0:
         return answer(guard, GUARD_NETWORK_RATE, E_RATE)
     return OK
@@ -554,11 +435,12 @@ cdef int peer_begin(guard_t *guard, uint64_t id, uint32_t n_max, uint64_t *slot)
 
 
 cdef int guard_peer_begin(guard_t *guard, const uint8_t *peer_id32, uint64_t *slot) noexcept nogil:
-    return peer_begin(guard, ledger_id(guard, peer_id32, PEER_ID_LEN), limits_of(guard).peer_pipe_sessions, slot)
+    cdef uint64_t id = ledger_id(&guard.addresses, peer_id32, PEER_ID_LEN)
+    return peer_begin(guard, id, limits_of(guard).peer_pipe_sessions, slot)
 
 
 cdef int guard_link_begin(guard_t *guard, const uint8_t *peer_id32, uint32_t n_max, uint64_t *slot) noexcept nogil:
-    return peer_begin(guard, ~ledger_id(guard, peer_id32, PEER_ID_LEN), n_max, slot)
+    return peer_begin(guard, ~ledger_id(&guard.addresses, peer_id32, PEER_ID_LEN), n_max, slot)
 
 
 cdef void guard_peer_end(guard_t *guard, uint64_t slot) noexcept nogil:
@@ -567,18 +449,54 @@ cdef void guard_peer_end(guard_t *guard, uint64_t slot) noexcept nogil:
     lock_give(&guard.lock)
 
 
-cdef int network_begin(guard_t *guard, const uint8_t *ip16, uint64_t now_ns) noexcept nogil:
-    cdef uint64_t id = network_id(guard, ip16)
-    cdef uintptr_t n_sessions = <uintptr_t>table_get(&guard.networks, id)
-    cdef bint exempt = is_exempt(guard, ip16)
-    cdef ledger_entry_t *entry
+cdef int networks_count(guard_t *guard, const uint8_t *ip16, int change, uint32_t n_widths) noexcept nogil:
+    """One session more or less in the networks around an address, of the first widths."""
+    cdef const policy_t *policy = guard_policy(guard)
+    cdef prefix_t prefix
+    cdef uint64_t id
+    cdef uint32_t i
     cdef int rc
-    if not exempt and n_sessions >= limits_of(guard).network_sessions:
+    for i in range(n_widths):
+        if policy.widths[i].is_ip4 != is_ip4(ip16):
+            continue
+        prefix = prefix_cut(ip16, policy.widths[i].n_bits)
+        id = prefix_id(&guard.addresses, &prefix)
+        rc = count_put(&guard.networks, id, <uintptr_t>table_get(&guard.networks, id) + change)
+        if rc < 0:
+            networks_count(guard, ip16, -change, i)
+            return rc
+    return OK
+
+
+cdef bint are_networks_full(guard_t *guard, const uint8_t *ip16) noexcept nogil:
+    cdef const policy_t *policy = guard_policy(guard)
+    cdef const width_t *width
+    cdef prefix_t prefix
+    cdef uintptr_t n
+    cdef uint32_t i
+    for i in range(policy.n_widths):
+        width = &policy.widths[i]
+        if width.is_ip4 != is_ip4(ip16):
+            continue
+        prefix = prefix_cut(ip16, width.n_bits)
+        n = <uintptr_t>table_get(&guard.networks, prefix_id(&guard.addresses, &prefix))
+        if n >= (width.sessions if width.sessions else policy.limits.network_sessions):
+            return True
+    return False
+
+
+cdef int network_begin(guard_t *guard, const uint8_t *ip16, uint64_t now_ns) noexcept nogil:
+    cdef bint exempt = is_exempt(guard, ip16)
+    cdef prefix_t address = address_of(ip16)
+    cdef entry_t *entry
+    cdef int rc
+    if not exempt and are_networks_full(guard, ip16):
         return E_FULL
-    rc = count_put(&guard.networks, id, n_sessions + 1)     # all: who is exempt may change while a session runs
+    # All are counted: who is exempt may change while a session runs.
+    rc = networks_count(guard, ip16, 1, guard_policy(guard).n_widths)
     if rc < 0 or exempt:
         return rc
-    entry = ledger_take(&guard.addresses, guard.pool, address_id(guard, ip16), now_ns)
+    entry = ledger_take(&guard.addresses, prefix_id(&guard.addresses, &address), now_ns)
     if entry is not NULL:
         entry.is_known = 1
     return OK
@@ -602,13 +520,11 @@ cdef int guard_session_begin(guard_t *guard, const address_t *remote, uint64_t n
 
 cdef void guard_session_end(guard_t *guard, const address_t *remote) noexcept nogil:
     cdef uint8_t[16] ip
-    cdef uint64_t id
     atomic_add(&guard.n_sessions, -1)
     if remote is NULL or address_ip(ip, remote) < 0:
         return
-    id = network_id(guard, ip)
     lock_take(&guard.lock)
-    count_put(&guard.networks, id, <uintptr_t>table_get(&guard.networks, id) - 1)
+    networks_count(guard, ip, -1, guard_policy(guard).n_widths)
     lock_give(&guard.lock)
 
 
@@ -636,6 +552,8 @@ cdef bint is_target(const policy_t *policy, const address_t *target) noexcept no
             break
     else:
         return False
+    if is_denied(policy, ip):
+        return False
     if prefix_list_holds(&policy.listed, ip):
         return True
     return not prefix_list_holds(&policy.own, ip) and not prefix_list_holds(&NEVER_DIALLED, ip)
@@ -648,11 +566,11 @@ cdef bint guard_allows_target(guard_t *guard, const address_t *target) noexcept 
 
 
 cdef int guard_target_take(guard_t *guard, const uint8_t *peer_id32, uint64_t now_ns) noexcept nogil:
-    cdef uint64_t id = ledger_id(guard, peer_id32, PEER_ID_LEN)
-    cdef ledger_entry_t *entry
+    cdef uint64_t id = ledger_id(&guard.addresses, peer_id32, PEER_ID_LEN)
+    cdef entry_t *entry
     cdef int rc = E_MEMORY
     lock_take(&guard.lock)
-    entry = ledger_take(&guard.neighbours, guard.pool, id, now_ns)
+    entry = ledger_take(&guard.neighbours, id, now_ns)
     if entry is not NULL:
         rc = bucket_take(&entry.targets, limits_of(guard).targets_per_s, limits_of(guard).targets_burst, now_ns)
     lock_give(&guard.lock)
@@ -661,14 +579,14 @@ cdef int guard_target_take(guard_t *guard, const uint8_t *peer_id32, uint64_t no
 
 cdef bint guard_instance_swap(guard_t *guard, const uint8_t *peer_id32, uint64_t instance,
                               uint64_t now_ns) noexcept nogil:
-    cdef uint64_t id = ledger_id(guard, peer_id32, PEER_ID_LEN)
-    cdef ledger_entry_t *entry
+    cdef uint64_t id = ledger_id(&guard.addresses, peer_id32, PEER_ID_LEN)
+    cdef entry_t *entry
     cdef bint is_same = False
     lock_take(&guard.lock)
-    entry = ledger_take(&guard.neighbours, guard.pool, id, now_ns)
+    entry = ledger_take(&guard.neighbours, id, now_ns)
     if entry is not NULL:
-        is_same = entry.scored_ns == instance
-        entry.scored_ns = instance
+        is_same = entry.score.scored_ns == instance
+        entry.score.scored_ns = instance
     lock_give(&guard.lock)
     return is_same
 
@@ -692,11 +610,11 @@ cdef int guard_pipe_take(guard_t *guard, bucket_t *link, uint64_t now_ns) noexce
 COUNT_NAMES = (
     "accepted", "accept_rate", "refused", "half_open_full", "admitted", "replay", "address_rate", "network_rate",
     "node_rate", "replay_full", "sinks_full", "sessions_full", "peer_denied", "relay_denied", "target_denied",
-    "target_rate", "pipe_rate", "pipes_full", "stream_rate", "peer_full", "cpu",
+    "target_rate", "pipe_rate", "pipes_full", "stream_rate", "peer_full", "cpu", "network_denied",
 )
 
 
-cdef address_t address_of(bytes ip, uint16_t port):
+cdef address_t address_make(bytes ip, uint16_t port):
     """Make an address of 4 or 16 bytes; any other length stands for a name."""
     cdef address_t address
     memset(&address, 0, sizeof(address))
@@ -705,31 +623,6 @@ cdef address_t address_of(bytes ip, uint16_t port):
     if address.type != ADDRESS_NAME:
         memcpy(&address.ip[0], <const char *>ip, len(ip))
     return address
-
-
-cdef class Bucket:
-    """Own a token bucket; for tests."""
-    cdef bucket_t bucket
-
-    def take(self, uint32_t rate_per_s, uint32_t burst, uint64_t now_ns):
-        """Take one token; return the status code."""
-        return bucket_take(&self.bucket, rate_per_s, burst, now_ns)
-
-
-cdef class PrefixList:
-    """Own a list of networks; for tests."""
-    cdef prefix_list_t prefixes
-
-    def add(self, bytes ip not None, uint32_t prefix_len):
-        """Add a network; return the status code."""
-        return prefix_list_add(&self.prefixes, ip, len(ip), prefix_len)
-
-    def holds(self, bytes ip not None):
-        """Tell whether one of the networks holds an address of 4 or 16 bytes."""
-        cdef uint8_t[16] form
-        if ip_get(form, ip, len(ip)) < 0:
-            raise ValueError("an address has 4 or 16 bytes")
-        return prefix_list_holds(&self.prefixes, form)
 
 
 cdef class Guard:
@@ -797,12 +690,12 @@ cdef class Guard:
 
     def accept(self, bytes ip not None, uint64_t now_ns):
         """Ask for a new connection."""
-        cdef address_t remote = address_of(ip, 0)
+        cdef address_t remote = address_make(ip, 0)
         return guard_accept(&self.guard, &remote, now_ns)
 
     def handshake(self, bytes ip, bytes m1_hash not None, uint64_t flight_s, uint64_t unix_s, uint64_t now_ns):
         """Ask for a handshake whose first message has this hash and time."""
-        cdef address_t remote = address_of(ip or b"", 0)
+        cdef address_t remote = address_make(ip or b"", 0)
         return guard_handshake(&self.guard, NULL if ip is None else &remote, exactly(m1_hash, 32, "a hash"), flight_s,
                                unix_s, now_ns)
 
@@ -832,27 +725,27 @@ cdef class Guard:
         guard_sink_end(&self.guard)
 
     def session_begin(self, bytes ip, uint64_t now_ns):
-        cdef address_t remote = address_of(ip or b"", 0)
+        cdef address_t remote = address_make(ip or b"", 0)
         return guard_session_begin(&self.guard, NULL if ip is None else &remote, now_ns)
 
     def session_end(self, bytes ip):
-        cdef address_t remote = address_of(ip or b"", 0)
+        cdef address_t remote = address_make(ip or b"", 0)
         guard_session_end(&self.guard, NULL if ip is None else &remote)
 
     def penalise(self, bytes ip not None, int penalty, uint64_t now_ns):
         """Take points off an address."""
-        cdef address_t remote = address_of(ip, 0)
+        cdef address_t remote = address_make(ip, 0)
         if not 0 <= penalty < N_PENALTIES:
             raise ValueError("no such penalty")
         guard_penalise(&self.guard, &remote, penalty, now_ns)
 
     def score(self, bytes ip not None, uint64_t now_ns):
         """Return the score of an address."""
-        cdef address_t remote = address_of(ip, 0)
+        cdef address_t remote = address_make(ip, 0)
         return guard_score(&self.guard, &remote, now_ns)
 
     def set_access(self, int policy, peer_ids=()):
-        """Say who may have a session: ACCESS_NONE 0, ACCESS_ANYONE 1, or ACCESS_LISTED 2 these PeerIDs."""
+        """Say who may have a session: ACCESS_NONE 0 or ACCESS_ANYONE 1, and the PeerIDs that are exceptions."""
         guard_access_free(guard_access_swap(&self.guard.access, self.access_build(policy, peer_ids)))
 
     def set_relay(self, int policy, peer_ids=()):
@@ -897,7 +790,7 @@ cdef class Guard:
 
     def allows_target(self, bytes ip not None, uint16_t port):
         """Tell whether a target may be dialled for others."""
-        cdef address_t target = address_of(ip, port)
+        cdef address_t target = address_make(ip, port)
         return guard_allows_target(&self.guard, &target)
 
     def target_take(self, bytes peer_id not None, uint64_t now_ns):

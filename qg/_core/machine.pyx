@@ -6,8 +6,8 @@ from libc.stdint cimport int64_t, uint8_t, uint32_t, uint64_t
 from libc.string cimport memcpy
 
 from .border cimport (
-    access_take, config_fill, drop_blocks, event_tuple, fill_bytes, fill_hops, fill_ip, local_options, policy_fill,
-    rates_fill, rates_wanted, relay_access_take)
+    access_take, config_fill, drop_blocks, event_tuple, fill_bytes, fill_hops, fill_ip, local_options, networks_free,
+    networks_take, policy_fill, rates_fill, rates_wanted, relay_access_take)
 from .cert cimport cert_cache_init, cert_cache_t, cert_entry_t
 from .channel cimport channel_t, engine_config_t, engine_t, path_t, transport_t
 from .circuit cimport path_cancel, path_create, path_start
@@ -454,6 +454,7 @@ cdef class Machine:
         self.relay_access = relay_access_take(&self.base, options)
         guard_access_swap(&guard.access, self.access)
         guard_access_swap(&guard.relay, self.relay_access)
+        networks_take(&guard.first, &self.base, options)
         return policy_fill(&guard.first, options)
 
     cdef int make_engine(self, dict options) except -1:
@@ -522,6 +523,7 @@ cdef class Machine:
             port_free(body, port)
         table_clear(&body.ports)
         guard_clear(&body.guard)
+        networks_free(&body.guard.first)
         return 0
 
     def clear(self, uint64_t now_ns):

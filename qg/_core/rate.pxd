@@ -29,6 +29,8 @@ ctypedef struct rates_t:        # of a node, shared by its workers
     uint64_t relay_ns
     uint64_t neighbours_ns[NEIGHBOURS]
     uint64_t relay_neighbours_ns[NEIGHBOURS]
+    rate_t own[NEIGHBOURS]      # of neighbours that have a rate of their own, in the place of `neighbour`; else zero
+    uint64_t has_own            # some have one
 
 ctypedef struct meter_t:        # one worker's view of a bucket; zeroed = unlimited
     const rate_t *rate          # borrowed; NULL: unlimited

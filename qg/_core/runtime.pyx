@@ -13,12 +13,12 @@ from libc.string cimport memcpy, memset
 
 from .abi cimport qg_extender_v1
 from .border cimport (
-    access_take, calls_read, config_fill, event_tuple, fill_bytes, fill_hops, fill_ip, local_options, policy_fill,
-    rates_fill, relay_access_take)
+    access_take, calls_read, config_fill, event_tuple, fill_bytes, fill_hops, fill_ip, local_options, network_mark,
+    networks_free, networks_take, policy_fill, rates_fill, relay_access_take, score_put, score_tuple, scores_list)
 from .bridge cimport bridges_free
 from .cert cimport cert_cache_init, cert_entry_t
 from .channel cimport HOPS_MAX, SKEWS_KEPT, WORKERS_MAX, engine_config_t, engine_t, hop_t
-from .crypto cimport crypto_init, crypto_random, random_pooled
+from .crypto cimport crypto_init, crypto_random, exactly, random_pooled
 from .engine cimport engine_init
 from .flow cimport (
     EVENT_CONFIGURED, EVENT_CONNECT_FAILED, EVENT_DRAINED, EVENT_IDENTITY_TWICE, EVENT_LISTENING, EVENT_PEERS,
@@ -27,13 +27,14 @@ from .flow cimport (
     EVENT_TWINS, event_t)
 from .fork cimport forks_count, forks_watch
 from .guard cimport (
-    N_GUARD_COUNTS, PREFIXES_MAX, access_t, guard_access_free, guard_access_swap, guard_clear, guard_init,
+    N_GUARD_COUNTS, access_holds, access_t, guard_access_free, guard_access_swap, guard_clear, guard_init,
     guard_policy_swap, policy_init, policy_t)
 from .handshake cimport local_t
 from .keyfile cimport KeyRing, NetworkSecret, ring_t
 from .loop cimport gate_wait, loop_cpu_ns, loop_thread_join, loop_wake
 from .memory cimport pool_clear, pool_collect, pool_init, pool_share, pool_t
 from .mux cimport receive_share
+from .prefixes cimport PREFIXES_MAX
 from .rate cimport rates_t
 from .relay cimport relay_share
 from .replay cimport (
@@ -107,6 +108,8 @@ ctypedef struct settings_t:     # what the guard reads, swapped as a whole
 cdef void settings_free(settings_t *settings) noexcept:
     guard_access_free(settings.access)
     guard_access_free(settings.relay)
+    if settings.policy is not NULL:
+        networks_free(settings.policy)
     free(settings.policy)
     memset(settings, 0, sizeof(settings_t))
 
@@ -721,6 +724,7 @@ cdef class Runtime:
             raise MemoryError
         policy_init(settings.policy)
         policy_fill(settings.policy, options)
+        networks_take(settings.policy, &self.plain, options)
         settings.access = access_take(&self.plain, options)
         settings.relay = relay_access_take(&self.plain, options)
         return 0
@@ -791,6 +795,29 @@ cdef class Runtime:
         free(self.node.workers)
         free(self.replay_slots)
         free(self.rates)
+
+    def allows(self, bytes peer_id not None):
+        """Tell whether a peer may have a session."""
+        return access_holds(&self.node.guard.access, exactly(peer_id, 32, "a PeerID"))
+
+    def network_rule(self, bytes ip not None):
+        """Return the place in the `networks` option of what decides about an address, or None."""
+        return network_mark(self.settings.policy, ip)
+
+    def score(self, bytes ip not None):
+        """Return the score of an address, the lower of its own and its network's, and for how long it is refused."""
+        return score_tuple(&self.node.guard, ip, time.monotonic_ns())
+
+    def scores_changed(self):
+        """Return what has become worse since the last call, as `score_put` takes it."""
+        return scores_list(&self.node.guard, time.monotonic_ns())
+
+    def score_put(self, bytes ip not None, int n_bits, int lost, int n_refusals, double ago_s, double left_s):
+        """Take over what another node, or an earlier run, found out, if it is worse; nothing lost is a pardon.
+
+        The network, points lost, refusals, seconds since it was scored, and for which it is still refused.
+        """
+        score_put(&self.node.guard, ip, n_bits, (lost, n_refusals, ago_s, left_s), time.monotonic_ns())
 
     def relay_spend(self, bint is_spent):
         """Take no new circuits from now on, or again."""

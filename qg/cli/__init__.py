@@ -26,6 +26,7 @@ SECTIONS = {
         "run": "Run a node until it is stopped.",
         "check": "Check a configuration and the files that it names.",
         "status": "Show what a running node is doing.",
+        "access": "Say who may connect to a running node, and what they may.",
         "reload": "Let a running node read its configuration anew.",
         "stop": "Stop a running node.",
     },

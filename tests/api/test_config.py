@@ -89,7 +89,7 @@ def test_all_problems_are_told_at_once_each_with_file_key_and_what_is_allowed():
     expected = {
         "listen[0]": "is a name",
         "listen[1]": '"tcp://0.0.0.0:7447"',
-        "lisen": "allowed here: advertise, allow, ",
+        "lisen": "allowed here: access, advertise, allow, ",
         "log_level": '"debug" or "info" or "warning" or "error"',
         "allow_unlocked": "true or false",
         "identity": "a text",
@@ -133,7 +133,7 @@ def test_settings_that_contradict_each_other_are_refused(table, key):
 
 def test_defaults_satisfy_their_own_rules():
     table = {key: value for key, value in msgspec.structs.asdict(Config()).items() if value is not None}
-    for name in ("link", "relay", "rates", "exit", "forward", "limits"):
+    for name in ("link", "relay", "rates", "exit", "forward", "access", "limits"):
         table[name] = msgspec.structs.asdict(table[name])
     assert Config.from_dict(table) == Config()
 

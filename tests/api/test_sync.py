@@ -68,10 +68,11 @@ KEPT_BACK = {
         *("write_nowait", "drain", "accepted", "peer", "link", "is_gone", "is_spliced", "wake", "open", "abort"),
         *("on_accepted", "on_data", "on_done", "on_fin", "on_reset", "on_sent"),
     },
+    qg.Access: {"open", "attach", "close", "is_shut_out"},
 }
 
 
-@pytest.mark.parametrize("name", ["Node", "Peer", "Stream"])
+@pytest.mark.parametrize("name", ["Node", "Peer", "Stream", "Access"])
 def test_it_has_what_its_twin_has(name):
     kind, twin = getattr(qg, name), getattr(qg.sync, name)
     own = {"start", "close"} if name == "Node" else set()

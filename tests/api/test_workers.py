@@ -9,7 +9,7 @@ import pytest
 from api.services import Echo
 
 import qg
-from qg.access import cores_count
+from qg.policy import cores_count
 from qg.testing import conserved
 
 pytestmark = pytest.mark.anyio

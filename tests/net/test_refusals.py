@@ -11,7 +11,7 @@ from net.support import Echo, Held, config, core, nobody, trial, until
 
 import qg
 from qg._core.runtime import own_addresses, own_networks
-from qg.access import runtime_options
+from qg.policy import runtime_options
 
 pytestmark = [pytest.mark.anyio, pytest.mark.net]
 

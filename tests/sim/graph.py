@@ -9,7 +9,8 @@ from sim.world import Host, World
 MIB = 1 << 20
 RELAYS_MAX = 7
 OPTIONS = {
-    "relay_allow": "members",
+    "relays": True,
+    "may_anyone_relay": True,
     "relay_targets": [(bytes([10, 0, 0, 0]), 8)],
     "relay_ports": [7447],
     "exempt": [(bytes([10, 0, 0, 0]), 8)],

@@ -61,6 +61,21 @@ def test_one_neighbour_gets_no_more_than_its_rate_and_the_others_are_not_slowed(
     graph.close()
 
 
+def test_one_neighbour_may_have_a_rate_of_its_own():
+    graph = graph_of("own", 4)
+    options = {"neighbour_rate": (RATE, BURST)}
+    _, slow, quick, other = graph.hosts
+    options["peer_rates"] = [(bytes(slow.peer_id), RATE // 4), (bytes(quick.peer_id), 0)]
+    graph.hosts[0] = source = graph.host(0, **options)
+    transfers = [graph.circuit(source, [each], 40 * RATE) for each in (slow, quick, other)]
+    graph.world.run_for(6)
+    first, second, third = progress(transfers)
+    assert 0.85 < first / (6 * RATE // 4) < 1.2
+    assert second > 2 * third
+    assert 0.85 < third / (6 * RATE) < 1.1
+    graph.close()
+
+
 def test_a_new_link_does_not_fill_the_bucket_of_its_neighbour():
     graph = graph_of("bucket kept", 2, first={"neighbour_rate": (RATE // 4, RATE)})
     source, other = graph.hosts

@@ -56,8 +56,8 @@ class ExitLimits(NamedTuple):
 class Exit(qg.Extender):
     """Let peers reach the internet, or what `rules` list, from this node.
 
-    Whoever may connect to the node may use it. `counts` tells how many requests ended how. One exit may serve several
-    nodes.
+    Whoever may connect to the node may use it, but for peers that a rule of access bars from it. `counts` tells how
+    many requests ended how. One exit may serve several nodes.
     """
 
     id = EXIT_ID
@@ -89,7 +89,9 @@ class Exit(qg.Extender):
     async def on_stream(self, stream: qg.Stream) -> None:
         """Carry out what the stream's metadata asks for."""
         kind, rest = stream.metadata[:1], stream.metadata[1:]
-        if kind == bytes((CONNECT,)):
+        if stream.peer.rule.may_exit is False:
+            await self._refuse(stream, Outcome.NOT_ALLOWED)
+        elif kind == bytes((CONNECT,)):
             await self._connect_serve(stream, rest)
         elif kind == bytes((DATAGRAMS,)) and not rest:
             await self._datagrams_serve(stream)

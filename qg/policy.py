@@ -4,14 +4,14 @@
 import os
 from collections.abc import Iterable
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 from qg._core.runtime import own_networks
+from qg.access.rules import NO_RULES, Rules
 from qg.address import Prefix
 from qg.config import Config
 from qg.errors import ConfigError
 from qg.identity import NetworkSecret
-from qg.types import PeerId
 
 __all__ = ["cores_count", "runtime_options"]
 
@@ -21,10 +21,14 @@ _LOOPBACK = Prefix.parse("127.0.0.0/8")
 _WORKERS_MAX = 64  # qg/_core/worker.pxd
 
 
-def runtime_options(config: Config, network_secret: NetworkSecret | None) -> dict[str, Any]:
+def runtime_options(config: Config, network_secret: NetworkSecret | None, rules: Rules = NO_RULES) -> dict[str, Any]:
     """Give the options of a `Runtime`; raises `ConfigError` where only a closed network makes sense."""
     limits, link, relay = config.limits, config.link, config.relay
     _members_check(config, network_secret)
+    # Whoever completes a handshake in a closed network is a member.
+    is_anyone_allowed, exceptions = rules.admitted(config.allow)
+    may_anyone_relay, relay_exceptions = rules.relaying(relay.allow)
+    relays = may_anyone_relay or bool(relay_exceptions)
     return {
         "workers": config.workers or min(cores_count(), _WORKERS_MAX),
         "suites_removed": [_SUITES[name] for name in link.suites_removed],
@@ -41,10 +45,12 @@ def runtime_options(config: Config, network_secret: NetworkSecret | None) -> dic
         "sink_min_s": limits.sink_min_s,
         "sink_max_s": limits.sink_max_s,
         "control_frames_per_s": limits.control_frames_per_s,
-        "relay_allow": _allow_list(relay.allow),
+        "relays": relays,
+        "may_anyone_relay": may_anyone_relay,
+        "relay_exceptions": [bytes(peer_id) for peer_id in relay_exceptions],
         "relay_targets": _prefixes(relay.targets),
         "relay_ports": list(relay.ports),
-        "own_networks": own_networks() if relay.allow != "none" else [],
+        "own_networks": own_networks() if relays else [],
         "relay_memory_len": relay.memory_mib << 20,
         "relay_rate": (relay.rate_kib_s << 10, relay.burst_kib << 10),
         "relay_neighbour_rate": (relay.neighbour_rate_kib_s << 10, relay.neighbour_burst_kib << 10),
@@ -53,8 +59,12 @@ def runtime_options(config: Config, network_secret: NetworkSecret | None) -> dic
         "relay_idle_s": relay.idle_s,
         "relay_build_s": relay.build_s,
         "relay_life_s": relay.life_s,
-        # Whoever completes a handshake in a closed network is a member.
-        "allow": None if isinstance(config.allow, str) else [bytes(peer_id) for peer_id in config.allow],
+        "is_anyone_allowed": is_anyone_allowed,
+        "exceptions": [bytes(peer_id) for peer_id in exceptions],
+        "networks": [tuple(rule.network) for rule in rules.ordered],
+        "denials": bytes(not rule.is_allowed for rule in rules.ordered),
+        "network_widths": [(limit.is_ip4, limit.n_bits, limit.limit) for limit in limits.prefix_sessions],
+        "peer_rates": _peer_rates(rules),
         "exempt": _prefixes(limits.exempt),
         "is_loopback_exempt": _LOOPBACK in limits.exempt,
         "accepts_per_s": limits.accepts_per_s,
@@ -118,5 +128,6 @@ def _prefixes(prefixes: Iterable[Prefix]) -> list[tuple[bytes, int]]:
     return [(prefix.network, prefix.n_bits) for prefix in prefixes]
 
 
-def _allow_list(allow: Literal["none", "members"] | tuple[PeerId, ...]) -> str | list[bytes]:
-    return allow if isinstance(allow, str) else [bytes(peer_id) for peer_id in allow]
+def _peer_rates(rules: Rules) -> list[tuple[bytes, int]]:
+    """Give what is sent to some peers at most, in bytes a second; 0: as much as the line takes."""
+    return [(bytes(r.peer_id), r.rate_kib_s << 10) for r in rules.peers.values() if r.rate_kib_s is not None]
