@@ -61,7 +61,7 @@ class Access:
 
     def __init__(self, config: Config, apply: Callable[[], Awaitable[None]]) -> None:
         self.config = config
-        self.rules = NO_RULES
+        self._rules = NO_RULES
         self.is_open = False
         self._apply = apply
         self._store: Store | None = None if config.access.store is None else store_make(config.access.store)
@@ -81,13 +81,13 @@ class Access:
             return
         try:
             await self._store.open()
-            self.rules = await self._store.rules_read()
+            self._rules = await self._store.rules_read()
             self._remember()
         except StoreError as error:
             self._lost(error)
             path = self.config.access.snapshot
             kept = None if path is None else snapshot_load(path)
-            self.rules = kept or Rules(is_closed=True)
+            self._rules = kept or Rules(is_closed=True)
             if kept is None:
                 _log.error("access_closed: the rules cannot be read, so nobody may connect until they can")
             else:
@@ -165,6 +165,11 @@ class Access:
     # Questions
 
     @property
+    def rules(self) -> Rules:
+        """Give the rules that are in force."""
+        return self._rules
+
+    @property
     def store_state(self) -> str:
         """Say how the store is: "none", "ready", or since when it is away and why."""
         if self._away is None:
@@ -233,11 +238,11 @@ class Access:
     # The rules and the scores that are in force
 
     async def _take(self, rules: Rules) -> None:
-        before, self.rules = self.rules, rules
+        before, self._rules = self._rules, rules
         try:
             await self._apply()
         except BaseException:
-            self.rules = before
+            self._rules = before
             raise
         self._remember()
 

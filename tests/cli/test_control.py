@@ -6,6 +6,7 @@ import os
 import socket
 import stat
 from collections.abc import Callable, Mapping
+from contextlib import suppress
 from pathlib import Path
 from types import MappingProxyType
 from typing import Any
@@ -103,7 +104,13 @@ def test_nonsense_is_answered_with_an_error_and_the_server_lives_on(tmp_path: Pa
 
 def test_a_request_without_an_end_is_cut_off(tmp_path: Path) -> None:
     path = tmp_path / "qg.sock"
-    assert served(path, {}, lambda: raw_answer(path, b"x" * (17 << 20))) == b""
+
+    def ask() -> bytes:
+        with suppress(ConnectionError):  # while it still sends
+            return raw_answer(path, b"x" * (17 << 20))
+        return b""
+
+    assert served(path, {}, ask) == b""
 
 
 def test_who_asks_to_stop_is_answered_and_stays_connected_until_the_server_has_gone(tmp_path: Path) -> None:
