@@ -6,10 +6,10 @@
         print(peer.request(Shout.id, b"hello"))
 
 Each node has an event loop in a thread of its own. `Node`, `Peer`, `Stream` and `Access` here have the methods of their
-twins in `qg`, which say what they do and raise; those that wait take `timeout_s` as well, and raise `TimeoutError` then.
-Extenders are those of `qg`: their methods are coroutines, which run in that thread and get the twins in `qg`. Every
-thread may call, and several at once; in an event loop use `qg.Node`. Calls that another thread's `Node.close` ends
-raise `ClosedError`. A call costs about 0.2 ms more than its twin.
+twins in `qg`, which say what they do and raise; those that wait take `timeout_s` as well, and raise `TimeoutError`
+then. Extenders are those of `qg`: their methods are coroutines, which run in that thread and get the twins in `qg`.
+Every thread may call, and several at once; in an event loop use `qg.Node`. Calls that another thread's `Node.close`
+ends raise `ClosedError`. A call costs about 0.2 ms more than its twin.
 """
 
 import asyncio
