@@ -2,7 +2,8 @@
 """Build the compiled core: every `qg/_core/*.pyx` becomes one extension module on `libqg_native`.
 
 Switches (environment): QG_LIBS=system links the system's libsodium and libuv; QG_DEBUG=1 checks bounds, asserts and
-keeps symbols; QG_SANITIZE=1 adds ASan and UBSan; QG_TEST=1 compiles what only benchmarks may have, a null cipher;
+keeps symbols; QG_SANITIZE=1 adds ASan and UBSan; QG_FUZZ=1 adds them and tells a fuzzer which branches were taken, with
+clang; QG_TEST=1 compiles what only benchmarks may have, a null cipher;
 QG_NATIVE_SOURCES names a folder with the archives of both libraries.
 
 `python setup.py build_ext --inplace` rebuilds only what changed. Two builds in one tree wait for each other.
@@ -27,9 +28,10 @@ from native import IS_MACOS, LIBRARY_NAME, LICENSES_NAME, N_JOBS, Native, Native
 
 IS_DEBUG = os.environ.get("QG_DEBUG") == "1"
 IS_SANITIZED = os.environ.get("QG_SANITIZE") == "1"
+IS_FUZZED = os.environ.get("QG_FUZZ") == "1"
 IS_TEST = os.environ.get("QG_TEST") == "1"
 GENERATED = (LIBRARY_NAME, LICENSES_NAME, "_build_info.py")
-VARIANTS = {"-debug": IS_DEBUG, "-sanitize": IS_SANITIZED, "-test": IS_TEST}
+VARIANTS = {"-debug": IS_DEBUG, "-sanitize": IS_SANITIZED, "-fuzz": IS_FUZZED, "-test": IS_TEST}
 
 DIRECTIVES = {
     "language_level": 3,
@@ -42,18 +44,19 @@ DIRECTIVES = {
 
 # -fno-strict-aliasing: byte layouts are read through casts everywhere in the core.
 CFLAGS = ["-fvisibility=hidden", "-fno-strict-aliasing", "-Wall", "-Wno-unused-function"]
-if not IS_MACOS:
-    CFLAGS += ["-Wno-discarded-qualifiers"]  # Cython's temporaries drop const
-if IS_SANITIZED:
-    CFLAGS += ["-O1", "-g", "-fno-omit-frame-pointer", "-U_FORTIFY_SOURCE"]
-    CFLAGS += ["-fsanitize=address,undefined", "-fno-sanitize-recover=undefined"]
+# Cython's temporaries drop const.
+CFLAGS += ["-Wno-discarded-qualifiers"] if not (IS_MACOS or IS_FUZZED) else []
+SANITIZERS = ["-fsanitize=address,undefined" + (",fuzzer-no-link" if IS_FUZZED else "")]
+if IS_SANITIZED or IS_FUZZED:
+    CFLAGS += ["-O1", "-g", "-fno-omit-frame-pointer", "-U_FORTIFY_SOURCE", *SANITIZERS]
+    CFLAGS += ["-fno-sanitize-recover=undefined"]
 elif IS_DEBUG:
     CFLAGS += ["-O1", "-g", "-UNDEBUG", "-U_FORTIFY_SOURCE"]
 else:
     CFLAGS += ["-O3", "-g0", "-DNDEBUG", "-fstack-protector-strong", "-U_FORTIFY_SOURCE", "-D_FORTIFY_SOURCE=2"]
 LDFLAGS = [] if IS_MACOS else ["-Wl,-z,relro", "-Wl,-z,now"]
-if IS_SANITIZED:
-    LDFLAGS += ["-fsanitize=address,undefined"]
+if IS_SANITIZED or IS_FUZZED:
+    LDFLAGS += SANITIZERS
 MACROS = [("QG_TEST", str(int(IS_TEST))), ("QG_DEBUG", str(int(IS_DEBUG)))]
 
 

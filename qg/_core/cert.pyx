@@ -205,8 +205,10 @@ cdef int record_parse(peer_record_t *record, const uint8_t *src, size_t len) noe
         return E_LONG
     record.issued_s = load_be64(src + len - RECORD_TAIL_LEN)
     record.not_after_s = load_be64(src + len - RECORD_TAIL_LEN + 8)
-    # Unsigned: one that ends before it was issued would live for ever.
-    return OK if record.not_after_s - record.issued_s - 1 < PEER_RECORD_LIFE_S else E_LENGTH
+    # Unsigned: the difference alone would let one pass that ends before it was issued.
+    if record.not_after_s <= record.issued_s or record.not_after_s - record.issued_s > PEER_RECORD_LIFE_S:
+        return E_LENGTH
+    return OK
 
 
 cdef int peer_record_verify(peer_record_t *record, const uint8_t *src, size_t len, cert_cache_t *cache,

@@ -675,10 +675,11 @@ cdef class NetworkSecret:
     def load(path):
         """Read the text form from a file private to its owner, straight into guarded memory; raises KeyFileError."""
         cdef NetworkSecret self = NetworkSecret.__new__(NetworkSecret)
-        cdef uint8_t *src = <uint8_t *>guarded_take(NETWORK_FILE_MAX)
+        cdef uint8_t *src = <uint8_t *>guarded_take(NETWORK_FILE_MAX + 1)
         cdef int rc
         try:
-            rc = secret_read(self.secret, src, <size_t>file_read(src, path, NETWORK_FILE_MAX))
+            rc = file_read(src, path, NETWORK_FILE_MAX + 1)
+            rc = E_LENGTH if rc > NETWORK_FILE_MAX else secret_read(self.secret, src, <size_t>rc)
         finally:
             sodium_free(src)
         if rc != OK:
