@@ -30,8 +30,8 @@ from qg.address import Address, Endpoint
 from qg.asked import Connecting, Listening, Request
 from qg.audience import broadcast, peers_find
 from qg.config import Config
-from qg.dial import connect_error, far_target, hop_tuples, hops_of, isolation_number, listen_error, start_error
-from qg.errors import ClosedError, ConfigError, InvalidValue, Reason, RemoteError, UsageError
+from qg.dial import connect_error, far_target, hop_tuples, hops_of, isolation_number, listen_error
+from qg.errors import ClosedError, InvalidValue, Reason, RemoteError, UsageError
 from qg.extender import Extender, Registry
 from qg.flow import Border, Link, wake
 from qg.gossip import Gossip
@@ -39,11 +39,10 @@ from qg.identity import Identity, NetworkSecret
 from qg.keep import Keeper
 from qg.offer import Offer, ids_read
 from qg.peer import Peer, links_flush
-from qg.policy import runtime_options
 from qg.reception import Reception
 from qg.relays import KnownRelay
-from qg.reload import changes_check
 from qg.routes import Routes
+from qg.settings import Settings
 from qg.status import Watch, status_make
 from qg.stream import Priority
 from qg.types import ExtenderId, LinkKey, PeerId, RelayTerms, Status
@@ -92,13 +91,11 @@ class Node:
             raise InvalidValue(f"listen = {listen!r}: give a list of endpoints, even for one")
         if isinstance(extenders, Extender | type):
             raise InvalidValue(f"extenders = {extenders!r}: give a list of instances, even for one")
-        self._identity = identity
-        self._config = config or Config()
+        self._settings = Settings(identity, config or Config(), network_secret, self._shut_out)
         wanted = tuple(Endpoint.parse(item) if isinstance(item, str) else item for item in listen)
-        self._wanted = wanted or self._config.listen
+        self._wanted = wanted or self._settings.config.listen
         self._registry = Registry(extenders)
         self._offer: Offer | None = None
-        self._network_secret = network_secret
         self._bound: list[Endpoint] = []
         self._border: Border | None = None  # from start on
         self._closing: asyncio.Task[None] | None = None
@@ -113,11 +110,6 @@ class Node:
         self._direct: dict[bytes, Peer] = {}  # by PeerID, those that are not relayed
         self._by_key: dict[bytes, Peer] = {}  # the same by link key
         self._twice_s: dict[bytes, float] = {}  # when it was said that an identity runs twice
-        self._access = Access(self._config, self._rules_take)
-        self._configuring = asyncio.Lock()
-        self._is_configuring = False  # by `configure`
-        self._secrets: tuple[NetworkSecret | None, NetworkSecret | None] = (None, None)  # of the network, in force
-        self._configured: asyncio.Future[None] | None = None  # while a configuration is being taken over
         self._keepers: list[Keeper] = []
         self._kept: dict[Address, Keeper] = {}  # of them, those that the configuration names
         self._started_s = 0.0
@@ -139,27 +131,20 @@ class Node:
         `relay_account` is damaged. A store of access rules that cannot be read is no error: nobody may connect then, or
         who could at last (`config.access.snapshot`).
         """
-        if self._border is not None or self._access.is_open:
+        if self._border is not None or self._settings.access.is_open:
             raise UsageError("the node has been started before: make a new one to start again")
-        self._secrets = secret, previous = self._secrets_read(self._config)
-        self._account = Account(self._config.relay_account, self._config.relay.monthly_gib << 30)
-        self._routes = Routes(self._config, self._identity)
-        self._gossip = Gossip(self._config, self._identity, self._routes.book)
+        config = self._settings.config
+        self._account = Account(config.relay_account, config.relay.monthly_gib << 30)
+        self._routes = Routes(config, self._settings.identity)
+        self._gossip = Gossip(config, self._settings.identity, self._routes.book)
         loop = asyncio.get_running_loop()
-        await self._access.open()
-        try:
-            options = self._options(self._config, secret) | {"services": self._registry.keys}
-            runtime = Runtime(self._identity._ring, secret, previous, options)
-            runtime.start()
-            self._offer = Offer(self, self._registry, runtime)
-        except BaseException as error:
-            await self._access.close()
-            raise start_error(error) if isinstance(error, (OSError, MemoryError)) else error from None
-        limits = self._config.limits
+        runtime = await self._settings.start(self._registry.keys)
+        self._offer = Offer(self, self._registry, runtime)
+        limits = config.limits
         self._border = Border(
             runtime,
             loop,
-            self._access,
+            self._settings.access,
             send_queue_max=limits.send_queue_kib << 10,
             message_max=limits.message_max_kib << 10,
             pending_max=limits.receive_credit_mib << 20,
@@ -170,14 +155,14 @@ class Node:
         self._started_s = monotonic()
         self._renewal = loop.call_later(_RENEW_S, self._renew)
         self._account_look(self._border, 0)
-        watch = Watch(_lines_max(self._config), self._config.link.clock_window_s)
+        watch = Watch(_lines_max(self._settings.config), self._settings.config.link.clock_window_s)
         self._watching = loop.call_later(_WATCH_S, self._look, watch)
         self._telling = loop.call_later(self._gossip.tell_wait_s(), self._tell)
         self._finalizer = weakref.finalize(self, _runtime_end, runtime, repr(self), os.getpid())
         loop.add_reader(runtime.fileno(), self._on_readable)
         self._loop_end = self._loop_watch(self._border)
         await anext(self._loop_end)
-        await self._access.attach(runtime)
+        await self._settings.access.attach(runtime)
         try:
             await self._offer.start()
             for endpoint in self._wanted:
@@ -188,26 +173,11 @@ class Node:
         self._keep_configured()
         _log.info("node_started peer=%s listen=%s", self.id, ",".join(map(str, self._bound)) or "-")
         barred_s = runtime.status()["replay_floor_s"] - time()
-        if barred_s > -self._config.link.clock_window_s:
+        if barred_s > -self._settings.config.link.clock_window_s:
             _log.info(
                 "replay_mark wait_s=%d: peers whose clock is behind that of the last one before are not answered yet",
                 max(barred_s, 0),
             )
-
-    def _secrets_read(self, config: Config) -> tuple[NetworkSecret | None, NetworkSecret | None]:
-        """Give the network's secret and the one before it, from their files unless one was given."""
-        secret = self._network_secret
-        if secret is None and config.network_secret is not None:
-            secret = NetworkSecret.load(config.network_secret)
-        previous = config.network_secret_previous
-        return secret, None if previous is None else NetworkSecret.load(previous)
-
-    def _options(self, config: Config, secret: NetworkSecret | None) -> dict[str, Any]:
-        """Give what the core takes of a configuration and the rules of access."""
-        try:
-            return runtime_options(config, secret, self._access.rules)
-        except OSError as error:
-            raise start_error(error) from None
 
     async def configure(self, config: Config, *, identity: Identity | None = None) -> list[str]:
         """Take a changed configuration while the node runs, all of it or, where this raises, nothing.
@@ -220,20 +190,14 @@ class Node:
         `UsageError` for another identity or while another configuration is being taken over.
         """
         border = self._border_now()
-        if border.is_closing or self._is_configuring:
-            raise UsageError("the node takes no configuration now: it is being closed, or takes one already")
+        if border.is_closing:
+            raise UsageError("the node takes no configuration now: it is being closed")
         if identity is not None and identity.peer_id != self.id:
             raise UsageError(f"the key file holds another identity, {identity.peer_id}: a node keeps its own")
-        changes = changes_check(self._config, config)
-        self._is_configuring = True
-        try:
-            secrets = self._secrets_read(config)
-            await self._settings_take(border, config, identity or self._identity, secrets)
-        finally:
-            self._is_configuring = False
+        changes = await self._settings.change(config, identity or self._settings.identity)
         if self._routes is not None and self._gossip is not None:
-            self._routes.configure(config, self._identity)
-            self._gossip.configure(config, self._identity)
+            self._routes.configure(config, self._settings.identity)
+            self._gossip.configure(config, self._settings.identity)
         if self._account is not None:
             self._account.limit_set(config.relay.monthly_gib << 30)
             self._account_look(border, border.runtime.status()["relayed_len"])
@@ -241,41 +205,20 @@ class Node:
         _log.info("configured changes=%s", ",".join(changes) or "-")
         return changes
 
-    async def _settings_take(
-        self,
-        border: Border,
-        config: Config,
-        identity: Identity,
-        secrets: tuple[NetworkSecret | None, NetworkSecret | None],
-    ) -> None:
-        """Have the core take these settings, and end the sessions that they no longer allow."""
-        async with self._configuring:
-            if self._configured is not None:  # somebody waits no longer for it
-                await asyncio.shield(self._configured)
-            try:
-                border.runtime.configure(identity._ring, *secrets, self._options(config, secrets[0]))
-            except ValueError as error:
-                raise ConfigError(str(error)) from None
-            self._config, self._identity, self._secrets = config, identity, secrets
-            self._access.config = config
-            self._configured = border.loop.create_future()
-            await asyncio.shield(self._configured)
-            for link in self._links.values():
-                peer = link.peer
-                host = None if peer.is_relayed else peer.host
-                if self._access.is_shut_out(peer.id, host, is_outgoing=link.is_outgoing):
-                    border.runtime.close_peer(link.channel, Reason.REFUSED)
-
-    async def _rules_take(self) -> None:
-        """Have the core take changed rules of access."""
-        border = self._border
-        if border is not None and not border.is_closing:
-            await self._settings_take(border, self._config, self._identity, self._secrets)
+    def _shut_out(self) -> None:
+        """End the sessions of those that what is in force no longer lets in."""
+        border = self._border_now()
+        for link in self._links.values():
+            peer = link.peer
+            host = None if peer.is_relayed else peer.host
+            if self._settings.access.is_shut_out(peer.id, host, is_outgoing=link.is_outgoing):
+                border.runtime.close_peer(link.channel, Reason.REFUSED)
 
     def _keep_configured(self) -> None:
         """Keep the peers that the configuration names, and no longer those that it named before."""
         # One list of all nodes may serve all of them.
-        wanted = [address for address in self._config.peers if address.link_key != self._identity.link_key]
+        own_key = self._settings.identity.link_key
+        wanted = [address for address in self._settings.config.peers if address.link_key != own_key]
         for address in set(self._kept) - set(wanted):
             self._kept.pop(address).stop()
         for keeper in self._kept.values():
@@ -302,7 +245,7 @@ class Node:
                 for link in self._links.values():
                     self._relays_tell(link)
             border.runtime.refuse_circuits()
-        wait_s = self._config.relay.drain_s if timeout is None else timeout
+        wait_s = self._settings.config.relay.drain_s if timeout is None else timeout
         await asyncio.wait([self._drained], timeout=wait_s)
         if self._drained.done():
             return 0
@@ -348,7 +291,7 @@ class Node:
 
     async def _close(self, border: Border) -> None:
         border.is_closing = True
-        await self._access.close()
+        await self._settings.close()
         if self._offer is not None:
             self._offer.close()
         stopping = [task for keeper in self._keepers if (task := keeper.stop())]
@@ -362,7 +305,7 @@ class Node:
         border.runtime.stop()
         await asyncio.wait([self._stopped], timeout=_STOP_S)  # `join` does not wait for goodbyes that hang
         wake(self._drained)
-        wake(self._configured)
+        self._settings.taken()
         self._account_look(border, border.runtime.status()["relayed_len"])
         if self._account is not None:
             self._account.save()
@@ -394,12 +337,12 @@ class Node:
     def _renew(self) -> None:
         """Take certificates of today, and new link keys if the identity has some."""
         border = self._border_now()
-        border.runtime.renew(self._identity._ring)
+        border.runtime.renew(self._settings.identity._ring)
         self._renewal = border.loop.call_later(_RENEW_S, self._renew)
 
     def _look(self, watch: Watch) -> None:
         border = self._border_now()
-        watch.lines_max = _lines_max(self._config)
+        watch.lines_max = _lines_max(self._settings.config)
         core_status = border.runtime.status()
         watch.look(core_status)
         self._account_look(border, core_status["relayed_len"])
@@ -441,12 +384,12 @@ class Node:
     @property
     def access(self) -> Access:
         """Give what says who may connect to this node, and what they may."""
-        return self._access
+        return self._settings.access
 
     @property
     def id(self) -> PeerId:
         """Give the PeerID of the node."""
-        return self._identity.peer_id
+        return self._settings.identity.peer_id
 
     @property
     def addresses(self) -> tuple[Address, ...]:
@@ -454,8 +397,8 @@ class Node:
 
         They are those of `config.advertise`, else those of the endpoints listened on, ports filled in.
         """
-        told = self._config.advertise if self._bound and self._config.advertise else self._bound
-        return tuple(Address(self._identity.link_key, endpoint.host, endpoint.port) for endpoint in told)
+        told = self._settings.config.advertise if self._bound and self._settings.config.advertise else self._bound
+        return tuple(Address(self._settings.identity.link_key, endpoint.host, endpoint.port) for endpoint in told)
 
     @property
     def address(self) -> Address:
@@ -508,13 +451,13 @@ class Node:
     def _status(self, listed: tuple[Peer, ...]) -> Status:
         border = self._border_now()
         records = {} if self._gossip is None else self._gossip.counts
-        status = status_make(border, self._identity, self._bound, listed, self._started_s, records)
+        status = status_make(border, self._settings.identity, self._bound, listed, self._started_s, records)
         kept = tuple(keeper.info() for keeper in self._keepers if not keeper.is_stopped)
         if self._account is not None:
             self._account_look(self._border_now(), status.relayed_bytes)
             status = status._replace(relayed_month_bytes=self._account.used, relayed_month_limit=self._account.limit)
         status = status._replace(n_peers=len(self.peers), n_links=len(self._links), extenders=self._registry.infos())
-        return status._replace(is_draining=self._drained is not None, kept=kept, access=self._access.store_state)
+        return status._replace(is_draining=self._drained is not None, kept=kept, access=self.access.store_state)
 
     def is_working(self) -> bool:
         """Tell whether all native threads take their turns; waits for them, a second each at most."""
@@ -592,7 +535,7 @@ class Node:
         key or network secret, `HandshakeFailed` for another identity than the address pins, `Refused` or `Busy` by a
         relay, `AddressError` for a bad address, `NoRoute` where too few relays are known.
         """
-        isolated = isolation_number(isolation, self._identity)
+        isolated = isolation_number(isolation, self._settings.identity)
         if hops is None:
             path = hops_of(address, via)
             way, shown = partial(self._dial, path, identity, isolated), path[-1]._replace(via=path[:-1])
@@ -616,7 +559,7 @@ class Node:
         """Connect to a target over relays that are drawn."""
         self._border_now()
         assert self._routes is not None
-        hosts = [endpoint.host for endpoint in (*self._bound, *self._config.advertise)]
+        hosts = [endpoint.host for endpoint in (*self._bound, *self._settings.config.advertise)]
         build = partial(self._dial, identity=identity, isolation=isolation, gone=gone)
         linked = KnownRelay.linked(self._links.values())
         abandon = None if gone is not None else _abandon  # one that comes back does so once
@@ -841,7 +784,7 @@ class Node:
         border = self._border_now()
         assert self._gossip is not None
         if not link.peer.is_relayed and not border.is_closing:
-            endpoints = self._config.advertise or self._bound
+            endpoints = self._settings.config.advertise or self._bound
             frame = self._gossip.frame_make(endpoints, link.peer.id)
             if frame is not None:
                 border.runtime.tell_peers(link.channel, frame)
@@ -899,8 +842,7 @@ class Node:
             link.peer.on_pong(event[2])
 
     def _on_configured(self, event: tuple[Any, ...]) -> None:
-        wake(self._configured)
-        self._configured = None
+        self._settings.taken()
 
     def _on_drained(self, event: tuple[Any, ...]) -> None:
         wake(self._drained)

@@ -43,7 +43,7 @@ PYTHON = {
         *("relays", "route", "guards", "routes", "records", "gossip"),
     ),
     "P3": (
-        *("node", "asked", "audience", "offer", "reception", "peer", "stream", "message", "request"),
+        *("node", "settings", "asked", "audience", "offer", "reception", "peer", "stream", "message", "request"),
         *("control", "status", "loading"),
     ),
     "API": ("qg",),
@@ -106,6 +106,7 @@ EDGES = {
     ("node", "peer"): "a node has peers",
     ("node", "status"): "a node tells its status",
     ("status", "peer"): "the status counts peers",
+    ("node", "settings"): "a node goes by its settings",
     ("node", "asked"): "a node asks its core",
     ("asked", "peer"): "a connection that was asked for gives a peer",
     ("node", "stream"): "messages have priorities",

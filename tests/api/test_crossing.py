@@ -38,7 +38,7 @@ class Net:
 
     @property
     def address(self):
-        return qg.Address(self.target._identity.link_key, "127.0.0.1", NOWHERE)
+        return qg.Address(self.target._settings.identity.link_key, "127.0.0.1", NOWHERE)
 
     async def reach(self):
         return await self.source.connect(self.address, via=[self.relay.address])
