@@ -31,7 +31,7 @@ CORE = {
     "L7": ("layer", "relay", "guard", "roster", "flow"),
     "L8": ("channel", "circuit", "engine", "border", "machine", "endpoint"),  # the last two: owners for the tests
     "L9": ("loop", "tcp", "resolve", "bridge", "udp", "probe"),
-    "L10": ("tunnel", "service", "worker", "runtime"),
+    "L10": ("tunnel", "service", "worker", "figures", "runtime"),
 }
 
 # Level -> modules of qg/, above the core. A package counts as one module; "qg" is qg/__init__.py, the public names.
@@ -82,6 +82,8 @@ EDGES = {
     ("_core.keyfile", "_core.cert"): "PeerID and link certificates of the keys it holds",
     ("_core.keyfile", "errors"): "raises the public errors itself; P0 imports nothing of the core",
     ("_core.runtime", "_core.worker"): "the border owns its workers",
+    ("_core.runtime", "_core.figures"): "the border tells their figures",
+    ("_core.figures", "_core.worker"): "figures are of workers",
     ("_core.worker", "_core.tunnel"): "a worker owns its tunnels",
     ("_core.runtime", "_core.service"): "native extenders are handed to the workers",
     ("_core.worker", "_core.service"): "a worker owns what its native extenders serve",

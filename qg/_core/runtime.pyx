@@ -17,9 +17,10 @@ from .border cimport (
     networks_free, networks_take, policy_fill, rates_fill, relay_access_take, score_put, score_tuple, scores_list)
 from .bridge cimport bridges_free
 from .cert cimport cert_cache_init, cert_entry_t
-from .channel cimport HOPS_MAX, SKEWS_KEPT, WORKERS_MAX, engine_config_t, engine_t, hop_t
+from .channel cimport HOPS_MAX, WORKERS_MAX, engine_config_t, engine_t, hop_t
 from .crypto cimport crypto_init, crypto_random, exactly, random_pooled
 from .engine cimport engine_init
+from .figures cimport node_figures
 from .flow cimport (
     EVENT_CONFIGURED, EVENT_CONNECT_FAILED, EVENT_DRAINED, EVENT_IDENTITY_TWICE, EVENT_LISTENING, EVENT_PEERS,
     EVENT_PEER_DOWN, EVENT_PEER_UP, EVENT_PONG, EVENT_SERVICES, EVENT_STOPPED, EVENT_STREAM_ACCEPTED, EVENT_STREAM_DATA,
@@ -27,11 +28,11 @@ from .flow cimport (
     EVENT_TWINS, event_t)
 from .fork cimport forks_count, forks_watch
 from .guard cimport (
-    N_GUARD_COUNTS, access_holds, access_t, guard_access_free, guard_access_swap, guard_clear, guard_init,
+    access_holds, access_t, guard_access_free, guard_access_swap, guard_clear, guard_init,
     guard_policy_swap, policy_init, policy_t)
 from .handshake cimport local_t
 from .keyfile cimport KeyRing, NetworkSecret, ring_t
-from .loop cimport gate_wait, loop_cpu_ns, loop_thread_join, loop_wake
+from .loop cimport gate_wait, loop_thread_join, loop_wake
 from .memory cimport pool_clear, pool_collect, pool_init, pool_share, pool_t
 from .mux cimport receive_share
 from .prefixes cimport PREFIXES_MAX
@@ -860,55 +861,8 @@ cdef class Runtime:
 
     def status(self):
         """Return counters and sizes as they are at this moment, of all workers together: a dict of ints and dicts."""
-        cdef dict sums = {}
-        cdef list workers = [worker_status(&self.node.workers[i]) for i in range(self.node.n_workers)]
-        cdef list skews = sorted(skew for worker in workers for skew in worker.pop("skews"))
         pool_collect(&self.border)
-        for key, value in workers[0].items():
-            values = [worker[key] for worker in workers]
-            if isinstance(value, dict):
-                sums[key] = {code: sum(each.get(code, 0) for each in values) for code in set().union(*values)}
-            elif isinstance(value, list):
-                sums[key] = [sum(column) for column in zip(*values, strict=True)]
-            else:
-                sums[key] = sum(values)
-        return sums | {
-            "n_sinks": self.node.guard.n_sinks, "n_half_open": self.node.guard.n_half_open,
-            "n_auto_links": self.node.guard.n_auto_links,
-            "guard_counts": [self.node.guard.counts[k] for k in range(N_GUARD_COUNTS)],
-            "plain_len": sums["plain_len"] + self.node.guard_pool.plain_len,
-            "is_locked": all(bool(self.node.workers[i].secrets.is_locked) for i in range(self.node.n_workers)),
-            "n_border_blocks": self.border.n_taken,
-            "replay_floor_s": self.node.replay.floor_s,
-            "clock_skew_s": float(skews[len(skews) // 2]) if skews else None,
-            "workers": workers,
-        }
-
-
-cdef dict worker_status(worker_t *worker):
-    cdef engine_t *engine = &worker.engine
-    cdef dict by_status = {}
-    cdef int i
-    for i in range(64):
-        if engine.ctx.n_status[i]:
-            by_status[-i] = engine.ctx.n_status[i]
-    return {
-        "n_sessions": engine.n_channels, "n_links_up": engine.n_links_up,
-        "n_circuits": engine.relay.n_splices - engine.relay.n_crossed, "n_crossed_circuits": engine.relay.n_crossed,
-        "n_flows": engine.outbox.flows.len, "n_tunnels": worker.tunnels.n, "n_served": worker.services.n,
-        "n_conns": worker.tcp.n_conns,
-        "n_lingering": worker.tcp.n_lingering, "n_accepted": worker.tcp.n_accepted,
-        "n_accept_errors": worker.tcp.n_accept_errors,
-        "in_len": engine.n_bytes_in, "out_len": engine.n_bytes_out, "relayed_len": engine.relay.n_bytes,
-        "relay_held_len": engine.relay.held.used, "n_relay_memory_resets": engine.relay.n_memory_resets,
-        "n_slow_reader_closes": engine.ctx.n_slow_closes, "n_slow_reader_resets": engine.ctx.receive.n_slow_resets,
-        "n_credit_withheld": engine.ctx.receive.n_withheld, "receive_unread_len": engine.ctx.receive.unread.used,
-        "by_status": by_status, "pool_taken_len": worker.pool.taken.used, "plain_len": worker.pool.plain_len,
-        "n_blocks": worker.pool.n_taken,
-        "n_secret_slots": worker.secrets.n_taken, "handshake_cpu_ns": engine.ctx.handshake_ns,
-        "loop_cpu_ns": loop_cpu_ns(&worker.loop) if worker.is_loop_ready else 0,
-        "skews": [engine.skews_s[i] for i in range(min(engine.n_skews, <uint32_t>SKEWS_KEPT))],
-    }
+        return node_figures(&self.node) | {"n_border_blocks": self.border.n_taken}
 
 
 def extender_table_check(table):
