@@ -48,6 +48,9 @@ class LinkConfig(Struct, frozen=True, kw_only=True):
     # "light" costs under 12 % on bulk and hides most of what lengths tell; the stricter of both sides' wishes holds
     # (4.6).
     padding: Literal["none", "light"] = "light"
+    # What a link that this node dials begins with. "printable6": six printable characters, which the rules known of one
+    # censor let pass; to anybody else they show what uniform bytes do not, that somebody dials with this setting (3.7).
+    first_bytes: Literal["uniform", "printable6"] = "uniform"
     # AEAD suites never to be offered or taken. ChaCha20-Poly1305 cannot be removed: every node must have it (3.6).
     suites_removed: tuple[Literal["aes-256-gcm", "aegis-256"], ...] = ()
     # A peer that says nothing for this long is gone. An idle link is probed at random every 15 to 30 s, so 60 allows
@@ -202,7 +205,8 @@ class LimitsConfig(Struct, frozen=True, kw_only=True):
     head_s: _Seconds = 10
     flight_s: _Seconds = 15
     handshake_s: _Seconds = 30
-    # Failed connections that are kept open in silence, and how long; one descriptor each (3.8).
+    # Failed connections that are kept open in silence, and how long; one descriptor each (3.8). The shortest time must
+    # not be below the three above, or when a connection ends tells how it failed.
     sinks: _Count = 256
     sink_min_s: _Seconds = 30
     sink_max_s: _Seconds = 90

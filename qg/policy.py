@@ -17,6 +17,7 @@ __all__ = ["cores_count", "runtime_options"]
 
 _SUITES = {"chacha20-poly1305": 1, "aes-256-gcm": 2, "aegis-256": 4}  # docs/protocol.md, section 3.3
 _PADDINGS = {"none": 0, "light": 1}
+_FIRST_BYTES = {"uniform": 0, "printable6": 1}  # qg/_core/handshake.pxd
 _LOOPBACK = Prefix.parse("127.0.0.0/8")
 _WORKERS_MAX = 64  # qg/_core/worker.pxd
 
@@ -33,6 +34,7 @@ def runtime_options(config: Config, network_secret: NetworkSecret | None, rules:
         "workers": config.workers or min(cores_count(), _WORKERS_MAX),
         "suites_removed": [_SUITES[name] for name in link.suites_removed],
         "padding": _PADDINGS[link.padding],
+        "first_bytes": _FIRST_BYTES[link.first_bytes],
         "accepts_xx": config.allow_first_contact,
         "clock_window_s": link.clock_window_s,
         "dead_peer_s": link.dead_peer_s,

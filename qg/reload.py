@@ -16,7 +16,7 @@ __all__ = ["changes_check"]
 _LIVE = frozenset(
     """
     advertise allow allow_first_contact log_format log_level network_secret network_secret_previous peers relays
-    link.dead_peer_s link.epoch_s link.padding link.rekey_s link.suites_removed
+    link.dead_peer_s link.epoch_s link.first_bytes link.padding link.rekey_s link.suites_removed
     forward.offer
     relay.allow relay.build_s relay.drain_s relay.idle_s relay.life_s relay.monthly_gib relay.ports relay.targets
     limits.accepts_burst limits.accepts_per_s limits.control_frames_per_s limits.exempt limits.flight_s limits.half_open

@@ -190,6 +190,7 @@ cdef int config_fill(engine_config_t *config, dict options) except -1:
     config.relay_build_ns = ns_option(options, "relay_build_s", 15)
     config.relay_life_ns = ns_option(options, "relay_life_s", 86400)
     config.padding = options.get("padding", 1)
+    config.first_bytes = options.get("first_bytes", 0)
     config.relays = 1 if options.get("relays", False) else 0
     config.accepts_xx = 1 if options.get("accepts_xx", False) else 0
     config.n_workers = 1

@@ -157,6 +157,7 @@ ctypedef struct engine_config_t:
     const uint8_t *services     # ids of what this node offers at first, 16 bytes each; read at engine_init only
     uint32_t n_services
     uint8_t padding
+    uint8_t first_bytes         # first_bytes_t of handshake.pxd
     uint8_t relays              # pipes are accepted for others
     uint8_t accepts_xx
     uint8_t worker
@@ -260,5 +261,6 @@ cdef void channel_admitted(channel_t *channel) noexcept nogil   # no longer half
 cdef void channel_uncount(channel_t *channel) noexcept nogil    # guard counts its session no longer
 cdef uint64_t n_settled(const engine_t *engine) noexcept nogil  # the node's channels but half-open ones and sinks
 cdef void queue_push(queue_t *queue, channel_t *channel) noexcept nogil
+cdef void queue_insert(queue_t *queue, channel_t *channel) noexcept nogil       # by age; walks over the younger ones
 cdef void channels_sweep(engine_t *engine, uint64_t now_ns) noexcept nogil
 cdef void stream_drain(stream_t *stream) noexcept nogil         # what it still delivers is dropped

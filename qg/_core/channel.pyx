@@ -223,6 +223,23 @@ cdef void queue_push(queue_t *queue, channel_t *channel) noexcept nogil:
     queue.tail = channel
 
 
+cdef void queue_insert(queue_t *queue, channel_t *channel) noexcept nogil:
+    cdef channel_t *before = queue.tail
+    while before is not NULL and before.id > channel.id:
+        before = before.queue_prev
+    if before is queue.tail:
+        queue_push(queue, channel)
+        return
+    channel.queue = queue
+    channel.queue_prev = before
+    channel.queue_next = queue.head if before is NULL else before.queue_next
+    channel.queue_next.queue_prev = channel
+    if before is NULL:
+        queue.head = channel
+    else:
+        before.queue_next = channel
+
+
 cdef void queue_leave(channel_t *channel) noexcept nogil:
     cdef queue_t *queue = channel.queue
     if queue is NULL:

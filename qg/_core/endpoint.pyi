@@ -22,6 +22,7 @@ class Endpoint:
         *,
         suites: int = 7,
         padding: int = 1,
+        first_bytes: int = 0,
         seed: bytes | None = None,
         unix_s: int = ...,
     ) -> None: ...

@@ -238,7 +238,8 @@ cdef class Endpoint:
     cdef draws_t draws
 
     def __cinit__(self, KeyRing ring not None, NetworkSecret network=None, NetworkSecret previous=None, *,
-                  uint16_t suites=7, uint8_t padding=1, bytes seed=None, uint64_t unix_s=1750000000):
+                  uint16_t suites=7, uint8_t padding=1, uint8_t first_bytes=0, bytes seed=None,
+                  uint64_t unix_s=1750000000):
         self.ring = ring
         self.now_ns = 1000 * SECOND_NS
         self.admits = True
@@ -255,6 +256,7 @@ cdef class Endpoint:
         self.make_draws(seed)
         self.make_local(network, previous, suites)
         self.make_context()
+        self.ctx.party.first_bytes = first_bytes
         self.unix_s = unix_s
 
     cdef void make_state(self, uint8_t padding) noexcept:

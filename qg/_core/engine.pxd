@@ -37,7 +37,8 @@ cdef void engine_open(engine_t *engine, uint64_t flow_id, uint64_t channel_id, i
 cdef void engine_close_peer(engine_t *engine, uint64_t channel_id, int reason, uint64_t now_ns) noexcept nogil
 cdef void engine_ping(engine_t *engine, uint64_t channel_id, uint64_t now_ns) noexcept nogil
 cdef void engine_configure(engine_t *engine, const engine_config_t *config, uint64_t now_ns) noexcept nogil
-    # takes over times, rights and padding, which hold for sessions to come; those that run keep what HELLO said
+    # takes over times, rights, padding and first bytes, which hold for sessions to come; those that run keep what HELLO
+    # said
 cdef void engine_tell_peers(engine_t *engine, uint64_t channel_id, const uint8_t *data, size_t len,
                             uint64_t now_ns) noexcept nogil
     # a PEERS frame behind its type, at most PEERS_LEN_MAX, to a direct peer that knows this node; else nothing

@@ -8,8 +8,7 @@ from .channel cimport (
     LINKS_PER_PEER, SKEWS_KEPT, channel_accept, channel_admitted, channel_arm, channel_close, channel_end,
     channel_claim, channel_feed, channel_flush, channel_layer, channel_mark, channel_rates, channel_t, channel_uncount,
     channels_serve, channels_sweep, draw, engine_config_t, engine_t, has_id, has_instance, link_enter, links_find,
-    links_of, n_settled, name_put, queue_push, services_change,
-    services_keep, stream_drain)
+    links_of, n_settled, name_put, queue_insert, queue_push, services_change, services_keep, stream_drain)
 from .circuit cimport (
     circuit_extend, circuits_arm, circuits_join, circuits_refuse, is_awaited, path_free, paths_continue, paths_failed,
     paths_request, report_peer)
@@ -81,6 +80,7 @@ cdef int engine_init(engine_t *engine, pool_t *pool, guard_t *guard, const engin
     relay_init(&engine.relay, pool, config.relay_memory_len, &guard.n_splices)
     relay_configure(engine, config)
     rates_apply(engine, 0)
+    engine.ctx.party.first_bytes = config.first_bytes
     return party_init(&engine.ctx.party)
 
 
@@ -388,6 +388,11 @@ cdef void on_ready(channel_t *channel, uint64_t now_ns) noexcept nogil:
         circuits_join(channel, now_ns)
 
 
+cdef void leave(channel_t *channel, uint64_t now_ns) noexcept nogil:
+    channel_close(channel, now_ns)
+    channel_end(channel, now_ns)
+
+
 cdef void begin_sink(channel_t *channel, uint64_t now_ns) noexcept nogil:
     """A stranger: nothing is answered; the connection closes at a time that was drawn when it was accepted."""
     cdef engine_t *engine = channel.engine
@@ -395,15 +400,14 @@ cdef void begin_sink(channel_t *channel, uint64_t now_ns) noexcept nogil:
     channel_admitted(channel)
     channel_uncount(channel)
     if guard_sink_begin(engine.guard) < 0:
-        if oldest is not NULL:
-            channel_close(oldest, now_ns)
-            channel_end(oldest, now_ns)
-        if guard_sink_begin(engine.guard) < 0:
-            channel_close(channel, now_ns)
-            channel_end(channel, now_ns)
+        # By when they were accepted: silent ones come here later than wrong ones, and shall not live longer for it.
+        if oldest is not NULL and oldest.id < channel.id:
+            leave(oldest, now_ns)
+        if oldest is NULL or oldest.id > channel.id or guard_sink_begin(engine.guard) < 0:
+            leave(channel, now_ns)
             return
     channel.state = CHANNEL_SINK
-    queue_push(&engine.sinks, channel)
+    queue_insert(&engine.sinks, channel)
     channel_arm(channel)
 
 
@@ -418,8 +422,7 @@ cdef void on_failed(channel_t *channel, uint64_t now_ns) noexcept nogil:
         reason = REASON_PROTOCOL
     paths_failed(channel, reason, now_ns)
     circuits_refuse(channel, now_ns)
-    channel_close(channel, now_ns)
-    channel_end(channel, now_ns)
+    leave(channel, now_ns)
 
 
 cdef void on_closed(channel_t *channel, uint64_t now_ns) noexcept nogil:
@@ -437,8 +440,7 @@ cdef void on_closed(channel_t *channel, uint64_t now_ns) noexcept nogil:
         report_tampered(channel)
     paths_failed(channel, channel.session.reason, now_ns)
     circuits_refuse(channel, now_ns)
-    channel_close(channel, now_ns)
-    channel_end(channel, now_ns)
+    leave(channel, now_ns)
 
 
 cdef void on_session_event(session_t *session, int event, uint64_t now_ns) noexcept nogil:
@@ -601,8 +603,7 @@ cdef void engine_received(engine_t *engine, channel_t *channel, uint8_t *data, s
 cdef void engine_ended(engine_t *engine, channel_t *channel, uint64_t now_ns) noexcept nogil:
     """EOF: a sink closes with it, a session without CLOSE is gone."""
     if channel.state == CHANNEL_SINK or channel.state == CHANNEL_SINK_SHUT:
-        channel_close(channel, now_ns)
-        channel_end(channel, now_ns)
+        leave(channel, now_ns)
     elif channel.session.state == SESSION_HANDSHAKE and channel.session.role == 1:
         channel_close(channel, now_ns)
         session_drop(&channel.session, REASON_UNREACHABLE, now_ns)
@@ -632,8 +633,7 @@ cdef void tick_sink(channel_t *channel, uint64_t now_ns) noexcept nogil:
     cdef engine_t *engine = channel.engine
     if now_ns >= channel.sink_ns:
         if channel.state == CHANNEL_SINK_SHUT:
-            channel_close(channel, now_ns)
-            channel_end(channel, now_ns)
+            leave(channel, now_ns)
             return
         engine.transport.shutdown(engine.transport.ctx, channel.conn)
         channel.state = CHANNEL_SINK_SHUT
@@ -773,6 +773,7 @@ cdef void engine_configure(engine_t *engine, const engine_config_t *config, uint
     now.max_streams = config.max_streams
     now.max_pipes = config.max_pipes
     now.padding = config.padding
+    engine.ctx.party.first_bytes = config.first_bytes
     now.relays = config.relays
     now.accepts_xx = config.accepts_xx
     now.terms_rate_kib = config.terms_rate_kib

@@ -21,6 +21,7 @@ cdef enum:
     ENVELOPE_MAX = 3543             # bytes of the longest flight
     ENVELOPE_STREAM_PAD_MAX = 1023  # p of a flight on TCP is uniform in 0..this
     PIPE_FLIGHT_LEN = 2048          # every flight on a pipe
+    PRINTABLE_LEN = 6               # bytes of a nonce that `envelope_nonce_printable` draws
     M1_LEN = 1272                   # Noise bytes of each flight
     M2_LEN = 1296                   # XK and NK
     M2_XX_LEN = 1344
@@ -107,6 +108,8 @@ cdef int envelope_check_stream(const envelope_head_t *head) noexcept nogil
 cdef int envelope_check_clock(const envelope_head_t *head, uint64_t window_s, uint64_t now_s) noexcept nogil # E_CLOCK
 cdef int envelope_check_echo(const envelope_head_t *head, const envelope_head_t *first) noexcept nogil
     # M2 and M3 repeat flight id and time of M1: OK, E_MISMATCH
+cdef void envelope_nonce_printable(uint8_t *nonce24, random_fn rnd, void *rnd_ctx) noexcept nogil
+    # puts bytes from 0x20 to 0x7e in place of the first ones (protocol.md 3.7)
 cdef uint16_t envelope_pad_draw(random_fn rnd, void *rnd_ctx) noexcept nogil   # p of a flight on TCP
 cdef int envelope_pad_pipe(size_t body_len) noexcept nogil                 # p of a flight on a pipe; E_LONG
 

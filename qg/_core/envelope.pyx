@@ -159,6 +159,15 @@ cdef int envelope_check_echo(const envelope_head_t *head, const envelope_head_t 
     return OK if head.flight_id == first.flight_id and head.time_s == first.time_s else E_MISMATCH
 
 
+cdef void envelope_nonce_printable(uint8_t *nonce24, random_fn rnd, void *rnd_ctx) noexcept nogil:
+    cdef uint64_t digits
+    cdef uint32_t i
+    rnd(rnd_ctx, <uint8_t *>&digits, sizeof(digits))
+    for i in range(PRINTABLE_LEN):              # to base 95: none is likelier than another by more than 2^-24
+        nonce24[i] = <uint8_t>(0x20 + digits % 95)
+        digits //= 95
+
+
 cdef uint16_t envelope_pad_draw(random_fn rnd, void *rnd_ctx) noexcept nogil:
     cdef uint8_t[2] raw
     rnd(rnd_ctx, &raw[0], sizeof(raw))

@@ -25,6 +25,10 @@ cdef enum handshake_kind_t:
     HANDSHAKE_XX = 2
     HANDSHAKE_NK = 3
 
+cdef enum first_bytes_t:
+    FIRST_BYTES_UNIFORM = 0
+    FIRST_BYTES_PRINTABLE6 = 1  # protocol.md 3.7
+
 cdef enum handshake_stage_t:
     STAGE_WRITE_M1 = 0
     STAGE_READ_M1 = 1
@@ -61,6 +65,7 @@ ctypedef struct party_t:        # what all handshakes of one worker share
     random_fn random
     void *random_ctx
     noise_pattern_t patterns[4] # by NOISE_XK to NOISE_NN
+    uint8_t first_bytes         # first_bytes_t: of first flights on TCP
 
 ctypedef struct handshake_secret_t:     # a secret slot
     noise_secret_t noise

@@ -9,8 +9,9 @@ from .envelope cimport (
     ENVELOPE_HEAD_LEN, ENVELOPE_M3, ENVELOPE_NK1, ENVELOPE_NONCE_LEN, ENVELOPE_REPLY, ENVELOPE_XK1, ENVELOPE_XX1,
     KEM_MLKEM768, P1_LEN, P2_LEN, P3_LEN, PIPE_FLIGHT_LEN, PROLOGUE_LEN, WIRE_VERSION, envelope_check_clock,
     envelope_check_echo, envelope_check_stream, envelope_head_t, envelope_keys_known, envelope_keys_open,
-    envelope_keys_reply, envelope_len, envelope_open_body, envelope_open_head, envelope_pad_draw, envelope_pad_pipe,
-    envelope_seal, p1_parse, p1_put, p1_t, p2_parse, p2_put, p2_t, p3_parse, p3_put, p3_t, prologue_put)
+    envelope_keys_reply, envelope_len, envelope_nonce_printable, envelope_open_body, envelope_open_head,
+    envelope_pad_draw, envelope_pad_pipe, envelope_seal, p1_parse, p1_put, p1_t, p2_parse, p2_put, p2_t, p3_parse,
+    p3_put, p3_t, prologue_put)
 from .keyfile cimport link_key_t, ring_t
 from .noise cimport (
     NOISE_INITIATOR, NOISE_NK, NOISE_RESPONDER, NOISE_XK, NOISE_XX, noise_init, noise_message_len, noise_pattern_wire,
@@ -145,6 +146,8 @@ cdef int seal_flight(handshake_t *hs, uint8_t *dst, int kind, int body_len) noex
     else:
         head.pad_len = envelope_pad_draw(hs.party.random, hs.party.random_ctx)
     hs.party.random(hs.party.random_ctx, nonce, ENVELOPE_NONCE_LEN)
+    if hs.stage == STAGE_WRITE_M1 and not hs.is_pipe and hs.party.first_bytes == FIRST_BYTES_PRINTABLE6:
+        envelope_nonce_printable(nonce, hs.party.random, hs.party.random_ctx)
     return envelope_seal(&hs.secret.env_reply if kind == ENVELOPE_REPLY else &hs.secret.env, dst, &head,
                          dst + ENVELOPE_HEAD_LEN, nonce)
 
@@ -169,8 +172,9 @@ cdef int write_m1(handshake_t *hs, uint8_t *dst) noexcept nogil:
         return n
     sha256(hs.m1_hash, dst + ENVELOPE_HEAD_LEN, n)
     envelope_keys_reply(&hs.secret.env_reply, &hs.secret.env, hs.m1_hash)
+    n = seal_flight(hs, dst, hs.kind, n)
     hs.stage = STAGE_READ_M2
-    return seal_flight(hs, dst, hs.kind, n)
+    return n
 
 
 cdef int write_m2(handshake_t *hs, uint8_t *dst, uint64_t unix_s) noexcept nogil:

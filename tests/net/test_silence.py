@@ -7,6 +7,7 @@ import random
 import time
 
 import pytest
+from looks.probes import HELLOS
 from model import handshake
 from model.envelope import KIND_COOKIE, KIND_M3, KIND_NK1, KIND_REPLY, KIND_XX1
 from model.payload import P3
@@ -17,16 +18,6 @@ from net.support import MIB, config, core, faults, target, until
 import qg
 
 pytestmark = [pytest.mark.anyio, pytest.mark.net]
-
-HELLOS = {
-    "http": b"GET / HTTP/1.1\r\nHost: example.org\r\nUser-Agent: curl/8.5.0\r\nAccept: */*\r\nConnection: close"
-    + b"\r\n" * 2,
-    "tls": bytes.fromhex("160301020001 0001fc0303") + bytes(range(256)) * 2,
-    "ssh": b"SSH-2.0-OpenSSH_9.2p1 Debian-2+deb12u3\r\n" + bytes.fromhex("000004 2c0a14") + bytes(range(200)),
-    "socks": b"\x05\x01\x00" + bytes(90),
-    "zeros": bytes(4096),
-}
-
 
 rng = random.Random(7447)
 

@@ -10,6 +10,7 @@ from collections import Counter
 
 import pytest
 from api.services import Echo, Held
+from looks.measure import chi_square, deviations, kolmogorov_smirnov
 from model import frames
 from net.live import CLOSED_NETWORK, OPEN_NETWORK, Model, host
 from net.proxy import DOWN, UP, Proxy
@@ -25,37 +26,10 @@ ERROR = 1e-9  # of one family of comparisons
 networks = pytest.mark.parametrize("secret", [OPEN_NETWORK, CLOSED_NETWORK], ids=["open", "closed"])
 
 
-def chi_square(counts, n_bins):
-    """Compare counts of values with the same expectation for all; the square sum in deviations of its distribution."""
-    expected = sum(counts.values()) / n_bins
-    square = sum((n - expected) ** 2 for n in counts.values()) / expected + (n_bins - len(counts)) * expected
-    n_free = n_bins - 1
-    # Wilson and Hilferty: the cube root is nearly normal.
-    return ((square / n_free) ** (1 / 3) - (1 - 2 / (9 * n_free))) / math.sqrt(2 / (9 * n_free))
-
-
-def deviations(error):
-    """Give the number of deviations that a normal variable exceeds, upwards, with probability `error`."""
-    low, high = 0.0, 20.0
-    for _ in range(60):
-        middle = (low + high) / 2
-        low, high = (middle, high) if math.erfc(middle / math.sqrt(2)) / 2 > error else (low, middle)
-    return high
-
-
 def nibbles_at(pieces, offset):
     """Count the values of each half of the byte at an offset of all pieces."""
     values = [piece[offset] for piece in pieces]
     return Counter(value >> 4 for value in values), Counter(value & 15 for value in values)
-
-
-def kolmogorov_smirnov(values, least, most):
-    """Give the largest distance between the distribution of the values and the uniform one of whole numbers."""
-    n_below, counts, distance = 0, Counter(values), 0.0
-    for value in range(least, most + 1):
-        n_below += counts[value]
-        distance = max(distance, abs(n_below / len(values) - (value - least + 1) / (most - least + 1)))
-    return distance
 
 
 @pytest.fixture(scope="module")
