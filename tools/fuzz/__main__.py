@@ -18,7 +18,9 @@ from tools.fuzz import FOUND, ROOT, SEEDS, TARGETS
 BUILD = ROOT / "build" / "fuzz"
 INPUT_S_MAX = 30  # one input that takes longer is a finding: 10 s on a busy machine is none
 MEMORY_MIB_MAX = 3072
-LENGTH_MAX = {"engine": 400}  # bytes of an input, where more only takes longer
+# Bytes of an input: more takes longer and tells nothing new.
+LENGTH_MAX = {"engine": 400, "frames": 1500, "messages": 800, "session": 2000, "socks": 800}
+LENGTH_MAX_ELSE = 1500
 TEXTS = ("configuration", "socks")  # targets whose input is made of words
 
 
@@ -44,8 +46,7 @@ def target_fuzz(name: str, seconds: float) -> dict[str, object]:
     command = [sys.executable, "-m", "tools.fuzz.target", name, str(found), f"-max_total_time={max(1, round(seconds))}",
                f"-timeout={INPUT_S_MAX}", f"-rss_limit_mb={MEMORY_MIB_MAX}", "-print_final_stats=1",
                f"-artifact_prefix={found}{os.sep}"]  # fmt: skip
-    if name in LENGTH_MAX:
-        command.append(f"-max_len={LENGTH_MAX[name]}")
+    command.append(f"-max_len={LENGTH_MAX.get(name, LENGTH_MAX_ELSE)}")
     if name in TEXTS:
         command.append(f"-dict={dictionary_write(name)}")
     command += [str(folder) for folder in (corpus, SEEDS / name, FOUND / name) if folder.is_dir()]

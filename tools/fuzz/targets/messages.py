@@ -3,7 +3,7 @@
 
 from qg._core.message import MessageReader, Packed, message_head, messages_pack, messages_take
 
-LIMIT = 4096
+LIMIT = 300
 
 
 def run(data: bytes) -> None:
