@@ -47,6 +47,7 @@ class Border:
         "is_closing",
         "loop",
         "message_max",
+        "n_messages_refused",
         "n_pending",
         "opens_per_s",
         "pending_max",
@@ -72,6 +73,7 @@ class Border:
         self.flows: dict[int, Flow] = {}
         self.send_queue_max = send_queue_max  # bytes of one link that may wait to be sent
         self.message_max = message_max
+        self.n_messages_refused = 0  # streams reset for a message that was too long or malformed
         self.n_pending = 0  # bytes of messages that are not whole yet
         self.pending_max = pending_max
         self.opens_per_s = opens_per_s  # streams of one link

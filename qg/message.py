@@ -128,6 +128,7 @@ class MessageFlow(Flow):
         self._n_pending = 0
 
     def _violated(self, reason: Reason) -> None:
+        self._border.n_messages_refused += 1
         _log.warning("messages_refused peer=%s reason=%s", self._link.peer.id, reason.name.lower())
         self.abort(reason)
 

@@ -451,7 +451,8 @@ class Node:
     def _status(self, listed: tuple[Peer, ...]) -> Status:
         border = self._border_now()
         records = {} if self._gossip is None else self._gossip.counts
-        status = status_make(border, self._settings.identity, self._bound, listed, self._started_s, records)
+        made = self._settings
+        status = status_make(border, made.identity, self._bound, listed, self._started_s, records, made.config)
         kept = tuple(keeper.info() for keeper in self._keepers if not keeper.is_stopped)
         if self._account is not None:
             self._account_look(self._border_now(), status.relayed_bytes)

@@ -9,15 +9,17 @@ from typing import Any, final
 
 from qg._core._build_info import VERSION
 from qg.address import Endpoint
+from qg.config import Config
 from qg.flow import Border
 from qg.identity import Identity
 from qg.peer import Peer
 from qg.types import PeerInfo, Status, WorkerInfo
 
-__all__ = ["COUNTERS", "Watch", "status_make"]
+__all__ = ["COUNTERS", "Watch", "overloads", "status_make"]
 
 _log = logging.getLogger("qg.node")
 
+_NEARLY = 0.9  # of a budget; from there on peers are given no more credit (docs/protocol.md, section 9)
 _SECRET_SLOT_LEN = 1536  # docs/protocol.md, section 8
 
 # What is counted, with its meaning for people. First the core's outcomes that end a handshake, a session or a dial, by
@@ -83,6 +85,9 @@ _OTHERS = {
     "n_relay_memory_resets": ("relay_memory_resets", "circuits reset since `relay.memory_mib` was used up"),
     "n_slow_reader_closes": ("slow_reader_closes", "sessions closed whose peer took nothing"),
     "n_slow_reader_resets": ("slow_reader_resets", "streams reset that nobody read"),
+    "n_slow_records": ("slow_records", "sessions ended since a record did not come whole in time"),
+    "n_slow_handshakes": ("slow_handshakes", "handshakes that others began and did not finish in time"),
+    "n_streams_full": ("streams_full", "streams refused since their session had as many as it may"),
     "n_credit_withheld": ("credit_withheld", "times that a peer had to wait: `limits.receive_credit_mib` unread"),
 }
 # What became of the records of relays that peers told of, by the words of `Gossip.counts`.
@@ -98,7 +103,8 @@ _RECORDS = {
     "verified": ("records_verified", "records whose signatures were checked"),
 }
 
-COUNTERS: dict[str, str] = dict((*_OUTCOMES.values(), *_GUARD, *_OTHERS.values(), *_RECORDS.values()))
+_MESSAGES = ("messages_refused", "streams of messages reset for one that was too long, malformed or too much")
+COUNTERS: dict[str, str] = dict((*_OUTCOMES.values(), *_GUARD, *_OTHERS.values(), _MESSAGES, *_RECORDS.values()))
 _IN_ORDER = frozenset(
     "accepted handshakes records_taken records_withdrawn records_known records_own records_verified".split()
 )
@@ -112,9 +118,11 @@ def status_make(
     peers: tuple[Peer, ...],
     started_s: float,
     records: Mapping[str, int],
+    config: Config,
 ) -> Status:
     """Take a snapshot of a running node; `records` are the counts of its `Gossip`."""
     core = border.runtime.status()
+    n_refused = border.n_messages_refused
     n_streams = Counter(flow.link for flow in border.flows.values())
     figures = border.runtime.links() if peers else {}
     links = tuple(
@@ -131,7 +139,9 @@ def status_make(
         relayed_bytes=core["relayed_len"],
         n_splices=core["n_circuits"],
         n_circuit_links=core["n_auto_links"],
-        counters=_counters(core) | {_RECORDS[word][0]: n for word, n in records.items() if n},
+        counters=_counters(core)
+        | ({_MESSAGES[0]: n_refused} if n_refused else {})
+        | {_RECORDS[word][0]: n for word, n in records.items() if n},
         memory_bytes=core["pool_taken_len"] + core["plain_len"],
         locked_bytes=core["n_secret_slots"] * _SECRET_SLOT_LEN,
         is_locked=core["is_locked"],
@@ -139,7 +149,21 @@ def status_make(
         bytes_in=core["in_len"],
         bytes_out=core["out_len"],
         workers=tuple(map(_worker_info, core["workers"])),
+        overload=overloads(core, config),
     )
+
+
+def overloads(core: Mapping[str, Any], config: Config) -> tuple[str, ...]:
+    """Name the budgets of a node that are nearly used up, by their settings; `core` are the figures of its core."""
+    limits = config.limits
+    used = {
+        "limits.sessions": (core["n_sessions"] - core["n_half_open"] - core["n_sinks"], limits.sessions),
+        "limits.half_open": (core["n_half_open"], limits.half_open),
+        "limits.pipes": (core["n_circuits"], limits.pipes),
+        "limits.receive_credit_mib": (core["receive_unread_len"], limits.receive_credit_mib << 20),
+        "relay.memory_mib": (core["relay_held_len"], config.relay.memory_mib << 20),
+    }
+    return tuple(name for name, (n, most) in used.items() if n >= most * _NEARLY)
 
 
 def _peer_info(peer: Peer, n_streams: Mapping[Any, int]) -> PeerInfo:

@@ -277,4 +277,5 @@ class Status(NamedTuple):
     n_links: int = 0
     workers: tuple[WorkerInfo, ...] = ()  # the threads that carry the data; the figures above are of all together
     extenders: tuple[ExtenderInfo, ...] = ()  # services that this node offers
+    overload: tuple[str, ...] = ()  # settings whose budgets are used up to nine tenths or more: others are refused soon
     access: str = "none"  # the store of access rules: "none", "ready", or since when it is away and why

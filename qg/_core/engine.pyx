@@ -91,6 +91,7 @@ cdef int open_service(channel_t *channel, stream_t *stream, const frame_t *frame
     cdef flow_t *flow
     cdef int rc
     if outbox.n_waiting >= FLOWS_WAITING_MAX:
+        channel.engine.ctx.n_status[-E_FULL] += 1
         return -REASON_BUSY
     if guard_stream_take(channel.engine.guard, &channel.openings, now_ns) < 0:
         if guard_stream_take(channel.engine.guard, &channel.refusals, now_ns) < 0:

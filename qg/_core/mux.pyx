@@ -783,9 +783,11 @@ cdef int on_open(mux_t *mux, frame_t *frame, uint64_t now_ns) noexcept nogil:
         return refuse_open(mux, frame.id, REASON_REFUSED)
     if frame.kind <= STREAM_MESSAGES:
         if mux.n_peer_service >= mux.max_service:
+            mux.receive.n_streams_full += 1
             return refuse_open(mux, frame.id, REASON_LIMIT)
     elif mux.n_peer_pipes >= mux.max_pipes:
         remember_pipe(mux, frame.id)
+        mux.receive.n_streams_full += 1
         return refuse_open(mux, frame.id, REASON_LIMIT)
     stream = stream_create(mux, frame.id, frame.kind, frame.priority)
     if stream is NULL:

@@ -53,6 +53,8 @@ ctypedef struct context_t:      # what all sessions of one worker share
     stream_t *graveyard         # ended streams of all sessions
     receive_t receive           # what they hold for applications; the owner sets its budget
     uint64_t n_slow_closes      # sessions closed because their peer took nothing
+    uint64_t n_slow_records     # sessions ended since a record that began did not come whole in time
+    uint64_t n_slow_handshakes  # handshakes that others began and did not finish in time
     uint64_t (*clock)() noexcept nogil      # of this thread's work, ns; NULL: handshakes are not measured
     uint64_t handshake_ns       # that handshakes took which others began
     uint64_t n_status[64]       # how often a status code ended a session or a handshake, by minus the code

@@ -852,6 +852,7 @@ cdef void tick_handshake(session_t *session, uint64_t now_ns) noexcept nogil:
         limit_ns = session.start_ns + (session.times.first_head_ns if session.handshake.in_need <= 80
                                        else session.times.first_flight_ns)
     if now_ns >= limit_ns:
+        session.ctx.n_slow_handshakes += session.role
         session_drop(session, REASON_TIMEOUT, now_ns)
     else:
         sooner(session, limit_ns)
@@ -906,6 +907,7 @@ cdef void session_tick(session_t *session, uint64_t now_ns) noexcept nogil:
             tick_streams(session, now_ns)
         if session.stash is not NULL:
             if now_ns >= session.stash_ns + session.times.record_ns:
+                session.ctx.n_slow_records += 1
                 session_drop(session, REASON_TIMEOUT, now_ns)
             else:
                 sooner(session, session.stash_ns + session.times.record_ns)

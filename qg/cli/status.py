@@ -53,6 +53,7 @@ def _lines(status: dict[str, Any]) -> Iterator[str]:
         + ("" if status["is_locked"] else " (NOT locked: secrets may reach the swap file; raise `ulimit -l`)"),
         "clock skew": "not known yet" if skew is None else f"{skew:+.0f} s{_SKEWED if abs(skew) > _SKEW_MAX_S else ''}",
         "access": f"store {status['access']}",
+        "overload": ", ".join(status["overload"]) or "none",
         "peers": str(len(status["peers"])),
     }
     width = max(map(len, facts)) + 2

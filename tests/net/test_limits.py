@@ -1,12 +1,15 @@
 # SPDX-License-Identifier: MIT
-"""A machine that gives no more: descriptors, ports."""
+"""What is driven over its limit: of the machine, of one session, of the node; counted, and said in the status."""
 
 import asyncio
 import socket
 
 import pytest
+from api.services import Held, Mailbox
+from model import frames
 from net.child import Child
-from net.support import trial
+from net.live import talk
+from net.support import MIB, config, faults, trial, until
 
 import qg
 
@@ -45,3 +48,43 @@ async def test_a_port_in_use_is_said_and_leaves_nothing_behind():
         node = qg.Node(qg.Identity.generate(), listen=["tcp://127.0.0.1:0", endpoint])
         with pytest.raises(qg.ListenError, match=f"127.0.0.1:{a.address.port} .*in use"):
             await node.start()
+
+
+async def test_streams_beyond_those_that_may_be_open_are_refused():
+    async with talk("model", config=config(limits={"service_streams": 3})) as t:
+        streams = [t.peer.stream_open(frames.KIND_BYTES, bytes(Held.id)) for _ in range(5)]
+        await t.model.until(lambda: sum(stream.is_closed for stream in streams) == 2)
+        assert [frames.REASONS[stream.reset_reason] for stream in streams[3:]] == ["limit"] * 2
+        assert faults(t.node) == {"streams_full": 2}
+
+
+async def test_pipes_beyond_those_of_one_link_are_refused():
+    async with talk("model", config=config(limits={"pipes_per_link": 2})) as t:
+        pipes = [t.peer.stream_open(frames.KIND_PIPE, b"\x08") for _ in range(4)]
+        await t.model.until(lambda: sum(pipe.is_closed for pipe in pipes) == 2)
+        assert [frames.REASONS[pipe.reset_reason] for pipe in pipes[2:]] == ["limit"] * 2
+        assert faults(t.node) == {"streams_full": 2}
+
+
+async def test_a_message_longer_than_may_come_is_refused():
+    async with talk("model", config=config(limits={"message_max_kib": 64})) as t:
+        stream = t.peer.stream_open(frames.KIND_MESSAGES, bytes(Mailbox.id))
+        t.peer.stream_write(stream, frames.varint_build(65537) + bytes(100))
+        await t.model.until(lambda: stream.is_closed)
+        assert frames.REASONS[stream.reset_reason] == "limit"
+        assert faults(t.node) == {"messages_refused": 1}
+
+
+async def test_a_node_that_holds_much_unread_withholds_credit_and_says_so():
+    async with talk("model", config=config(limits={"receive_credit_mib": 1})) as t:
+        assert t.node.status().overload == ()
+        streams = [t.peer.stream_open(frames.KIND_BYTES, bytes(Held.id)) for _ in range(20)]
+        for stream in streams:
+            t.peer.stream_write(stream, bytes(2 * 65536))
+            t.peer.stream_finish(stream)
+        await t.model.until(lambda: t.peer.session_sent >= MIB)
+        readers = [asyncio.create_task((await t.held()).read()) for _ in streams]
+        await until(lambda: t.node.status().overload == ("limits.receive_credit_mib",), t.node.status)
+        await t.model.until(lambda: all(stream.fin_sent for stream in streams))
+        assert {await reader for reader in readers} == {bytes(2 * 65536)}
+        assert faults(t.node)["credit_withheld"] >= 1

@@ -66,6 +66,7 @@ async def test_who_is_slow_with_the_first_bytes_or_the_first_flight_goes_to_the_
         await until(lambda: core(to.node)["n_sinks"] == 1, lambda: core(to.node))
         assert core(to.node)["n_half_open"] == 0
         assert stranger.answer() is None
+        assert faults(to.node) == {"slow_handshakes": 1}
 
 
 async def test_a_sink_shuts_after_the_time_that_is_set():
@@ -81,6 +82,7 @@ async def test_a_record_that_does_not_end_ends_its_session():
         t.link.sock.send(b"".join(t.peer.output())[:-1])
         await t.model.until(lambda: t.link.is_at_eof)
         await until(lambda: not t.far.is_connected, t.node.status)
+        assert faults(t.node) == {"slow_records": 1}
 
 
 async def test_control_frames_have_a_rate():
@@ -228,6 +230,7 @@ async def test_who_connects_too_often_meets_silence_while_sinks_are_free_and_fin
         assert core(to.node)["n_sinks"] == 2
         assert answers[:3] == [None, None, None]
         assert set(answers) == {None, b""}
+        assert faults(to.node)["refused_accept_rate"] >= 2
 
 
 @pytest.mark.parametrize("offset_s", [-90, 0, 90])

@@ -335,6 +335,7 @@ async def test_sinks_are_bounded_and_the_oldest_is_closed_first():
             assert await gone.receive_all() == b""
             gone.sock.close()
         await until(lambda: core(to.node)["n_sinks"] == 4, lambda: core(to.node))
+        assert faults(to.node) == {"bad_envelope": 7, "sinks_full": 3}
         await all_silent(to, strangers[3:])
 
 
@@ -348,6 +349,7 @@ async def test_half_open_connections_are_bounded_and_the_oldest_becomes_a_sink()
         status = core(to.node)
         assert status["n_half_open"] <= 10
         assert status["n_half_open"] + status["n_sinks"] == 14
+        assert faults(to.node)["refused_half_open"] >= 4
         assert [stranger.answer() for stranger in strangers] == [None] * 14
         newest = strangers[-1]
         await newest.send(first_flight(to.node))
@@ -413,7 +415,7 @@ async def test_silent_slow_and_wrong_strangers_are_all_ended_by_fin_and_without_
         await until(lambda: core(to.node)["n_sinks"] == len(strangers), lambda: core(to.node))
         assert core(to.node)["n_half_open"] == 0
         assert [stranger.answer() for stranger in strangers] == [None] * len(strangers)
-        assert faults(to.node) == {"bad_envelope": 2}
+        assert faults(to.node) == {"bad_envelope": 2, "slow_handshakes": 6}
         assert [await stranger.receive_all() for stranger in strangers] == [b""] * len(strangers)
         # Who was ended and does not go is read for a while yet: no RST tells where reading stopped.
         for stranger in strangers:
