@@ -69,6 +69,7 @@ class Access:
         self._changing = asyncio.Lock()
         self._unsent: dict[Prefix, Standing] = {}
         self._seen_s = 0.0  # scores of the store that were written before then are known
+        self._known: dict[Prefix, Standing] = {}  # of those that were written about then
         self._core: Core | None = None
         self._tasks: list[asyncio.Task[None]] = []
 
@@ -82,7 +83,7 @@ class Access:
         try:
             await self._store.open()
             self._rules = await self._store.rules_read()
-            self._remember()
+            await self._remember()
         except StoreError as error:
             self._lost(error)
             path = self.config.access.snapshot
@@ -244,14 +245,14 @@ class Access:
         except BaseException:
             self._rules = before
             raise
-        self._remember()
+        await self._remember()
 
-    def _remember(self) -> None:
+    async def _remember(self) -> None:
         path = self.config.access.snapshot
         if path is None or self.rules.is_closed:
             return
         try:
-            snapshot_save(path, self.rules)
+            await asyncio.to_thread(snapshot_save, path, self.rules)
         except OSError as error:
             _log.warning("snapshot_not_kept path=%s: %s", path, error.strerror)
 
@@ -262,8 +263,11 @@ class Access:
 
     async def _standings_take(self, store: Store) -> None:
         now_s = time()
-        for row in await store.standings_read(self._seen_s - _OVERLAP_S):
-            self._standing_put(row, now_s)
+        rows = await store.standings_read(self._seen_s - _OVERLAP_S)
+        for row in rows:
+            if self._known.get(row.network) != row:  # a pardon counts once, not again for what was done since
+                self._standing_put(row, now_s)
+        self._known = {row.network: row for row in rows}
         self._seen_s = now_s
 
     def _standings_collect(self) -> None:

@@ -3,17 +3,30 @@
 
 from collections.abc import Collection, Iterable, Mapping
 from functools import cached_property
+from math import isfinite
 from typing import NamedTuple, final
 
 from qg.address import Prefix
 from qg.errors import InvalidValue
 from qg.types import PeerId
 
-__all__ = ["NO_RULES", "NetworkRule", "PeerRule", "Rules", "Standing", "network_plain", "rule_check"]
+__all__ = [
+    "NO_RULES",
+    "NetworkRule",
+    "PeerRule",
+    "Rules",
+    "Standing",
+    "network_check",
+    "network_plain",
+    "peer_check",
+    "rule_check",
+    "standing_check",
+]
 
 _NAME_MAX = 64
 _NOTE_MAX = 256
 _RATE_MAX = 1_048_576  # KiB/s
+_LOST_MAX = 100  # points
 _IP4_HEAD = bytes(10) + b"\xff\xff"  # of an IPv4 address that is written as an IPv6 one
 _IP4_BITS = 96
 
@@ -137,13 +150,28 @@ NO_RULES = Rules()
 
 def rule_check(rule: NetworkRule | PeerRule) -> NetworkRule | PeerRule:
     """Give the rule as it is kept; raises `InvalidValue`."""
-    if isinstance(rule, NetworkRule):
-        _text_check("note", rule.note, _NOTE_MAX)
-        return rule._replace(network=network_plain(rule.network))
+    return network_check(rule) if isinstance(rule, NetworkRule) else peer_check(rule)
+
+
+def network_check(rule: NetworkRule) -> NetworkRule:
+    """Give the rule as it is kept; raises `InvalidValue`."""
+    _text_check("note", rule.note, _NOTE_MAX)
+    return rule._replace(network=network_plain(rule.network))
+
+
+def peer_check(rule: PeerRule) -> PeerRule:
+    """Give the rule; raises `InvalidValue`."""
     _text_check("name", rule.name, _NAME_MAX)
     if rule.rate_kib_s is not None and not 0 <= rule.rate_kib_s <= _RATE_MAX:
         raise InvalidValue(f"rate = {rule.rate_kib_s} KiB/s: from 0 to {_RATE_MAX}")
     return rule
+
+
+def standing_check(row: Standing) -> Standing:
+    """Give the score; raises `InvalidValue` for one that nobody can have."""
+    if not 0 <= row.lost <= _LOST_MAX or row.n_refusals < 0 or not isfinite(row.scored_s + row.refused_s):
+        raise InvalidValue(f"the score of {row.network} has figures that no score has")
+    return row
 
 
 def network_plain(network: Prefix) -> Prefix:

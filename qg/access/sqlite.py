@@ -5,6 +5,7 @@ import asyncio
 import os
 import sqlite3
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from typing import Any, TypeVar, final
 
@@ -29,7 +30,7 @@ class SqliteStore:
         self._connection: sqlite3.Connection | None = None
         self._version = -1  # of the file, as SQLite counts what others commit
         self._inode = 0
-        self._lock = asyncio.Lock()
+        self._thread = ThreadPoolExecutor(1, "qg.access")
 
     async def open(self) -> None:
         await self._run(self._open)
@@ -62,15 +63,13 @@ class SqliteStore:
                 return {"rules", "scores"}
 
     async def close(self) -> None:
-        async with self._lock:
-            if self._connection is not None:
-                await asyncio.to_thread(self._connection.close)
-                self._connection = None
+        with suppress(StoreError):
+            await self._run(lambda _: self._let_go())
+        self._thread.shutdown(wait=False)
 
     def _look(self, db: sqlite3.Connection) -> int:
         if os.stat(self._path).st_ino != self._inode:
-            db.close()
-            self._connection = None
+            self._let_go()
             raise OSError("another file has taken its place")
         return _version_read(db)
 
@@ -90,21 +89,23 @@ class SqliteStore:
         self._version = _version_read(db)
 
     async def _run(self, work: Callable[[sqlite3.Connection], _T]) -> _T:
-        """Do some work in a thread; what goes wrong ends the connection."""
-        async with self._lock:
-            try:
-                return await asyncio.to_thread(self._work, work)
-            except (sqlite3.Error, OSError) as error:
-                if self._connection is not None and not isinstance(error, sqlite3.OperationalError):
-                    with suppress(sqlite3.Error):
-                        self._connection.close()
-                    self._connection = None
-                raise StoreError(f"{self._path}: {error}; {_hint(error)}") from None
+        """Do some work in the store's own thread, behind what it does already; its errors are said."""
+        return await asyncio.get_running_loop().run_in_executor(self._thread, self._work, work)
 
     def _work(self, work: Callable[[sqlite3.Connection], _T]) -> _T:
-        if self._connection is None:
-            self._connection = self._connect()
-        return work(self._connection)
+        try:
+            if self._connection is None:
+                self._connection = self._connect()
+            return work(self._connection)
+        except (sqlite3.Error, OSError) as error:
+            if not isinstance(error, sqlite3.OperationalError):  # damaged, or not there
+                self._let_go()
+            raise StoreError(f"{self._path}: {error}; {_hint(error)}") from None
+
+    def _let_go(self) -> None:
+        connection, self._connection = self._connection, None
+        if connection is not None:
+            connection.close()
 
     def _connect(self) -> sqlite3.Connection:
         # SQLite itself would make a file that others may read.

@@ -4,7 +4,7 @@
 from collections.abc import Iterable, Sequence
 from typing import Any, Literal, NamedTuple, Protocol
 
-from qg.access.rules import NetworkRule, PeerRule, Rules, Standing
+from qg.access.rules import NetworkRule, PeerRule, Rules, Standing, network_check, peer_check, standing_check
 from qg.address import Prefix
 from qg.errors import InvalidValue, LocalError
 from qg.types import PeerId
@@ -129,18 +129,21 @@ def rules_of(networks: Iterable[Sequence[Any]], peers: Iterable[Sequence[Any]]) 
     """Make rules of the rows of two tables; raises `StoreError` for what is none."""
     try:
         return Rules(
-            (NetworkRule(Prefix.parse(row[0]), bool(row[1]), row[2]) for row in networks),
-            (PeerRule(PeerId(row[0]), row[1], _flag(row[2]), _flag(row[3]), _flag(row[4]), row[5]) for row in peers),
+            (network_check(NetworkRule(Prefix.parse(row[0]), bool(row[1]), row[2])) for row in networks),
+            (
+                peer_check(PeerRule(PeerId(row[0]), row[1], _flag(row[2]), _flag(row[3]), _flag(row[4]), row[5]))
+                for row in peers
+            ),
         )
-    except (InvalidValue, TypeError) as error:
+    except (InvalidValue, TypeError, AttributeError) as error:
         raise StoreError(f"the store holds a rule that is none: {error}") from None
 
 
 def standings_of(rows: Iterable[Sequence[Any]]) -> list[Standing]:
     """Make scores of rows; raises `StoreError` for what is none."""
     try:
-        return [Standing(Prefix.parse(row[0]), *row[1:]) for row in rows]
-    except (InvalidValue, TypeError) as error:
+        return [standing_check(Standing(Prefix.parse(row[0]), *row[1:])) for row in rows]
+    except (InvalidValue, TypeError, AttributeError) as error:
         raise StoreError(f"the store holds a score that is none: {error}") from None
 
 

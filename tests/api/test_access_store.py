@@ -225,18 +225,46 @@ async def test_a_file_that_another_takes_the_place_of_is_read_anew(path, tmp_pat
         await until(lambda: node.access.store_state == "ready")
 
 
-async def test_a_store_of_a_later_version_or_with_nonsense_is_refused(path):
+def written(path, statement):
+    db = sqlite3.connect(path, isolation_level=None)
+    db.execute(statement)
+    db.close()
+
+
+@pytest.mark.parametrize(
+    "row",
+    [
+        "networks VALUES ('10.0.0.1/8', 0, '')",
+        f"networks VALUES ('10.0.0.0/8', 0, '{'x' * 300}')",
+        f"peers VALUES ('{ANNA.peer_id}', char(27) || '[2J', 1, 1, 1, 1)",
+        f"peers VALUES ('{ANNA.peer_id}', '', 1, 1, 1, -1)",
+        f"peers VALUES ('{ANNA.peer_id}', '', 1, 1, 1, 'x')",
+        "peers VALUES ('x', '', 1, 1, 1, 1)",
+    ],
+)
+async def test_a_store_with_nonsense_lets_nobody_in(path, row):
     async with node_with(path):
         pass
-    with sqlite3.connect(path) as db:
-        db.execute("INSERT INTO qg_access_networks VALUES ('10.0.0.1/8', 0, '')")
-    db.close()
+    written(path, f"INSERT INTO qg_access_{row}")
     async with node_with(path) as node:
         assert "a rule that is none" in node.access.store_state
         assert node.access.rules.is_closed
-    with sqlite3.connect(path) as db:
-        db.execute("UPDATE qg_access_version SET version = 2")
-    db.close()
+
+
+@pytest.mark.parametrize("figures", ["-1, 0, 0, 0", "101, 0, 0, 0", "5, -1, 0, 0", "5, 0, 9e999, 0", "5, 0, 0, 'x'"])
+async def test_scores_that_nobody_can_have_are_not_taken(path, figures):
+    async with node_with(path) as node:
+        written(path, f"INSERT INTO qg_access_scores VALUES ('192.0.2.1/32', {figures}, {time()})")
+        await until(lambda: node.access.store_state.startswith("away"))
+        assert node.access.check_address("192.0.2.1").notes == ("score 100 of 100",)
+        written(path, "DELETE FROM qg_access_scores")
+        await until(lambda: node.access.store_state == "ready")
+
+
+async def test_a_store_of_a_later_version_is_refused(path):
+    async with node_with(path):
+        pass
+    written(path, "UPDATE qg_access_version SET version = 2")
     async with node_with(path) as node:
         assert "was made by a later qg" in node.access.store_state
 
