@@ -4,6 +4,7 @@
 import os
 import shutil
 import subprocess
+import tempfile
 from pathlib import Path
 
 import pytest
@@ -22,10 +23,17 @@ def unprivileged(folder):
     """What runs a command as somebody who is not root, which the server refuses."""
     if os.geteuid():
         return []
-    for each in (folder, *folder.parents):
-        each.chmod(each.stat().st_mode | 0o011)
     os.chown(folder, 65534, 65534)
     return ["setpriv", "--reuid=65534", "--regid=65534", "--clear-groups"]
+
+
+@pytest.fixture
+def open_folder():
+    """A folder that others than this user can reach: pytest's own are shut."""
+    with tempfile.TemporaryDirectory(prefix="qg-test-") as name:
+        folder = Path(name)
+        folder.chmod(0o755)
+        yield folder
 
 
 class Postgres:
@@ -60,11 +68,11 @@ class Postgres:
 
 
 @pytest.fixture
-def postgres(tmp_path_factory):
+def postgres(open_folder):
     if program("initdb") is None or program("pg_ctl") is None:
         pytest.skip("no PostgreSQL here: tools/dev test unpacks it on Debian and Ubuntu")
     pytest.importorskip("asyncpg")
-    server = Postgres(tmp_path_factory.mktemp("pg"))
+    server = Postgres(open_folder)
     yield server
     server.stop()
 

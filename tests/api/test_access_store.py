@@ -10,7 +10,7 @@ from contextlib import contextmanager
 from time import time
 
 import pytest
-from api.postgres import postgres, postgres_url
+from api.postgres import open_folder, postgres, postgres_url
 from api.test_access import HASTY, LISTEN, is_let_in
 
 import qg
@@ -24,7 +24,7 @@ BLOCK = qg.NetworkRule(qg.Prefix.parse("192.0.2.0/24"), False, "scans")
 ALLOW = qg.NetworkRule(qg.Prefix.parse("2001:db8::/32"), True)
 REFUSED = Standing(qg.Prefix.parse("198.51.100.7/32"), 100, 1, 0.0, 0.0)
 
-__all__ = ["postgres", "postgres_url"]
+__all__ = ["open_folder", "postgres", "postgres_url"]
 
 
 @pytest.fixture(params=["sqlite", "postgres"])
@@ -131,8 +131,6 @@ def full(path):
 def read_only(path):
     uid = os.geteuid()
     if not uid:  # root may write anywhere
-        for folder in (path.parent, *path.parent.parents):
-            folder.chmod(folder.stat().st_mode | 0o011)
         os.seteuid(65534)
     try:
         if uid:
@@ -175,9 +173,9 @@ async def test_a_node_starts_closed_while_its_store_is_damaged_and_opens_when_it
 
 
 @pytest.mark.parametrize("damage", ["damaged", "locked", "read-only", "absent"])
-async def test_a_node_goes_by_its_snapshot_while_its_store_is_away(path, tmp_path, damage, monkeypatch):
+async def test_a_node_goes_by_its_snapshot_while_its_store_is_away(open_folder, damage, monkeypatch):
     monkeypatch.setattr("qg.access.sqlite._BUSY_S", 0.1)
-    snapshot = tmp_path / "snapshot.json"
+    path, snapshot = open_folder / "access.db", open_folder / "snapshot.json"
     async with node_with(path, snapshot=str(snapshot)) as node:
         await node.access.change([ANNA, BLOCK])
     good = path.read_bytes()
