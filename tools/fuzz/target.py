@@ -1,7 +1,8 @@
 # SPDX-License-Identifier: MIT
 """Fuzz one target in this process: `python -m tools.fuzz.target NAME FOLDER [options of libFuzzer]`.
 
-An input that breaks a law of the target goes to FOLDER before libFuzzer hears of it, which does not always keep it.
+An input that breaks a law of the target is kept in FOLDER before libFuzzer hears of it, which would give it the same
+name, and now and then does not keep it.
 """
 
 import hashlib
@@ -19,7 +20,7 @@ def keeping(run: Callable[[bytes], None], folder: Path) -> Callable[[bytes], Non
         try:
             run(data)
         except BaseException:
-            (folder / f"law-{hashlib.sha1(data).hexdigest()}").write_bytes(data)
+            (folder / f"crash-{hashlib.sha1(data).hexdigest()}").write_bytes(data)
             raise
 
     return kept
