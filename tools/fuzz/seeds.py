@@ -18,6 +18,20 @@ from qg._core import crypto
 from qg._core.endpoint import Endpoint
 from qg._core.envelope import EnvelopeKeys
 from qg._core.message import message_head
+from qg.extenders.files.frames import (
+    DIGEST_LEN,
+    Answer,
+    Entry,
+    Failure,
+    Flag,
+    Kind,
+    Offer,
+    Want,
+    Wish,
+    frame_make,
+    plan_encode,
+    wants_encode,
+)
 from qg.types import LinkKey, PeerId
 from tools.fuzz import ROOT, SEEDS, TARGETS
 
@@ -130,6 +144,20 @@ def key_files() -> list[bytes]:
         b"\1" + plain[0] + plain[0][32:],
         b"\2" + network_secret_text(SECRET).encode() + b"\n",
     ]
+
+
+def files() -> list[bytes]:
+    entries = [Entry(b"folder", 0, Flag.FOLDER), Entry("folder/ä".encode(), 70_000, Flag.EXECUTABLE)]
+    wants = [Want(Wish.SEND), Want(Wish.RESUME, 9, bytes(DIGEST_LEN)), Want(Wish.REFUSE, why="no"), Want(Wish.HERE)]
+    spoken = [
+        Offer(2, 70_000, (b"folder",)).encode() + Answer(None).encode(),
+        Answer("no room").encode(),
+        plan_encode(entries) + wants_encode(wants[:2]),
+        wants_encode(wants),
+        Failure(1, True, "it is there").encode() + frame_make(Kind.DONE),
+        frame_make(Kind.START, bytes(4)) + frame_make(Kind.CHUNK, b"bytes") + frame_make(Kind.END, bytes(DIGEST_LEN)),
+    ]
+    return [*spoken, b"".join(spoken)]
 
 
 def socks() -> list[bytes]:
