@@ -14,10 +14,9 @@ Spread = namedtuple("Spread", "largest where limit n_compared")
 
 
 def columns_of(pieces, begin=0):
-    """Give for each offset that all pieces have the bytes there, one of each piece."""
-    n_common = min(map(len, pieces))
-    joined = b"".join(piece[:n_common] for piece in pieces)
-    return {offset: joined[offset::n_common] for offset in range(begin, n_common)}
+    """Give for each offset that all flights have the bytes there, one of each flight."""
+    joined = b"".join(piece[:FIRST_MIN] for piece in pieces)
+    return {offset: joined[offset::FIRST_MIN] for offset in range(begin, FIRST_MIN)}
 
 
 def xor(one, other):

@@ -9,6 +9,7 @@ import sys
 from pathlib import Path
 
 from tools.assurance import ROOT, finish, programs_install
+from tools.native import folder_lock
 
 HERE = Path(__file__).parent
 BUILD = ROOT / "build" / "secrecy"
@@ -46,8 +47,9 @@ def errors_count() -> dict[str, dict[str, int]]:
 
 def main() -> None:
     programs_install(valgrind="valgrind")
-    build_make()
-    found = errors_count()
+    with folder_lock(BUILD / "lock"):
+        build_make()
+        found = errors_count()
     passed = not any(found["errors"].values()) and all(found["planted"].values())
     finish("secrecy", passed, **found, log=str((BUILD / "valgrind.log").relative_to(ROOT)))
 
