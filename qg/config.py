@@ -45,9 +45,10 @@ _Hops = Annotated[int, Meta(ge=1, le=7)]
 class LinkConfig(Struct, frozen=True, kw_only=True):
     """Settings of sessions with other nodes."""
 
-    # "light" costs under 12 % on bulk and hides most of what lengths tell; the stricter of both sides' wishes holds
+    # "light" costs under 12 % on bulk and hides most of what lengths tell. With "blocks-1k" they
+    # tell KiB, with "blocks-16k" nothing, and a short message costs as much. The stricter of both sides' wishes holds
     # (4.6).
-    padding: Literal["none", "light"] = "light"
+    padding: Literal["none", "light", "blocks-1k", "blocks-16k"] = "light"
     # What a link that this node dials begins with. "printable6": six printable characters, which the rules known of one
     # censor let pass; to anybody else they show what uniform bytes do not, that somebody dials with this setting (3.7).
     first_bytes: Literal["uniform", "printable6"] = "uniform"

@@ -16,7 +16,7 @@ from qg.identity import NetworkSecret
 __all__ = ["cores_count", "runtime_options"]
 
 _SUITES = {"chacha20-poly1305": 1, "aes-256-gcm": 2, "aegis-256": 4}  # docs/protocol.md, section 3.3
-_PADDINGS = {"none": 0, "light": 1}
+_PADDINGS = {"none": 0, "light": 1, "blocks-1k": 2, "blocks-16k": 3}
 _FIRST_BYTES = {"uniform": 0, "printable6": 1}  # qg/_core/handshake.pxd
 _LOOPBACK = Prefix.parse("127.0.0.0/8")
 _WORKERS_MAX = 64  # qg/_core/worker.pxd

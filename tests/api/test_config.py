@@ -94,7 +94,7 @@ def test_all_problems_are_told_at_once_each_with_file_key_and_what_is_allowed():
         "allow_unlocked": "true or false",
         "identity": "a text",
         "allow[0]": "52 base32 characters",
-        "link.padding": '"none" or "light"',
+        "link.padding": '"none" or "light" or "blocks-1k" or "blocks-16k"',
         "link.suites_removed[0]": '"aes-256-gcm" or "aegis-256"',
         "link.dead_peer_s": "from 1 to 86400",
         "link.x": "allowed here: ",

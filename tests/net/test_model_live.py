@@ -12,7 +12,14 @@ from api.services import UNKNOWN, Echo, Held, Mailbox
 from model import frames
 from model.envelope import KIND_XK1, KIND_XX1
 from model.frames import REASON, Cover, HelloValues, Padding, Skipped, message_build, message_take
-from model.record import INNER_MAX, PADDING_LIGHT, PADDING_NONE, padded_len
+from model.record import (
+    INNER_MAX,
+    PADDING_BLOCKS_LARGE,
+    PADDING_BLOCKS_SMALL,
+    PADDING_LIGHT,
+    PADDING_NONE,
+    padded_len,
+)
 from net.live import CLOSED_NETWORK, OPEN_NETWORK, Model, bytes_wait, host, talk
 
 import qg
@@ -395,9 +402,21 @@ async def test_a_node_that_stops_says_shutdown():
 
 
 @diallers
-@pytest.mark.parametrize(("ours", "wish"), [(PADDING_NONE, "none"), (PADDING_NONE, "light"), (PADDING_LIGHT, "none")])
+@pytest.mark.parametrize(
+    ("ours", "wish"),
+    [
+        (PADDING_NONE, "none"),
+        (PADDING_NONE, "light"),
+        (PADDING_LIGHT, "none"),
+        (PADDING_LIGHT, "blocks-1k"),
+        (PADDING_BLOCKS_SMALL, "light"),
+        (PADDING_BLOCKS_LARGE, "blocks-1k"),
+        (PADDING_NONE, "blocks-16k"),
+    ],
+)
 async def test_records_are_padded_by_the_stricter_wish(dialler, ours, wish):
-    mode = PADDING_NONE if (ours, wish) == (PADDING_NONE, "none") else PADDING_LIGHT
+    theirs = ["none", "light", "blocks-1k", "blocks-16k"].index(wish)
+    mode, early = max(ours, theirs), max(PADDING_LIGHT, theirs)  # that of a node before it has read HELLO
     async with talk(dialler, config=config_of(padding=wish), hello=HelloValues(padding=ours)) as t:
         for length in (1, 50, 300, 1000, 1100, 9000, 40_000):
             await echo_check(t, length)
@@ -405,11 +424,11 @@ async def test_records_are_padded_by_the_stricter_wish(dialler, ours, wish):
         for number, record in enumerate(t.peer.records):
             content_len = record.length - sum(frame.length for frame in record.frames if isinstance(frame, Padding))
             lengths.append((record.length, content_len))
-            lawful = {mode} if number else {mode, PADDING_LIGHT}  # the default holds until HELLO is read
+            lawful = {mode} if number else {mode, early}
             assert record.length in {padded_len(each, content_len) for each in lawful}, number
         if dialler == "node":  # which writes its HELLO first
             first_len, first_content_len = lengths[0]
-            assert first_len == padded_len(PADDING_LIGHT, first_content_len)
+            assert first_len == padded_len(early, first_content_len)
 
 
 @pytest.mark.parametrize("place", ["length", "tag"])
