@@ -37,9 +37,9 @@ class Ledger(Exit):
 class Association(exit_module._Association):
     """Count datagrams and their bytes for each target."""
 
-    async def _send(self, target, payload):
+    async def _send(self, hosts, target, payload):
         n_before = self._owner.counts["datagrams_out"]
-        await super()._send(target, payload)
+        await super()._send(hosts, target, payload)
         if self._owner.counts["datagrams_out"] > n_before:
             row = self._owner.targets[f"udp {target}"]
             row[0] += 1

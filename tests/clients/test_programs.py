@@ -2,6 +2,8 @@
 """Programs that nobody here wrote reach their targets over an exit, and nothing without it."""
 
 import shutil
+import subprocess
+import sys
 import time
 from pathlib import Path
 
@@ -80,6 +82,29 @@ def test_the_target_is_out_of_reach_but_for_the_exit(ground, targets):
     probe = f"import socket; socket.create_connection(('{ground.host}', {port}), 5)"
     assert "Network is unreachable" in ground.here.run("python3", "-c", probe).stderr
     assert ground.there.run("python3", "-c", probe).returncode == 0
+
+
+DATAGRAM = """
+import socket, sys
+host, port, target = sys.argv[1].rpartition(":")[0], int(sys.argv[1].rpartition(":")[2]), sys.argv[2]
+with socket.create_connection((host, port), 30) as front, socket.socket(type=socket.SOCK_DGRAM) as here:
+    front.sendall(b"\\5\\1\\0" + b"\\5\\3\\0\\1" + bytes(6))
+    answer = b""
+    while len(answer) < 12:
+        answer += front.recv(12 - len(answer))
+    there = socket.inet_ntoa(answer[6:10]), int.from_bytes(answer[10:])
+    here.sendto(bytes(3) + b"\\1" + socket.inet_aton(target) + (9).to_bytes(2) + b"hello", there)
+    sys.stdin.read()
+"""
+
+
+def test_datagrams_are_counted_for_their_target(ground):
+    before = ground.exit.counts()[1]
+    ground.here.start(sys.executable, "-c", DATAGRAM, ground.proxy("direct"), ground.host, stdin=subprocess.PIPE)
+    until_s = time.monotonic() + 30
+    while not grown(ground, before).get(f"udp {ground.host}:9", [0])[0]:
+        assert time.monotonic() < until_s, ground.exit.counts()
+        time.sleep(0.05)
 
 
 def test_no_process_and_no_namespace_is_left(tmp_path):
