@@ -9,6 +9,7 @@ from model.cert import network_secret_text
 from qg._core import cert
 from qg._core.keyfile import KeyRing, NetworkSecret
 from qg.errors import KeyFileError
+from qg.extenders.proxy.front import Front, FrontError
 
 ADDRESS = b"\4" + bytes([192, 0, 2, 7, 0x1D, 0x17])
 
@@ -29,3 +30,17 @@ def test_what_stands_far_behind_a_network_secret_is_not_passed_over(tmp_path):
     path.write_text(text.ljust(128) + "x")
     with pytest.raises(KeyFileError, match="copy it again, whole"):
         NetworkSecret.load(path)
+
+
+@pytest.mark.parametrize(
+    "request_",
+    [
+        b"\5\1\0\5\1\0\1\xc0\0\2\7\0\0",
+        b"\4\1\0\0\xc0\0\2\7\0",
+        b"CONNECT example.org:0 HTTP/1.1\r\nHost: example.org\r\n\r\n",
+        b"GET http://example.org:0/ HTTP/1.1\r\nHost: example.org\r\n\r\n",
+    ],
+)
+def test_the_proxy_connects_to_no_port_0_in_any_dialect(request_):
+    with pytest.raises(FrontError, match="port 0"):
+        Front().feed(request_)

@@ -31,8 +31,10 @@ def environment() -> dict[str, str]:
         "LD_PRELOAD": os.environ["QG_FUZZ_RUNTIME"],
         "PYTHONPATH": os.pathsep.join(filter(None, paths)),
         "PYTHONMALLOC": "malloc",  # else ASan does not see where an object of Python ends
-        # CPython frees little at exit; what the core takes and gives back is counted by the targets.
-        "ASAN_OPTIONS": "detect_leaks=0:" + os.environ.get("ASAN_OPTIONS", ""),
+        # CPython frees little at exit; what the core takes and gives back is counted by the targets. ASan keeps each
+        # stack that it sees, and those of Python are deep and all different.
+        "ASAN_OPTIONS": "detect_leaks=0:malloc_context_size=5:quarantine_size_mb=64:"
+        + os.environ.get("ASAN_OPTIONS", ""),
         "UBSAN_OPTIONS": "print_stacktrace=1:" + os.environ.get("UBSAN_OPTIONS", ""),
     }
 

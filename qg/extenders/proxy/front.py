@@ -266,14 +266,12 @@ def _http_request(event: h11.Request) -> Request:
         if name == b"proxy-authorization":
             isolation = _basic(bytes(value))
     if event.method == b"CONNECT":
-        target = Target.parse(event.target.decode("ascii"))
-        if not target.port:
-            raise qg.InvalidValue("port 0")
+        target = _with_port(Target.parse(event.target.decode("ascii")))
         return Request("connect", target, isolation, b"", "connect")
     url = urlsplit(event.target.decode("ascii"))
     if url.scheme != "http" or not url.hostname:
         raise qg.InvalidValue("a proxy is asked for http://HOST/..., or with CONNECT")
-    target = Target.make(url.hostname, 80 if url.port is None else url.port)
+    target = _with_port(Target.make(url.hostname, 80 if url.port is None else url.port))
     path = (url.path or "/") + (f"?{url.query}" if url.query else "")
     lines = [b"%s %s HTTP/%s" % (event.method, path.encode("ascii"), event.http_version), b"Connection: close"]
     host = b""
@@ -287,6 +285,12 @@ def _http_request(event: h11.Request) -> Request:
             lines.append(b"%s: %s" % (name, value))
     lines.insert(1, b"Host: " + (url.netloc.rpartition("@")[2].encode("ascii") or host))
     return Request("connect", target, isolation, b"\r\n".join(lines) + b"\r\n\r\n", "http")
+
+
+def _with_port(target: Target) -> Target:
+    if not target.port:
+        raise qg.InvalidValue("port 0")
+    return target
 
 
 def _basic(value: bytes) -> bytes:
