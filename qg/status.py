@@ -87,6 +87,7 @@ _OTHERS = {
     "n_slow_reader_resets": ("slow_reader_resets", "streams reset that nobody read"),
     "n_slow_records": ("slow_records", "sessions ended since a record did not come whole in time"),
     "n_slow_handshakes": ("slow_handshakes", "handshakes that others began and did not finish in time"),
+    "n_overruns": ("streams_overrun", "streams reset since more bytes came than they may"),
     "n_streams_full": ("streams_full", "streams refused since their session had as many as it may"),
     "n_credit_withheld": ("credit_withheld", "times that a peer had to wait: `limits.receive_credit_mib` unread"),
 }

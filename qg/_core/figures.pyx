@@ -51,7 +51,7 @@ cdef dict worker_figures(worker_t *worker):
         "relay_held_len": engine.relay.held.used, "n_relay_memory_resets": engine.relay.n_memory_resets,
         "n_slow_reader_closes": engine.ctx.n_slow_closes, "n_slow_reader_resets": engine.ctx.receive.n_slow_resets,
         "n_slow_records": engine.ctx.n_slow_records, "n_slow_handshakes": engine.ctx.n_slow_handshakes,
-        "n_streams_full": engine.ctx.receive.n_streams_full,
+        "n_overruns": engine.ctx.receive.n_overruns, "n_streams_full": engine.ctx.receive.n_streams_full,
         "n_credit_withheld": engine.ctx.receive.n_withheld, "receive_unread_len": engine.ctx.receive.unread.used,
         "by_status": by_status, "pool_taken_len": worker.pool.taken.used, "plain_len": worker.pool.plain_len,
         "n_blocks": worker.pool.n_taken,

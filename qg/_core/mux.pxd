@@ -64,6 +64,7 @@ ctypedef struct receive_t:      # what the sessions of one worker hold for their
     budget_t own                # that budget, unless one is shared
     uint64_t n_withheld         # times that a session's credit was withheld
     uint64_t n_streams_full     # streams refused since their session had as many as it may
+    uint64_t n_overruns         # streams reset since more came than they may
     uint64_t n_slow_resets      # streams reset because nobody read them while their session had no credit left
 
 ctypedef struct mux_times_t:    # all in ns

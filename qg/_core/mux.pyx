@@ -842,6 +842,7 @@ cdef int on_data(mux_t *mux, frame_t *frame, uint64_t now_ns) noexcept nogil:
     if frame.len > stream.rx_credit - stream.rx_off:
         if is_service(stream):
             mux_used(mux, frame.len, now_ns)
+        mux.receive.n_overruns += 1
         return stream_reset(stream, REASON_PROTOCOL, now_ns)
     if stream.rx_off == stream.rx_used:
         stream.unread_ns = now_ns

@@ -58,6 +58,16 @@ async def test_streams_beyond_those_that_may_be_open_are_refused():
         assert faults(t.node) == {"streams_full": 2}
 
 
+async def test_a_stream_that_brings_more_than_it_may_is_counted():
+    async with talk("model") as t:
+        stream = t.peer.stream_open(frames.KIND_BYTES, bytes(Held.id))
+        for _ in range(3):
+            t.peer.frame_send(frames.Data(stream.id, bytes(8000)))
+        await t.model.until(lambda: stream.is_closed)
+        assert frames.REASONS[stream.reset_reason] == "protocol"
+        assert faults(t.node) == {"streams_overrun": 1}
+
+
 async def test_pipes_beyond_those_of_one_link_are_refused():
     async with talk("model", config=config(limits={"pipes_per_link": 2})) as t:
         pipes = [t.peer.stream_open(frames.KIND_PIPE, b"\x08") for _ in range(4)]
