@@ -49,6 +49,8 @@ LIMITS = {
     "service_streams": 200, "handshake_cpu_ms": 50,
 }  # fmt: skip
 
+# Of the long form: the honest transfer shares its core with the attacker, and may be kept waiting for a second.
+HONEST = {"limits": {"slow_reader_s": 5}}
 DESCRIPTORS_MAX = 256 + 128 + 1024 + 64  # half-open ones, sinks, closed ones (TCP_LINGERING_MAX), peers
 
 
@@ -345,7 +347,7 @@ def failures(seen: dict[str, Any]) -> list[str]:
 
 async def measured(name: str) -> dict[str, Any]:
     """The long form of one attack, with what honest peers notice."""
-    with tempfile.TemporaryDirectory() as made, target(Path(made), {}) as node:
+    with tempfile.TemporaryDirectory() as made, target(Path(made), HONEST) as node:
         honest = Honest(node.address)
         async with at_work(honest.transfer()):
             await asyncio.sleep(1)
