@@ -6,7 +6,7 @@ import shutil
 import pytest
 from looks.stream import ent_measure, records_make
 
-pytestmark = pytest.mark.skipif(not shutil.which("ent"), reason="ent is not here")
+pytestmark = [pytest.mark.slow, pytest.mark.skipif(not shutil.which("ent"), reason="ent is not here")]
 
 
 @pytest.mark.parametrize("suites", [1, 3, 7])

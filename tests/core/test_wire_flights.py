@@ -8,6 +8,8 @@ from core.endpoint_help import NOW_S
 from looks.flights import ERROR, bit_fix, bytes_spread, lengths_likely, repeats_count
 from looks.probes import Flights
 
+pytestmark = pytest.mark.slow
+
 N_FLIGHTS = 2560  # ten for each value of a byte
 
 

@@ -10,6 +10,7 @@ from collections import Counter
 
 from core.endpoint_help import XK, Pair, link_key_of, ring_of
 from looks.probes import HELLOS
+from looks.programs import environment_foreign
 from model.cert import Identity
 
 from qg._core.endpoint import Endpoint
@@ -102,7 +103,8 @@ class Capture:
 def flows_classify(capture):
     """Give what nDPI calls each flow, by the dialler's port."""
     run = ["ndpiReader", "-i", str(capture.path), "-v", "2"]
-    said = subprocess.run(run, check=True, capture_output=True, timeout=120).stdout.decode("ascii", "replace")
+    done = subprocess.run(run, check=True, capture_output=True, timeout=120, env=environment_foreign())
+    said = done.stdout.decode("ascii", "replace")
     return {int(port): name for port, name in _FLOW.findall(said)}
 
 

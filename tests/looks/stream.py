@@ -3,10 +3,10 @@
 
 import os
 import re
-import subprocess
 
 from core.endpoint_help import XK, Pair, link_key_of, ring_of
 from looks.measure import normal_of, tail
+from looks.programs import program_feed
 from model.cert import Identity
 
 from qg._core.endpoint import Endpoint
@@ -35,24 +35,9 @@ def records_make(n_bytes, suites=7):
     assert one.state == "open"
 
 
-def feed(program, pieces):
-    """Hand a program pieces until it wants no more; give what it said, and how many bytes it took."""
-    n_fed = 0
-    with subprocess.Popen(program, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=False) as process:
-        try:
-            for piece in pieces:
-                process.stdin.write(piece)
-                n_fed += len(piece)
-            process.stdin.close()
-        except BrokenPipeError:
-            process.stdin = None  # it has had enough; what waits for it is of no use to anybody
-        said = process.stdout.read().decode()
-    return said, n_fed
-
-
 def ent_measure(pieces):
     """Give ent's figures: bytes, entropy in bits of a byte, chi-square and how likely chance exceeds it."""
-    said, _ = feed(["ent", "-t"], pieces)
+    said, _ = program_feed(["ent", "-t"], pieces)
     figures = dict(zip(*(line.split(",")[1:] for line in said.splitlines()[:2]), strict=True))
     square = float(figures["Chi-square"])
     return {
@@ -66,7 +51,7 @@ def ent_measure(pieces):
 
 def dieharder_judge(number, n_samples, pieces):
     """Run one test of dieharder, which reads on and never again; its p, its verdict, and the bytes that it took."""
-    said, n_fed = feed(["dieharder", "-g", "200", "-d", str(number), "-p", str(n_samples)], pieces)
+    said, n_fed = program_feed(["dieharder", "-g", "200", "-d", str(number), "-p", str(n_samples)], pieces)
     found = re.search(r"^ *(\w+)\| +\d+\| +\d+\| +\d+\|([\d.]+)\| +(\w+)", said, re.M)
     if found is None:
         raise ValueError(f"dieharder said: {said}")

@@ -12,7 +12,7 @@ import pytest
 from looks.probes import Flights, probes_make, seed_make, ways_compare
 from net.support import core, target, until
 
-pytestmark = [pytest.mark.anyio, pytest.mark.net]
+pytestmark = [pytest.mark.anyio, pytest.mark.net, pytest.mark.slow]
 
 N_PROBES = 1000
 N_FILES = 4 * N_PROBES  # both ends of each connection are in this process
