@@ -43,11 +43,12 @@ MIB = 1 << 20
 
 
 class Tally(NamedTuple):
-    """What was done: connections, bytes, and in how many seconds."""
+    """What was done: connections, bytes, in how many seconds, and what it took of the processor."""
 
     n_units: int
     n_bytes: int
     seconds: float
+    cpu_s: float = 0.0
 
 
 Script = Iterator[None]
@@ -240,7 +241,11 @@ def sessions(
 
 
 def volume(address: tuple[str, int], tally: Tally) -> Tally:
-    """Make as many connections as an attack made, with as many bytes, in the same time."""
+    """Make as many connections as an attack made, with as many bytes, in the same time and with as much work.
+
+    Honest peers share the core: what its own cryptography costs the attacker must not count against the node.
+    """
+    began_cpu_s = time.process_time()
     payload = bytes(max(1, tally.n_bytes // max(1, tally.n_units)))
     held: deque[socket.socket] = deque(maxlen=HELD_MAX)
     began = time.monotonic()
@@ -251,6 +256,8 @@ def volume(address: tuple[str, int], tally: Tally) -> Tally:
             held.popleft().close()
         held.append(socket.create_connection(address))
         held[-1].sendall(payload)
+        while time.process_time() - began_cpu_s < (idx + 1) / tally.n_units * tally.cpu_s:
+            pass
     for sock in held:
         sock.close()
     return Tally(tally.n_units, tally.n_bytes, time.monotonic() - began)
@@ -273,6 +280,7 @@ def main() -> None:
     units = STRANGERS[name](address, n) if name in STRANGERS and address is not None else []
     print("ready", flush=True)
     sys.stdin.readline()
+    began_cpu_s = time.process_time()
     if address is None:
         host, _, port = order["to"].rpartition(":")
         tally = volume((host, int(port)), Tally(*order["tally"]))
@@ -280,7 +288,7 @@ def main() -> None:
         tally = storm(address, units, n, rate, order["network"], order["crowd"])
     else:
         tally = sessions(address, PEERS[name], n, rate, order["patience_s"])
-    print(json.dumps(tally), flush=True)
+    print(json.dumps(tally._replace(cpu_s=time.process_time() - began_cpu_s)), flush=True)
 
 
 if __name__ == "__main__":
