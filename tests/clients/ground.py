@@ -159,10 +159,18 @@ class Station:
         self.address = _line(self._process)
 
     def counts(self):
-        """Give (all counters, {HOST:PORT of a target: [connections, bytes out, bytes in]})."""
+        """Give (all counters, {HOST:PORT of a target: [connections, bytes out, bytes in]}, streams that are open)."""
         self._process.stdin.write("\n")
         self._process.stdin.flush()
         return tuple(json.loads(_line(self._process)))
+
+    def settled(self):
+        """The same once no stream is open: what an earlier program did is counted."""
+        until_s = time.monotonic() + 30
+        while (counts := self.counts())[2]:
+            assert time.monotonic() < until_s, counts
+            time.sleep(0.05)
+        return counts
 
     def stop(self):
         """End the node, and wait until it has."""

@@ -22,11 +22,14 @@ class Ledger(Exit):
     def __init__(self, rules):
         super().__init__(rules)
         self.targets = defaultdict(lambda: [0, 0, 0])  # connections, bytes out, bytes in
+        self.n_open = 0  # streams that are not counted yet
 
     async def on_stream(self, stream):
+        self.n_open += 1
         try:
             await super().on_stream(stream)
         finally:
+            self.n_open -= 1
             if stream.metadata[0] == CONNECT:
                 row = self.targets[str(target_read(stream.metadata[1:])[0])]
                 row[0] += 1
@@ -61,7 +64,7 @@ async def run(network_file, listen, rules):
     async with qg.Node(qg.Identity.generate(), listen=[listen], extenders=[ledger], network_secret=secret) as node:
         print(node.address, flush=True)
         while await reader.readline():
-            print(json.dumps([ledger.counts, ledger.targets]), flush=True)
+            print(json.dumps([ledger.counts, ledger.targets, ledger.n_open]), flush=True)
 
 
 asyncio.run(run(sys.argv[1], sys.argv[2], sys.argv[3:]))

@@ -59,7 +59,7 @@ def test_a_program(program, way, ground, targets, tmp_path):
     if missing:
         assert not IS_ASKED_FOR, f"not installed: {missing}"
         pytest.skip(f"not installed: {missing}")
-    before = ground.exit.counts()[1]
+    before = ground.exit.settled()[1]
     is_good, said = run(program, way, ground, targets, tmp_path)
     if way == "stopped":
         assert not is_good, said
@@ -103,7 +103,7 @@ with socket.create_connection((host, port), 30) as front, socket.socket(type=soc
 
 
 def test_datagrams_are_counted_for_their_target(ground):
-    before = ground.exit.counts()[1]
+    before = ground.exit.settled()[1]
     ground.here.start(sys.executable, "-c", DATAGRAM, ground.proxy("direct"), ground.host, stdin=subprocess.PIPE)
     until_s = time.monotonic() + 30
     while not grown(ground, before).get(f"udp {ground.host}:9", [0])[0]:
