@@ -15,7 +15,7 @@ from qg.access.snapshot import snapshot_load, snapshot_save
 from qg.access.store import Change, News, Store, StoreError, store_make
 from qg.address import Prefix
 from qg.config import Config
-from qg.errors import InvalidValue
+from qg.errors import InvalidValue, QGError
 from qg.types import PeerId
 
 __all__ = ["Access", "Verdict"]
@@ -118,6 +118,8 @@ class Access:
                 async with asyncio.timeout(_CLOSE_S):
                     if self._away is None:
                         await self._standings_write(self._store)
+            with suppress(StoreError, TimeoutError):
+                async with asyncio.timeout(_CLOSE_S):
                     await self._store.close()
 
     # Changes
@@ -146,11 +148,12 @@ class Access:
         checked = [rule_check(rule) for rule in rules]
         keys = [network_plain(key) if isinstance(key, Prefix) else key for key in gone]
         async with self._changing:
+            changed = self.rules.changed(checked, keys)
             if self._store is not None:
                 if self._away is not None:
                     raise StoreError(f"the rules cannot be changed now: {self._away[1]}")
                 await self._store.write(Change(checked, keys), time())
-            await self._take(self.rules.changed(checked, keys))
+            await self._take(changed)
 
     async def pardon(self, address: str) -> None:
         """Forget what an IP address, and the network around it, have done; raises `InvalidValue`."""
@@ -299,7 +302,7 @@ class Access:
             if self._away is None:
                 try:
                     await self._standings_write(store)
-                except StoreError as error:
+                except QGError as error:
                     self._lost(error)
 
     async def _watch(self, store: Store) -> None:
@@ -308,7 +311,7 @@ class Access:
                 if self._away is not None:
                     await self._found(store)
                 await self._hear(store, await store.news())
-            except StoreError as error:
+            except QGError as error:  # of the store, or of the core that cannot take what it said
                 self._lost(error)
 
     async def _found(self, store: Store) -> None:
@@ -319,7 +322,7 @@ class Access:
                 await store.open()
                 await self._hear(store, {"rules", "scores"})
                 break
-            except StoreError as error:
+            except QGError as error:
                 self._lost(error)
         self._away = None
         _log.info("store_back n_networks=%d n_peers=%d", len(self.rules.networks), len(self.rules.peers))
@@ -334,7 +337,7 @@ class Access:
         if "scores" in news:
             await self._standings_take(store)
 
-    def _lost(self, error: StoreError) -> None:
+    def _lost(self, error: QGError) -> None:
         if self._away is None:
             self._away = monotonic(), str(error)
             _log.error("store_away: %s", error)

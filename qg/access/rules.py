@@ -27,6 +27,8 @@ _NAME_MAX = 64
 _NOTE_MAX = 256
 _RATE_MAX = 1_048_576  # KiB/s
 _LOST_MAX = 100  # points
+_NETWORKS_MAX = 1_000_000  # qg/_core/prefixes.pxd has room for a little more
+_PEERS_MAX = 50_000  # beside those that the configuration lists; qg/_core/guard.pxd
 _IP4_HEAD = bytes(10) + b"\xff\xff"  # of an IPv4 address that is written as an IPv6 one
 _IP4_BITS = 96
 
@@ -80,7 +82,10 @@ class Standing(NamedTuple):
 
 @final
 class Rules:
-    """Hold all rules; immutable. `is_closed`: nobody gets in, whatever else is said, for the rules are not known."""
+    """Hold all rules; immutable. `is_closed`: nobody gets in, whatever else is said, for the rules are not known.
+
+    Raises `InvalidValue` for more than 1,000,000 networks or 50,000 peers.
+    """
 
     def __init__(
         self, networks: Iterable[NetworkRule] = (), peers: Iterable[PeerRule] = (), *, is_closed: bool = False
@@ -88,6 +93,8 @@ class Rules:
         self.networks: Mapping[Prefix, NetworkRule] = {rule.network: rule for rule in networks}
         self.peers: Mapping[PeerId, PeerRule] = {rule.peer_id: rule for rule in peers}
         self.is_closed = is_closed
+        if len(self.networks) > _NETWORKS_MAX or len(self.peers) > _PEERS_MAX:
+            raise InvalidValue(f"there may be {_NETWORKS_MAX} rules of networks and {_PEERS_MAX} of peers, not more")
 
     def __eq__(self, other: object) -> bool:
         if not isinstance(other, Rules):

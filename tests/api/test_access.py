@@ -186,6 +186,16 @@ async def test_what_is_no_rule_changes_nothing(rule):
         assert node.access.rules == qg.Rules()
 
 
+async def test_there_are_bounds_to_the_rules_and_a_change_beyond_them_changes_nothing():
+    peers = [qg.PeerRule(qg.PeerId(number.to_bytes(32)), is_allowed=False) for number in range(50_001)]
+    async with qg.Node(qg.Identity.generate()) as node:
+        await node.access.change(peers[:-1])
+        assert not node.access.check_peer(peers[7].peer_id).is_allowed
+        with pytest.raises(qg.LocalError, match="not more"):
+            await node.access.change(peers[-1:])
+        assert len(node.access.rules.peers) == 50_000
+
+
 async def test_an_ipv4_network_in_ipv6_clothes_is_one_of_ipv4():
     async with qg.Node(qg.Identity.generate()) as node:
         await node.access.network_set("::ffff:10.0.0.0/104", is_allowed=False)
