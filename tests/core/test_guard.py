@@ -6,6 +6,7 @@ from collections import Counter
 from ipaddress import ip_address, ip_network
 
 import pytest
+from core.test_ledger import n_taken
 from hypothesis import given
 from hypothesis import strategies as st
 from qg._core.guard import Guard
@@ -47,15 +48,6 @@ class Flights:
     def __call__(self, address, now_ns):
         self.n_made += 1
         return self.guard.handshake(address, m1(self.n_made), NOW_S, NOW_S, now_ns)
-
-
-def n_taken(ask, *arguments):
-    """Ask until refused; how often the answer was yes, and the refusal."""
-    for n in range(100_000):
-        rc = ask(*arguments)
-        if rc != OK:
-            return n, rc
-    raise AssertionError("never refused")
 
 
 # --- connections ---
