@@ -15,11 +15,13 @@ from qg.address import Address, Endpoint, HostPort, Prefix, PrefixLimit, is_ip
 from qg.errors import ConfigError, InvalidValue
 from qg.exit_policy import ExitRule
 from qg.forwarding import ForwardRule, ForwardSpec
+from qg.security import LEVELS
 from qg.types import PeerId
 
 __all__ = [
     "AccessConfig",
     "Config",
+    "CoverConfig",
     "ExitConfig",
     "ExtenderUse",
     "ForwardConfig",
@@ -54,6 +56,9 @@ class LinkConfig(Struct, frozen=True, kw_only=True):
     first_bytes: Literal["uniform", "printable6"] = "uniform"
     # AEAD suites never to be offered or taken. ChaCha20-Poly1305 cannot be removed: every node must have it (3.6).
     suites_removed: tuple[Literal["aes-256-gcm", "aegis-256"], ...] = ()
+    # Each message of a handshake waits for a random time up to this, so that when it comes tells less of what it
+    # follows. The original's levels have 3 to 8 s.
+    handshake_delay_ms: Annotated[int, Meta(ge=0, le=5000)] = 0
     # A peer that says nothing for this long is gone. An idle link is probed at random every 15 to 30 s, so 60 allows
     # for a lost probe (4.7).
     dead_peer_s: _Seconds = 60
@@ -64,6 +69,38 @@ class LinkConfig(Struct, frozen=True, kw_only=True):
     # While in use: a full new key exchange costs 2.6 kB and 0.3 ms; the original uses 300 to 1200 s (4.5).
     # A peer that asks for it a hundred times as often ends the session.
     rekey_s: Annotated[int, Meta(ge=1, le=3600)] = 600
+
+
+class CoverConfig(Struct, frozen=True, kw_only=True):
+    """What is sent although nobody asked for it, so that who watches a link learns less of when it is used (4.7).
+
+    Each node covers what it sends itself: a link is covered in both directions where both ends do it.
+    """
+
+    # "chaff": records that say nothing, at random moments; whether a link is idle or busy still shows roughly.
+    # "poisson": bytes leave at random moments only, and as many each time, whether there is something to say or not;
+    # what is above that rate waits, and below it use does not show. "shaped": the same, at a rate that follows use
+    # between two bounds, and shows its steps.
+    mode: Literal["off", "chaff", "poisson", "shaped"] = "off"
+    # Where: on links with neighbours, and in sessions over relays, from end to end; there each turn is one record of
+    # 1 KiB.
+    links: bool = True
+    circuits: bool = False
+    # Poisson and shaped: turns a second, and bytes of each on the wire. 10 of 1,200 are 41 MiB an hour and let 96
+    # kbit/s through, in each direction; what is sent waits for 100 ms on average.
+    rate_per_s: Annotated[int, Meta(ge=1, le=1000)] = 10
+    size: Annotated[int, Meta(ge=64, le=16_384)] = 1200
+    # Shaped: what the rate doubles up to while most turns are full.
+    rate_max_per_s: Annotated[int, Meta(ge=1, le=1000)] = 80
+    # Chaff: how many records in an interval, and their bytes; the original's figures of its second level.
+    interval_s: Annotated[int, Meta(ge=1, le=3600)] = 60
+    records_min: Annotated[int, Meta(ge=0, le=10_000)] = 0
+    records_max: Annotated[int, Meta(ge=1, le=10_000)] = 30
+    bytes_min: Annotated[int, Meta(ge=1, le=16_384)] = 1
+    bytes_max: Annotated[int, Meta(ge=1, le=16_384)] = 256
+    # What all of it may cost in an hour, all links together; 0: as much as comes. The more links there are, the slower
+    # their turns; but each goes on at 27 kbit/s, or its peers would give it up, and what that takes is counted.
+    budget_mib_h: _KibRate = 0
 
 
 class RelayConfig(Struct, frozen=True, kw_only=True):
@@ -299,6 +336,9 @@ class Config(Struct, frozen=True, kw_only=True):
     workers: _Workers | None = None
     # Unix socket for `qg status` and `qg stop`. None: none is made.
     control_socket: str | None = None
+    # What `[link]` and `[cover]` are to be, all at once: a level of docs/security-levels.md. Settings that a level
+    # decides must not stand beside it. "custom": what those tables say; their defaults are level one.
+    security: Literal["custom", "one", "two", "three", "four", "five"] = "custom"
     log_level: Literal["debug", "info", "warning", "error"] = "info"
     # Lines for people, or an object of JSON each for what collects logs.
     log_format: Literal["text", "json"] = "text"
@@ -308,6 +348,7 @@ class Config(Struct, frozen=True, kw_only=True):
     # Let `metrics` be an address that other machines reach. Off: whoever reaches it reads it.
     metrics_remote: bool = False
     link: LinkConfig = LinkConfig()
+    cover: CoverConfig = CoverConfig()
     relay: RelayConfig = RelayConfig()
     exit: ExitConfig = ExitConfig()
     forward: ForwardConfig = ForwardConfig()
@@ -316,6 +357,22 @@ class Config(Struct, frozen=True, kw_only=True):
     extenders: tuple[ExtenderUse, ...] = ()
     rates: RatesConfig = RatesConfig()
     limits: LimitsConfig = LimitsConfig()
+
+    def at_level(self, level: str) -> "Config":
+        """Give the configuration at a level of security; its other settings stay, and at "custom" all of them.
+
+        Raises `InvalidValue` for a level that there is not.
+        """
+        if level != "custom" and level not in LEVELS:
+            raise InvalidValue(f"{level!r} is no level of security: {', '.join(LEVELS)} or custom")
+        if level == "custom":
+            return msgspec.structs.replace(self, security=level)
+        return msgspec.structs.replace(
+            self,
+            security=level,
+            link=msgspec.structs.replace(self.link, **LEVELS[level].link),
+            cover=CoverConfig(budget_mib_h=self.cover.budget_mib_h, **LEVELS[level].cover),
+        )
 
     @classmethod
     def load(cls, path: "str | os.PathLike[str]") -> "Config":
@@ -340,6 +397,8 @@ class Config(Struct, frozen=True, kw_only=True):
         """
         problems: list[str] = []
         config = _table_read(cls, table, "", problems)
+        problems += _decided_problems(config.security, table)
+        config = config.at_level(config.security)
         problems += _rules_check(config)
         if problems:
             raise ConfigError(*(f"{source}: {problem}" for problem in problems))
@@ -362,6 +421,19 @@ class Config(Struct, frozen=True, kw_only=True):
         )
 
 
+def _decided_problems(level: str, table: dict[str, Any]) -> list[str]:
+    """Find settings that stand beside the level which decides them."""
+    if level not in LEVELS:
+        return []
+    decided = {"link": set(LEVELS[level].link), "cover": set(CoverConfig.__struct_fields__) - {"budget_mib_h"}}
+    return [
+        f'{where}.{key}: security = "{level}" decides it; take one of the two away'
+        for where, keys in decided.items()
+        for key in table.get(where, {})
+        if key in keys
+    ]
+
+
 def _access_placed(access: AccessConfig, folder: str) -> AccessConfig:
     """Take relative paths from the configuration's folder."""
     kind, colon, path = (access.store or "").partition(":")
@@ -369,6 +441,9 @@ def _access_placed(access: AccessConfig, folder: str) -> AccessConfig:
     snapshot = None if access.snapshot is None else os.path.join(folder, os.path.expanduser(access.snapshot))
     return AccessConfig(store=store, snapshot=snapshot)
 
+
+# Bytes a second of a paced link, at least: COVER_RECORD_S of qg/_core/cover.pxd.
+_PACE_MIN = 3284
 
 _Table = TypeVar("_Table", bound=Struct)
 
@@ -421,6 +496,7 @@ def _rules_check(config: Config) -> list[str]:
             f"limits.stream_window_kib = {limits.stream_window_kib}: must not be above a quarter of"
             f" limits.session_window_kib ({limits.session_window_kib})"
         )
+    problems += _cover_problems(config.cover)
     if access_problem := _store_problem(config.access.store):
         problems.append(access_problem)
     widths = [(limit.is_ip4, limit.n_bits) for limit in limits.prefix_sessions]
@@ -454,6 +530,27 @@ def _rules_check(config: Config) -> list[str]:
             for key, allow in (("allow", config.allow), ("relay.allow", config.relay.allow))
             if allow == "members"
         ]
+    return problems
+
+
+def _cover_problems(cover: CoverConfig) -> list[str]:
+    problems = [
+        f"cover.{low} = {getattr(cover, low)}: must not be above cover.{high} = {getattr(cover, high)}"
+        for low, high in (("records_min", "records_max"), ("bytes_min", "bytes_max"), ("rate_per_s", "rate_max_per_s"))
+        if getattr(cover, low) > getattr(cover, high) and (high != "rate_max_per_s" or cover.mode == "shaped")
+    ]
+    if cover.mode not in ("poisson", "shaped"):
+        return problems
+    if cover.rate_per_s * cover.size < _PACE_MIN:
+        problems.append(
+            f"cover.rate_per_s = {cover.rate_per_s}: {cover.size} bytes of cover.size each time are too few; a link"
+            f" needs {_PACE_MIN} bytes a second, or its largest record takes longer than peers wait for it"
+        )
+    if 0 < cover.budget_mib_h << 20 < 3600 * _PACE_MIN:
+        problems.append(
+            f"cover.budget_mib_h = {cover.budget_mib_h}: must be at least {-(-3600 * _PACE_MIN >> 20)}, what one link"
+            " takes at the least rate, or 0"
+        )
     return problems
 
 

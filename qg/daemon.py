@@ -68,6 +68,7 @@ class Daemon:
             **access_answers(self._node.access),
             "status": self._status,
             "reload": self._reload,
+            "security": self._security,
             "stop": self._stop,
             "stop_now": self._stop_now,
         }
@@ -170,6 +171,17 @@ class Daemon:
                 self._forward.offers = config.forward.offer
             logs_start(config.log_level, config.log_format)
             return {"changes": changes}
+
+    async def _security(self, level: str | None = None) -> object:
+        """Go to a level of security, until the next reload; say which one is in force."""
+        changes: list[str] = []
+        if level is not None:
+            async with self._reloading:
+                config = self._config.at_level(level)
+                changes = await self._node.configure(config)
+                self._config = config
+                _log.info("security level=%s", level)
+        return {"level": self._config.security, "changes": changes}
 
     async def _reload_logged(self) -> None:
         with suppress(QGError):

@@ -168,8 +168,8 @@ class Link:
         if self.flushed is not None and not self.n_queued:
             wake(self.flushed)
 
-    def info(self, n_streams: int, figures: tuple[int, int, int]) -> LinkInfo:
-        """Describe the session; `figures` are the core's: bytes in and out, and its generation."""
+    def info(self, n_streams: int, figures: tuple[int, int, int, int]) -> LinkInfo:
+        """Describe the session; `figures` are the core's: bytes in and out, its generation, bytes of cover."""
         peer = self.peer
         return LinkInfo(
             peer_id=peer.id,
@@ -183,6 +183,7 @@ class Link:
             bytes_out=figures[1],
             n_streams=n_streams,
             rtt_us=None if peer.rtt_ns is None else peer.rtt_ns // 1000,
+            cover_bytes=figures[3],
         )
 
     async def flush(self) -> None:

@@ -49,6 +49,7 @@ def _figures(status: Status) -> Iterator[_Sample]:
     yield "qg_relayed_month_limit_bytes", "gauge", "end that is set to it, 0 for none", status.relayed_month_limit
     yield "qg_received_bytes_total", "counter", "bytes read from all connections", status.bytes_in
     yield "qg_sent_bytes_total", "counter", "bytes written to all connections", status.bytes_out
+    yield "qg_cover_bytes_total", "counter", "bytes sent that say nothing", status.cover_bytes
     yield "qg_pool_memory_bytes", "gauge", "memory taken from the pools", status.memory_bytes
     yield "qg_secret_memory_bytes", "gauge", "guarded memory for secrets", status.locked_bytes
     yield "qg_secret_memory_locked", "gauge", "1 while no secret can reach the swap file", int(status.is_locked)

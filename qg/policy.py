@@ -9,7 +9,7 @@ from typing import Any
 from qg._core.runtime import own_networks
 from qg.access.rules import NO_RULES, Rules
 from qg.address import Prefix
-from qg.config import Config
+from qg.config import Config, CoverConfig
 from qg.errors import ConfigError
 from qg.identity import NetworkSecret
 
@@ -17,6 +17,7 @@ __all__ = ["cores_count", "runtime_options"]
 
 _SUITES = {"chacha20-poly1305": 1, "aes-256-gcm": 2, "aegis-256": 4}  # docs/protocol.md, section 3.3
 _PADDINGS = {"none": 0, "light": 1, "blocks-1k": 2, "blocks-16k": 3}
+_COVERS = {"off": 0, "chaff": 1, "poisson": 2, "shaped": 3}  # qg/_core/cover.pxd
 _FIRST_BYTES = {"uniform": 0, "printable6": 1}  # qg/_core/handshake.pxd
 _LOOPBACK = Prefix.parse("127.0.0.0/8")
 _WORKERS_MAX = 64  # qg/_core/worker.pxd
@@ -30,12 +31,15 @@ def runtime_options(config: Config, network_secret: NetworkSecret | None, rules:
     is_anyone_allowed, exceptions = rules.admitted(config.allow)
     may_anyone_relay, relay_exceptions = rules.relaying(relay.allow)
     relays = may_anyone_relay or bool(relay_exceptions)
+    workers = config.workers or min(cores_count(), _WORKERS_MAX)
     return {
-        "workers": config.workers or min(cores_count(), _WORKERS_MAX),
+        "workers": workers,
         "suites_removed": [_SUITES[name] for name in link.suites_removed],
         "padding": _PADDINGS[link.padding],
+        "cover": _cover(config.cover, workers),
         "first_bytes": _FIRST_BYTES[link.first_bytes],
         "accepts_xx": config.allow_first_contact,
+        "handshake_delay_s": link.handshake_delay_ms / 1000,
         "clock_window_s": link.clock_window_s,
         "dead_peer_s": link.dead_peer_s,
         "epoch_s": link.epoch_s,
@@ -96,6 +100,22 @@ def runtime_options(config: Config, network_secret: NetworkSecret | None, rules:
         "receive_credit_len": limits.receive_credit_mib << 20,
         "allow_unlocked": config.allow_unlocked,
         "mark_path": config.replay_mark,
+    }
+
+
+def _cover(cover: CoverConfig, workers: int) -> dict[str, Any]:
+    """Give what the core takes of cover traffic; each worker has its share of the budget."""
+    return {
+        "mode": _COVERS[cover.mode],
+        "on_links": cover.links,
+        "on_circuits": cover.circuits,
+        "size": cover.size,
+        "per_s": cover.rate_per_s,
+        "per_s_max": cover.rate_max_per_s,
+        "interval_s": cover.interval_s,
+        "records": (cover.records_min, cover.records_max),
+        "lengths": (cover.bytes_min, cover.bytes_max),
+        "budget_len": -(-(cover.budget_mib_h << 20) // workers),
     }
 
 

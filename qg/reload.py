@@ -16,6 +16,9 @@ __all__ = ["changes_check"]
 _LIVE = frozenset(
     """
     advertise allow allow_first_contact log_format log_level network_secret network_secret_previous peers relays
+    cover.bytes_max cover.bytes_min cover.budget_mib_h cover.circuits cover.interval_s cover.links cover.mode
+    cover.rate_max_per_s cover.rate_per_s cover.records_max cover.records_min cover.size
+    security link.clock_window_s link.handshake_delay_ms
     link.dead_peer_s link.epoch_s link.first_bytes link.padding link.rekey_s link.suites_removed
     forward.offer
     relay.allow relay.build_s relay.drain_s relay.idle_s relay.life_s relay.monthly_gib relay.ports relay.targets

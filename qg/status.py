@@ -89,6 +89,7 @@ _OTHERS = {
     "n_slow_handshakes": ("slow_handshakes", "handshakes that others began and did not finish in time"),
     "n_overruns": ("streams_overrun", "streams reset since more bytes came than they may"),
     "n_streams_full": ("streams_full", "streams refused since their session had as many as it may"),
+    "n_cover_overdrawn": ("cover_overdrawn", "turns of covered links although `cover.budget_mib_h` was used up"),
     "n_credit_withheld": ("credit_withheld", "times that a peer had to wait: `limits.receive_credit_mib` unread"),
 }
 # What became of the records of relays that peers told of, by the words of `Gossip.counts`.
@@ -127,7 +128,7 @@ def status_make(
     n_streams = Counter(flow.link for flow in border.flows.values())
     figures = border.runtime.links() if peers else {}
     links = tuple(
-        link.info(n_streams[link], figures.get(link.channel, (0, 0, 0))) for peer in peers for link in peer.links
+        link.info(n_streams[link], figures.get(link.channel, (0, 0, 0, 0))) for peer in peers for link in peer.links
     )
     return Status(
         version=VERSION,
@@ -151,6 +152,8 @@ def status_make(
         bytes_out=core["out_len"],
         workers=tuple(map(_worker_info, core["workers"])),
         overload=overloads(core, config),
+        security=config.security,
+        cover_bytes=core["cover_len"],
     )
 
 

@@ -198,6 +198,7 @@ class LinkInfo(NamedTuple):
     bytes_out: int
     n_streams: int  # open, both directions
     rtt_us: int | None  # last measured round trip, None before the first
+    cover_bytes: int = 0  # of bytes_out, those that say nothing
 
 
 class KeptInfo(NamedTuple):
@@ -278,4 +279,6 @@ class Status(NamedTuple):
     workers: tuple[WorkerInfo, ...] = ()  # the threads that carry the data; the figures above are of all together
     extenders: tuple[ExtenderInfo, ...] = ()  # services that this node offers
     overload: tuple[str, ...] = ()  # settings whose budgets are used up to nine tenths or more: others are refused soon
+    security: str = "custom"  # the level of security in force
+    cover_bytes: int = 0  # of bytes_out, those that say nothing
     access: str = "none"  # the store of access rules: "none", "ready", or since when it is away and why

@@ -36,7 +36,7 @@ CORE = {
 
 # Level -> modules of qg/, above the core. A package counts as one module; "qg" is qg/__init__.py, the public names.
 PYTHON = {
-    "P0": ("errors", "types", "storage"),
+    "P0": ("errors", "types", "storage", "security"),
     "P1": ("identity", "address", "config", "exit_policy", "forwarding", "access"),
     "P2": (
         *("policy", "account", "check", "extender", "native", "flow", "packing", "dial", "keep", "reload"),

@@ -8,6 +8,7 @@ from libc.string cimport memcpy, memset
 
 from .abi cimport QG_EXTENDER_CAPSULE, QG_EXTENDER_VERSION, qg_extender_v1
 from .channel cimport engine_config_t, hop_t
+from .cover cimport COVER_OFF, cover_config_t
 from .crypto cimport SUITE_CHACHA20_POLY1305, crypto_suites, exactly, keyed_hash
 from .envelope cimport network_derive
 from .flow cimport (
@@ -164,6 +165,7 @@ cdef int config_fill(engine_config_t *config, dict options) except -1:
     config.times.handshake_ns = ns_option(options, "handshake_s", 30)
     config.times.first_head_ns = ns_option(options, "head_s", 10)
     config.times.first_flight_ns = ns_option(options, "flight_s", 15)
+    config.times.delay_ns = ns_option(options, "handshake_delay_s", 0)
     config.times.dead_peer_ns = ns_option(options, "dead_peer_s", 60)
     config.times.ping_min_ns = config.times.dead_peer_ns // 4
     config.times.ping_max_ns = config.times.dead_peer_ns // 2
@@ -190,11 +192,26 @@ cdef int config_fill(engine_config_t *config, dict options) except -1:
     config.relay_build_ns = ns_option(options, "relay_build_s", 15)
     config.relay_life_ns = ns_option(options, "relay_life_s", 86400)
     config.padding = options.get("padding", 1)
+    cover_fill(&config.cover, options.get("cover", {}))
     config.first_bytes = options.get("first_bytes", 0)
     config.relays = 1 if options.get("relays", False) else 0
     config.accepts_xx = 1 if options.get("accepts_xx", False) else 0
     config.n_workers = 1
     terms_fill(config, options)
+    return 0
+
+
+cdef int cover_fill(cover_config_t *cover, dict options) except -1:
+    cover.mode = options.get("mode", COVER_OFF)
+    cover.on_links = 1 if options.get("on_links", True) else 0
+    cover.on_circuits = 1 if options.get("on_circuits", False) else 0
+    cover.size = options.get("size", 1200)
+    cover.per_s = options.get("per_s", 10)
+    cover.per_s_max = options.get("per_s_max", cover.per_s)
+    cover.interval_ns = ns_option(options, "interval_s", 10)
+    cover.min_records, cover.max_records = options.get("records", (0, 8))
+    cover.min_len, cover.max_len = options.get("lengths", (64, 1024))
+    cover.budget_len = options.get("budget_len", 0)
     return 0
 
 

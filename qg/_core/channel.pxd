@@ -7,6 +7,7 @@ channels their carriers, timers, birth and end; what a session's events mean is 
 """
 from libc.stdint cimport int64_t, uint8_t, uint32_t, uint64_t
 
+from .cover cimport cover_config_t
 from .flow cimport flow_t, outbox_t
 from .guard cimport bucket_t, guard_t
 from .handshake cimport local_t
@@ -87,6 +88,7 @@ ctypedef struct channel_t:
     void *conn                  # of the transport; NULL for layers and when gone
     chain_t out                 # sealed bytes for the transport
     uint32_t out_max            # that may wait for the kernel
+    uint32_t due_len            # paced links: bytes that turns have let go out; the others wait
     stream_t *stream            # layers: the carrier stream; NULL once gone
     channel_t *parent           # layers: whose stream that is
     channel_t *next             # all channels of the engine
@@ -156,6 +158,7 @@ ctypedef struct engine_config_t:
     uint32_t terms_burst_kib
     const uint8_t *services     # ids of what this node offers at first, 16 bytes each; read at engine_init only
     uint32_t n_services
+    cover_config_t cover        # of the sessions that this worker has
     uint8_t padding
     uint8_t first_bytes         # first_bytes_t of handshake.pxd
     uint8_t relays              # pipes are accepted for others
@@ -242,6 +245,8 @@ cdef channel_t *channel_layer(channel_t *parent, stream_t *stream) noexcept nogi
 cdef void channel_feed(channel_t *channel, uint8_t *data, size_t len, uint64_t now_ns) noexcept nogil
 cdef void channel_flush(channel_t *channel, uint64_t now_ns) noexcept nogil
     # a link's output to the transport
+cdef void channels_cover(engine_t *engine, uint64_t now_ns) noexcept nogil
+    # engine.config.cover has changed
 cdef void channels_serve(engine_t *engine, uint64_t now_ns) noexcept nogil
     # lets links that wait for a rate have their turns, at shaper_deadline
 cdef void channel_rates(channel_t *channel) noexcept nogil      # its peer is known: finds the neighbour's buckets

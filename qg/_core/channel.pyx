@@ -3,6 +3,7 @@
 from libc.stdint cimport int64_t, uint8_t, uint32_t, uint64_t
 from libc.string cimport memcmp, memcpy
 
+from .cover cimport cover_is_paced
 from .crypto cimport keyed_hash, random_between
 from .flow cimport flow_abandon
 from .guard cimport guard_half_open_end, guard_is_spent, guard_peer_end, guard_session_end, guard_sink_end, guard_t
@@ -10,8 +11,8 @@ from .handshake cimport HANDSHAKE_NK, HANDSHAKE_XK, HANDSHAKE_XX
 from .heap cimport heap_drop, heap_set
 from .layer cimport layer_carrier, layer_pull
 from .memory cimport (
-    BLOCK_LARGE, block_class_for, block_room, block_start, block_t, block_take, chain_clear, chain_push, mem_give,
-    mem_take)
+    BLOCK_LARGE, block_class_for, block_room, block_start, block_t, block_take, chain_clear, chain_cut, chain_push,
+    chain_t, mem_give, mem_take)
 from .mux cimport (
     FLAG_DEAD, STREAM_ACCEPTED, STREAM_CREDIT, STREAM_FIN, STREAM_GONE, STREAM_RESET, sink_t, stream_bind,
     stream_finish, stream_reset, stream_t, stream_used)
@@ -23,8 +24,8 @@ from .roster cimport roster_enter, roster_leave, roster_link_begin, roster_link_
 from .secret cimport secret_give
 from .session cimport (
     LAYER_NONE, SESSION_KEYED, SESSION_OPEN, carrier_t, session_admit, session_bind, session_clear, session_close,
-    session_connect, session_drop, session_feed, session_has_output, session_listen, session_pump, session_t,
-    session_wake)
+    session_connect, session_cover, session_drop, session_feed, session_has_output, session_listen, session_pump,
+    session_t, session_wake)
 from .status cimport (
     E_FULL, NEED_ADMIT, OK, REASON_MEMORY, REASON_NONE, REASON_PROTOCOL, REASON_REFUSED, REASON_SHUTDOWN,
     REASON_UNREACHABLE)
@@ -78,11 +79,22 @@ cdef void link_wake(session_t *session, uint64_t now_ns) noexcept nogil:
     channel_mark(<channel_t *>session.carrier_ctx)
 
 
+cdef void link_turn(session_t *session, uint32_t n, uint64_t now_ns) noexcept nogil:
+    """Bytes of the last record that no turn has let out yet are the first of this one."""
+    cdef channel_t *channel = <channel_t *>session.carrier_ctx
+    cdef uint64_t waiting = channel.transport.pending(channel.transport.ctx, channel.conn) if channel.conn else 0
+    if waiting < LINK_OUT_MIN:                  # a kernel that takes nothing gets nothing more
+        channel.due_len = min(channel.due_len + n * session.cover.turn_len, <uint32_t>LINK_OUT_MIN)
+    session.turn_len = channel.due_len - <uint32_t>min(<uint64_t>channel.due_len, channel.out.len)
+    channel_mark(channel)
+
+
 cdef carrier_t LINK_CARRIER
 LINK_CARRIER.room = link_room
 LINK_CARRIER.reserve = link_reserve
 LINK_CARRIER.commit = link_commit
 LINK_CARRIER.wake = link_wake
+LINK_CARRIER.turn = link_turn
 
 
 cdef void channel_mark(channel_t *channel) noexcept nogil:
@@ -104,6 +116,9 @@ cdef void channel_flush(channel_t *channel, uint64_t now_ns) noexcept nogil:
             pass
         if channel.out.len == 0 or channel.conn is NULL:
             return
+        if cover_is_paced(&channel.session.cover):
+            flush_due(channel)
+            return
         if not channel.is_crossing:
             engine.n_bytes_out += channel.out.len
         transport.write(transport.ctx, channel.conn, &channel.out)
@@ -111,6 +126,31 @@ cdef void channel_flush(channel_t *channel, uint64_t now_ns) noexcept nogil:
             channel.out_max = LINK_OUT_MIN
             return
         channel.out_max = min(2 * channel.out_max, <uint32_t>LINK_OUT_MAX)
+
+
+cdef void flush_due(channel_t *channel) noexcept nogil:
+    """What the turns have let out goes to the kernel; the rest of the last record waits for the next one."""
+    cdef chain_t due = chain_t(NULL, NULL, 0, 0)
+    cdef uint64_t len = min(<uint64_t>channel.due_len, channel.out.len)
+    cdef block_t *block = chain_cut(&channel.out, channel.engine.pool, len) if len else NULL
+    if block is NULL:
+        return                                  # without memory it waits for the next turn
+    chain_push(&due, block)
+    channel.due_len = 0
+    channel.engine.n_bytes_out += len
+    channel.transport.write(channel.transport.ctx, channel.conn, &due)
+
+
+cdef void channels_cover(engine_t *engine, uint64_t now_ns) noexcept nogil:
+    cdef channel_t *channel = engine.all
+    while channel is not NULL:
+        if channel.session.state == SESSION_KEYED or channel.session.state == SESSION_OPEN:
+            channel.due_len = 0
+            session_cover(&channel.session, now_ns)
+            session_wake(&channel.session, now_ns)      # what waited for a turn that will not come
+            channel_mark(channel)
+            channel_arm(channel)
+        channel = channel.next
 
 
 cdef void channels_serve(engine_t *engine, uint64_t now_ns) noexcept nogil:
@@ -190,6 +230,7 @@ cdef channel_t *channel_create(engine_t *engine, int kind, const carrier_t *carr
     channel.session.hello.services = engine.services
     channel.session.hello.n_services = engine.config.n_services
     channel.session.rate_limit = engine.config.control_frames
+    channel.session.covering = &engine.config.cover
     if kind == CHANNEL_LINK:
         channel.session.hello.max_pipes = engine.config.max_pipes
     channel.next = engine.all
@@ -716,6 +757,7 @@ cdef channel_t *crossing_create(engine_t *engine) noexcept nogil:
         channel.transport = &engine.crossing
         channel.state = CHANNEL_LIVE
         channel.session.hello.padding = PADDING_NONE
+        channel.session.covering = NULL
     return channel
 
 

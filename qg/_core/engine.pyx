@@ -1,17 +1,18 @@
 # SPDX-License-Identifier: MIT
 """All sessions of one worker: admission, what a session's events mean, inputs, time, commands."""
 from libc.stdint cimport int64_t, uint8_t, uint32_t, uint64_t
-from libc.string cimport memcpy, memset
+from libc.string cimport memcmp, memcpy, memset
 
 from .channel cimport (
     CHANNEL_DIALLING, CHANNEL_ENDED, CHANNEL_LINK, CHANNEL_LIVE, CHANNEL_SINK, CHANNEL_SINK_SHUT, LAYER_WINDOWS,
     LINKS_PER_PEER, SKEWS_KEPT, channel_accept, channel_admitted, channel_arm, channel_close, channel_end,
     channel_claim, channel_feed, channel_flush, channel_layer, channel_mark, channel_rates, channel_t, channel_uncount,
-    channels_serve, channels_sweep, draw, engine_config_t, engine_t, has_id, has_instance, link_enter, links_find,
-    links_of, n_settled, name_put, queue_insert, queue_push, services_change, services_keep, stream_drain)
+    channels_cover, channels_serve, channels_sweep, draw, engine_config_t, engine_t, has_id, has_instance, link_enter,
+    links_find, links_of, n_settled, name_put, queue_insert, queue_push, services_change, services_keep, stream_drain)
 from .circuit cimport (
     circuit_extend, circuits_arm, circuits_join, circuits_refuse, is_awaited, path_free, paths_continue, paths_failed,
     paths_request, report_peer)
+from .cover cimport cover_config_t
 from .flow cimport (
     FLOWS_WAITING_MAX, EVENT_DRAINED, EVENT_IDENTITY_TWICE, EVENT_PEERS, EVENT_PEER_DOWN, EVENT_PONG, EVENT_SERVICES,
     EVENT_STOPPED, EVENT_STREAM_RESET, EVENT_TAMPERED, EVENT_TWINS, event_t, flow_announce, flow_bind, flow_create,
@@ -781,6 +782,9 @@ cdef void engine_configure(engine_t *engine, const engine_config_t *config, uint
     now.terms_burst_kib = config.terms_burst_kib
     relay_configure(engine, config)
     rates_apply(engine, now_ns)
+    if memcmp(&now.cover, &config.cover, sizeof(cover_config_t)) != 0:
+        now.cover = config.cover
+        channels_cover(engine, now_ns)
 
 
 cdef void rates_apply(engine_t *engine, uint64_t now_ns) noexcept nogil:

@@ -53,6 +53,8 @@ cdef dict worker_figures(worker_t *worker):
         "n_slow_records": engine.ctx.n_slow_records, "n_slow_handshakes": engine.ctx.n_slow_handshakes,
         "n_overruns": engine.ctx.receive.n_overruns, "n_streams_full": engine.ctx.receive.n_streams_full,
         "n_credit_withheld": engine.ctx.receive.n_withheld, "receive_unread_len": engine.ctx.receive.unread.used,
+        "n_cover_records": engine.ctx.covers.n_records, "cover_len": engine.ctx.covers.len,
+        "n_cover_overdrawn": engine.ctx.covers.n_overdrawn,
         "by_status": by_status, "pool_taken_len": worker.pool.taken.used, "plain_len": worker.pool.plain_len,
         "n_blocks": worker.pool.n_taken,
         "n_secret_slots": worker.secrets.n_taken, "handshake_cpu_ns": engine.ctx.handshake_ns,

@@ -1,6 +1,6 @@
 # SPDX-License-Identifier: MIT
 """The carrier of a session that runs inside a stream of another session."""
-from libc.stdint cimport uint8_t, uint64_t
+from libc.stdint cimport uint8_t, uint32_t, uint64_t
 from libc.string cimport memset
 
 from .mux cimport (
@@ -60,6 +60,14 @@ cdef void wake(session_t *session, uint64_t now_ns) noexcept nogil:
     session_wake(outer_of(stream), now_ns)
 
 
+cdef void turn(session_t *session, uint32_t n, uint64_t now_ns) noexcept nogil:
+    """One record, however many turns have come: an observer sees when the stream below has room, not them."""
+    cdef stream_t *stream = <stream_t *>session.carrier_ctx
+    if stream is not NULL:
+        session.turn_len = session.cover.turn_len
+        wake(session, now_ns)
+
+
 cdef int layer_pull(stream_t *stream, uint64_t now_ns) noexcept nogil:
     cdef session_t *session = <session_t *>stream.owner
     cdef int n = session_pump(session, now_ns)
@@ -73,6 +81,7 @@ CARRIER.room = room
 CARRIER.reserve = reserve
 CARRIER.commit = commit
 CARRIER.wake = wake
+CARRIER.turn = turn
 
 
 cdef const carrier_t *layer_carrier() noexcept nogil:

@@ -835,6 +835,7 @@ cdef class Machine:
             "n_circuits": engine.relay.n_splices, "n_flows": engine.outbox.flows.len, "n_conns": self.body.ports.len,
             "in_len": engine.n_bytes_in, "out_len": engine.n_bytes_out, "relayed_len": engine.relay.n_bytes,
             "relay_held_len": engine.relay.held.used, "n_relay_memory_resets": engine.relay.n_memory_resets,
+            "n_cover_records": engine.ctx.covers.n_records, "cover_len": engine.ctx.covers.len,
             "by_status": {-i: engine.ctx.n_status[i] for i in range(64) if engine.ctx.n_status[i]},
             "guard_counts": [self.body.guard.counts[i] for i in range(N_GUARD_COUNTS)],
         }

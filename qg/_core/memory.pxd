@@ -72,6 +72,8 @@ cdef void chain_push(chain_t *chain, block_t *block) noexcept nogil     # takes 
 cdef block_t *chain_pop(chain_t *chain) noexcept nogil                  # gives the first block or NULL
 cdef void chain_drop(chain_t *chain, uint64_t len) noexcept nogil
     # forgets the first len bytes, gives emptied blocks back
+cdef block_t *chain_cut(chain_t *chain, pool_t *pool, uint64_t len) noexcept nogil
+    # moves the first len bytes, which the chain has and one block holds, into a block; NULL: nothing is moved
 cdef void chain_clear(chain_t *chain) noexcept nogil                    # gives all blocks back
 cdef int chain_append(chain_t *chain, pool_t *pool, const uint8_t *src, uint64_t len, uint64_t now_ns) noexcept nogil
     # copies; fills the last block first; E_MEMORY leaves the chain as it was

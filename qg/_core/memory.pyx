@@ -161,6 +161,18 @@ cdef void chain_drop(chain_t *chain, uint64_t len) noexcept nogil:
         block_give(chain_pop(chain))
 
 
+cdef block_t *chain_cut(chain_t *chain, pool_t *pool, uint64_t len) noexcept nogil:
+    cdef block_t *block = block_take(pool, block_class_for(len))
+    cdef uint64_t n
+    while block is not NULL and len > 0:
+        n = min(len, <uint64_t>block_len(chain.head))
+        memcpy(&block.data[0] + block.end, block_start(chain.head), n)
+        block.end += <uint32_t>n
+        chain_drop(chain, n)
+        len -= n
+    return block
+
+
 cdef void chain_clear(chain_t *chain) noexcept nogil:
     while chain.head is not NULL:
         block_give(chain_pop(chain))

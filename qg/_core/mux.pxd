@@ -180,6 +180,8 @@ cdef int mux_frame(mux_t *mux, frame_t *frame, uint64_t now_ns) noexcept nogil
     # OPEN, ACCEPT, DATA, DATA_FIN, CREDIT, RESET, SESSION_CREDIT: OK, ENDED; negative: the session must close
 cdef int mux_control(mux_t *mux, const uint8_t *frame, size_t len) noexcept nogil
     # queues a control frame; copies; E_FULL, E_MEMORY
+cdef size_t mux_control_next(const mux_t *mux) noexcept nogil
+    # length of the control frame that is sent next; 0: none waits
 cdef stream_t *mux_open(mux_t *mux, int kind, int priority, uint64_t credit, const uint8_t *data,
                         size_t len) noexcept nogil
     # gives a stream (the mux owns it) whose OPEN is queued, NULL when a limit or memory forbids

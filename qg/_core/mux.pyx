@@ -279,6 +279,13 @@ cdef int mux_control(mux_t *mux, const uint8_t *frame, size_t len) noexcept nogi
     return OK
 
 
+cdef size_t mux_control_next(const mux_t *mux) noexcept nogil:
+    cdef block_t *block = mux.control.head
+    while block is not NULL and block_len(block) == 0:
+        block = block.next
+    return load_be16(block_start(block)) if block is not NULL else 0
+
+
 cdef int put_due(mux_t *mux, uint8_t *dst, int at, size_t max_inner) noexcept nogil:
     """Announce credit and accepts while there is room; the rest stays due."""
     cdef stream_t *stream

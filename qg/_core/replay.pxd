@@ -26,7 +26,7 @@ ctypedef struct replay_t:
     uint32_t n_slots            # power of two, at least REPLAY_PROBE_LEN
     uint32_t keep_s
     uint8_t key[16]             # of the keyed hash, random per process
-    uint64_t floor_s            # flights of this second and older are refused (unclean stop); set before workers start
+    uint64_t floor_s            # atomic: flights of this second and older are refused (unclean stop, a wider window)
     uint64_t newest_s           # largest flight time accepted, atomic
     uint64_t mark_s             # atomic: no flight above it is accepted before the owner has put a higher one on disk
     mark_fn mark                # NULL: no mark is kept
@@ -35,6 +35,8 @@ ctypedef struct replay_t:
 
 cdef int replay_init(replay_t *replay, uint64_t *slots, uint32_t n_slots, uint32_t keep_s,
                      const uint8_t *key16) noexcept nogil      # E_ARGUMENT
+cdef void replay_widen(replay_t *replay, uint32_t keep_s, uint64_t now_s) noexcept nogil
+    # entries count for so long from now on, if that is longer; flights that may be forgotten already are refused
 cdef int replay_lookup(const replay_t *replay, const uint8_t *id8, uint64_t time_s, uint64_t now_s) noexcept nogil
     # OK when unseen; E_REPLAY; E_CLOCK at or below floor_s. time_s is the flight's own time.
 cdef int replay_insert(replay_t *replay, const uint8_t *id8, uint64_t time_s, uint64_t now_s) noexcept nogil

@@ -29,6 +29,16 @@ cdef int replay_init(replay_t *replay, uint64_t *slots, uint32_t n_slots, uint32
     return OK
 
 
+cdef void replay_widen(replay_t *replay, uint32_t keep_s, uint64_t now_s) noexcept nogil:
+    """An entry forgotten by now is of a flight that is at least half of the former time old (protocol.md 3.5)."""
+    cdef uint64_t gone_s = now_s - min(now_s, <uint64_t>(replay.keep_s // 2))
+    if keep_s <= replay.keep_s:
+        return                                  # flights that were taken while it was wider are still under way
+    if gone_s > atomic_peek(&replay.floor_s):
+        atomic_store(&replay.floor_s, gone_s)
+    replay.keep_s = keep_s
+
+
 cdef uint64_t tag_of(uint64_t hash) noexcept nogil:
     """The upper 40 bits of a slot; never 0, for a zero word is a slot never used."""
     cdef uint64_t tag = hash >> SECOND_BITS
@@ -61,7 +71,7 @@ cdef int find(const replay_t *replay, uint64_t hash, uint64_t now_s, int except_
 
 cdef int replay_lookup(const replay_t *replay, const uint8_t *id8, uint64_t time_s, uint64_t now_s) noexcept nogil:
     cdef int vacant_off
-    if time_s <= replay.floor_s:
+    if time_s <= atomic_load(&replay.floor_s):
         return E_CLOCK
     return E_REPLAY if find(replay, keyed_hash(&replay.key[0], id8, REPLAY_ID_LEN), now_s, -1, &vacant_off) >= 0 else OK
 
@@ -78,7 +88,7 @@ cdef int replay_insert(replay_t *replay, const uint8_t *id8, uint64_t time_s, ui
     cdef uint64_t old
     cdef uint64_t *slot
     cdef int vacant_off, own_off
-    if time_s <= replay.floor_s:
+    if time_s <= atomic_load(&replay.floor_s):
         return E_CLOCK
     if replay.mark is not NULL and time_s > atomic_load(&replay.mark_s):
         if replay.mark(replay.mark_ctx, time_s + REPLAY_MARK_AHEAD_S) < 0:

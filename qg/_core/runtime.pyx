@@ -40,7 +40,7 @@ from .rate cimport rates_t
 from .relay cimport relay_share
 from .replay cimport (
     REPLAY_MARK_AHEAD_S, REPLAY_SAVED_ENTRY_LEN, REPLAY_SAVED_HEAD_LEN, replay_init, replay_restore, replay_save,
-    replay_saved_len)
+    replay_saved_len, replay_widen)
 from .resolve cimport INTERFACES_MAX, interface_t, interfaces_list
 from .roster cimport roster_clear, roster_init
 from .secret cimport (
@@ -712,6 +712,7 @@ cdef class Runtime:
             settings_free(&fresh)
             raise
         rates_fill(self.rates, options)
+        replay_widen(&self.node.replay, 2 * options.get("clock_window_s", 120), int(time.time()))
         self.retired.access = guard_access_swap(&self.node.guard.access, fresh.access)
         self.retired.relay = guard_access_swap(&self.node.guard.relay, fresh.relay)
         self.retired.policy = guard_policy_swap(&self.node.guard, fresh.policy)
@@ -825,7 +826,7 @@ cdef class Runtime:
         atomic_poke(&self.node.guard.is_spent, 1 if is_spent else 0)
 
     def links(self):
-        """Return how the reported sessions stand: channel -> (bytes in, bytes out, generation).
+        """Return how the reported sessions stand: channel -> (bytes in, bytes out, generation, bytes of cover).
 
         Waits for the workers' turns. Sessions of a worker that has stopped, or is kept from running for a second, are
         not in it.
@@ -850,7 +851,8 @@ cdef class Runtime:
                 self.n_silent += 1
                 continue
             for k in range(links.n):
-                rows[links.rows[k].channel] = (links.rows[k].in_len, links.rows[k].out_len, links.rows[k].generation)
+                rows[links.rows[k].channel] = (
+                    links.rows[k].in_len, links.rows[k].out_len, links.rows[k].generation, links.rows[k].cover_len)
             free(links)
         return rows
 

@@ -11,6 +11,7 @@ stream of another session reserves in turn, so the innermost record is built onc
 """
 from libc.stdint cimport int64_t, uint8_t, uint32_t, uint64_t
 
+from .cover cimport cover_account_t, cover_config_t, cover_t
 from .handshake cimport handshake_t, local_t, party_t
 from .memory cimport block_t, pool_t
 from .mux cimport mux_hooks_t, mux_t, mux_times_t, receive_t, stream_t
@@ -52,6 +53,7 @@ ctypedef struct context_t:      # what all sessions of one worker share
                                 # builds
     stream_t *graveyard         # ended streams of all sessions
     receive_t receive           # what they hold for applications; the owner sets its budget
+    cover_account_t covers      # what cover traffic costs
     uint64_t n_slow_closes      # sessions closed because their peer took nothing
     uint64_t n_slow_records     # sessions ended since a record that began did not come whole in time
     uint64_t n_slow_handshakes  # handshakes that others began and did not finish in time
@@ -65,6 +67,8 @@ ctypedef struct carrier_t:
         # place for len bytes, which commit makes final; NULL without memory. Nothing else may happen in between
     void (*commit)(session_t *session, size_t len, uint64_t now_ns) noexcept nogil
     void (*wake)(session_t *session, uint64_t now_ns) noexcept nogil
+    void (*turn)(session_t *session, uint32_t n, uint64_t now_ns) noexcept nogil
+        # of a paced session, n of them have come: sets session.turn_len
 
 ctypedef struct session_hooks_t:
     void (*on_event)(session_t *session, int event, uint64_t now_ns) noexcept nogil
@@ -73,6 +77,7 @@ ctypedef struct session_times_t:        # all in ns; one per node
     uint64_t handshake_ns       # from start to the peer's HELLO
     uint64_t first_head_ns      # responder: the first 80 bytes
     uint64_t first_flight_ns    # responder: the first flight
+    uint64_t delay_ns           # links: each flight waits for a time drawn up to it
     uint64_t ping_min_ns        # idle time before a PING, drawn between the two
     uint64_t ping_max_ns
     uint64_t dead_peer_ns       # silence that ends the session
@@ -94,6 +99,7 @@ ctypedef struct session_t:
     const carrier_t *carrier
     const session_hooks_t *hooks
     const session_times_t *times
+    const cover_config_t *covering      # borrowed; NULL: this session sends no cover, whatever it is
     mux_t mux
     record_dir_t tx
     record_dir_t rx
@@ -101,6 +107,7 @@ ctypedef struct session_t:
     handshake_t *handshake      # owned; NULL once done
     const local_t *local        # a throw-away identity, set before session_connect; borrowed; NULL: the party's
     rekey_t rekey               # zeros before the keys exist
+    cover_t cover
     block_t *stash              # an incomplete record; NULL when there is none
     block_t *donor              # the block that the record being read lies in, for a sink that takes it over; else NULL
     uint8_t *begun              # between reserve and commit: where the record starts
@@ -114,6 +121,7 @@ ctypedef struct session_t:
     uint64_t ping_token
     uint64_t ping_rtt_ns
     uint64_t flight_ns          # when our last flight went out; 0: none has
+    uint64_t flight_due_ns      # when the next one may
     uint64_t close_due_ns
     uint64_t discard_left       # bytes until a bad session closes
     uint64_t second_ns          # start of the control frame count
@@ -122,12 +130,14 @@ ctypedef struct session_t:
     int64_t clock_skew_s        # dialled: the peer's clock minus ours, when its answer came
     uint64_t n_bytes_in         # carrier bytes
     uint64_t n_bytes_out
+    uint64_t n_bytes_cover      # of them COVER
     uint64_t rekeys_ns          # when as many REKEY1 as may come at once may come again
     uint32_t n_control          # frames of the limited kinds in this second, in 16ths
     uint32_t n_credit
     uint32_t large              # inner length of a big record
     uint32_t small              # layers: inner length of a small record
     uint32_t rate_limit         # control frames per second
+    uint32_t turn_len           # paced: bytes that this turn still wants, records as a whole
     uint8_t state
     uint8_t role                # 0 initiator, 1 responder
     uint8_t kind                # handshake_kind_t
@@ -169,6 +179,7 @@ cdef void session_clear(session_t *session, uint64_t now_ns) noexcept nogil    #
 cdef void session_wake(session_t *session, uint64_t now_ns) noexcept nogil
     # after a command on a stream: wakes the carrier
 cdef int session_ping(session_t *session, uint64_t now_ns) noexcept nogil
+cdef void session_cover(session_t *session, uint64_t now_ns) noexcept nogil    # goes by `covering` as it is now
 
 # For carriers that are streams, and for splices
 cdef size_t session_room(session_t *session) noexcept nogil     # inner bytes that the next record may hold; 0 = wait

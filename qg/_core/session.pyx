@@ -3,6 +3,8 @@
 from libc.stdint cimport int64_t, uint8_t, uint32_t, uint64_t
 from libc.string cimport memcpy, memset
 
+from .cover cimport (
+    COVER_CHAFF, cover_is_paced, cover_spent, cover_start, cover_stop, cover_turns)
 from .crypto cimport random_between, wipe
 from .handshake cimport (
     FLIGHT_MAX, HANDSHAKE_NK, STAGE_DONE, STAGE_READ_M1, STAGE_WRITE_M1, STAGE_WRITE_M2, STAGE_WRITE_M3,
@@ -10,9 +12,9 @@ from .handshake cimport (
     handshake_listen, handshake_t)
 from .memory cimport BLOCK_RECORD, block_give, block_len, block_start, block_t, block_take, mem_give, mem_take
 from .mux cimport (
-    PLAN_COPY, PLAN_NONE, PLAN_PULL, mux_clear, mux_commit, mux_control, mux_deadline_ns, mux_end, mux_frame,
-    mux_has_data, mux_has_output, mux_init, mux_plan, mux_set_peer, mux_tick, plan_t, stream_is_direct, stream_sent,
-    stream_t)
+    PLAN_COPY, PLAN_NONE, PLAN_PULL, mux_clear, mux_commit, mux_control, mux_control_next, mux_deadline_ns, mux_end,
+    mux_frame, mux_has_data, mux_has_output, mux_init, mux_plan, mux_set_peer, mux_tick, plan_t, stream_is_direct,
+    stream_sent, stream_t)
 from .noise cimport NOISE_NN
 from .record cimport (
     direction_from, record_begin, record_exporter, record_extract, record_len, record_open, record_peek,
@@ -31,7 +33,7 @@ from .wire cimport (
     FRAME_DATA, FRAME_DATA_FIN, FRAME_EPOCH, FRAME_GREASE, FRAME_HELLO, FRAME_OPEN, FRAME_PADDING, FRAME_PEERS,
     FRAME_PING, FRAME_PONG, FRAME_REKEY1, FRAME_REKEY2, FRAME_REKEY_DONE, FRAME_RESET, FRAME_SERVICES,
     FRAME_SESSION_CREDIT, GREASE_RANDOM_LEN, STREAM_MESSAGES,
-    frame_parse, frame_put_close, frame_put_data_head, frame_put_empty_hello,
+    frame_parse, frame_put_close, frame_put_cover, frame_put_data_head, frame_put_empty_hello,
     frame_put_grease, frame_put_hello, frame_put_ping, frame_t, hello_defaults, hello_parse, padded_len)
 
 cdef enum:
@@ -74,6 +76,7 @@ cdef void session_bind(session_t *session, void *owner, const session_hooks_t *h
     session.times = times
     session.mux.hooks = mux_hooks
     session.deadline_ns = NEVER
+    session.cover.next_ns = NEVER
     session.large = INNER_MAX
     session.small = INNER_SMALL
     session.rate_limit = CONTROL_PER_SECOND
@@ -108,8 +111,16 @@ cdef int session_connect(session_t *session, context_t *ctx, int kind, int layer
         rc = handshake_connect(session.handshake, &ctx.party, session.local, kind, layer != LAYER_NONE, link_key,
                                peer_id, unix_s(session, now_ns))
     if rc >= 0:
+        delay_flight(session, now_ns)
         session.carrier.wake(session, now_ns)
     return rc
+
+
+cdef void delay_flight(session_t *session, uint64_t now_ns) noexcept nogil:
+    """Hide how long the flight took to make, and which message of others it follows."""
+    if session.times.delay_ns and session.layer == LAYER_NONE:
+        session.flight_due_ns = now_ns + draw(session, 0, session.times.delay_ns)
+        sooner(session, session.flight_due_ns)
 
 
 cdef int session_listen(session_t *session, context_t *ctx, int kinds, int layer, uint64_t now_ns) noexcept nogil:
@@ -135,6 +146,7 @@ cdef void drop_stash(session_t *session) noexcept nogil:
 
 
 cdef void drop_secrets(session_t *session) noexcept nogil:
+    cover_stop(&session.cover, &session.ctx.covers)
     drop_handshake(session)
     rekey_clear(&session.rekey)
     drop_stash(session)
@@ -294,6 +306,7 @@ cdef int keyed(session_t *session, uint64_t now_ns) noexcept nogil:
     session.ping_ns = now_ns + draw(session, session.times.ping_min_ns, session.times.ping_max_ns)
     sooner(session, session.ping_ns)
     queue_hello(session)
+    session_cover(session, now_ns)
     session.hooks.on_event(session, SESSION_ON_KEYED, now_ns)
     return OK
 
@@ -306,6 +319,8 @@ cdef int after_flight(session_t *session, uint64_t now_ns) noexcept nogil:
         if rc < 0:
             return rc
         drop_handshake(session)
+    elif flight_is_due(session.handshake):
+        delay_flight(session, now_ns)
     session_wake(session, now_ns)
     return rc
 
@@ -337,6 +352,8 @@ cdef bint session_has_output(const session_t *session) noexcept nogil:
         return session.handshake is not NULL and flight_is_due(session.handshake)
     if session.state >= SESSION_DISCARD or session.is_mute:
         return False
+    if cover_is_paced(&session.cover):
+        return session.turn_len > 0
     return mux_has_output(&session.mux) or rekey_is_pending(&session.rekey)
 
 
@@ -355,10 +372,19 @@ cdef void session_wake(session_t *session, uint64_t now_ns) noexcept nogil:
         session.carrier.wake(session, now_ns)
 
 
+cdef inline bint waits_for_turn(const session_t *session) noexcept nogil:
+    return cover_is_paced(&session.cover) and session.turn_len == 0
+
+
+cdef inline bint is_of_one_size(const session_t *session) noexcept nogil:
+    """A paced layer, whose records an observer can tell apart by their length; those of a paced link nobody can."""
+    return cover_is_paced(&session.cover) and session.layer != LAYER_NONE
+
+
 cdef size_t session_room(session_t *session) noexcept nogil:
     cdef size_t most = session.large
     cdef size_t room = session.carrier.room(session)
-    if room < LAYER_ROOM_MIN:
+    if room < LAYER_ROOM_MIN or waits_for_turn(session):
         return 0
     if session.kind == HANDSHAKE_NK and session.role == 1:
         # A relay's layer passes on what a far end sized for fewer layers than its own records allow for.
@@ -394,6 +420,7 @@ cdef int session_end(session_t *session, const uint8_t *inner, size_t len, uint6
     if n < 0:
         return n
     session.n_bytes_out += n
+    session.turn_len = 0 if session.layer != LAYER_NONE else session.turn_len - min(session.turn_len, <uint32_t>n)
     if session.tx.epoch_len >= EPOCH_LEN:
         session.rekey.epoch_due = 1
     elif session.tx.epoch_records == 1:
@@ -431,7 +458,7 @@ cdef int session_send_data(session_t *session, stream_t *stream, uint8_t *payloa
     cdef int n
     if session.state != SESSION_OPEN and session.state != SESSION_KEYED or session.is_mute:
         return 0
-    if session_holds_data(session):
+    if session_holds_data(session) or is_of_one_size(session):
         return 0
     n = frame_put_data_head(head, stream.id, len, FRAME_DATA)
     total = n + len
@@ -450,7 +477,9 @@ cdef int pump_flight(session_t *session, uint64_t now_ns) noexcept nogil:
     cdef uint8_t *dst
     cdef uint64_t began_ns
     cdef int n, rc
-    if not flight_is_due(session.handshake) or session.carrier.room(session) < flight_room(session):
+    if not flight_is_due(session.handshake) or now_ns < session.flight_due_ns:
+        return 0
+    if session.carrier.room(session) < flight_room(session):
         return 0
     began_ns = work_begin(session)
     n = handshake_flight(session.handshake, session.ctx.scratch, unix_s(session, now_ns))
@@ -518,6 +547,31 @@ cdef int pump_record(session_t *session, size_t room, uint64_t now_ns) noexcept 
     return n
 
 
+cdef size_t record_room(const session_t *session, size_t room) noexcept nogil:
+    """Room of a record of streams and control frames; a frame that is too long for the one size shows."""
+    if not is_of_one_size(session) or mux_control_next(&session.mux) > session.small:
+        return room
+    return min(room, <size_t>session.small)
+
+
+cdef int pump_cover(session_t *session, size_t room, uint64_t now_ns) noexcept nogil:
+    """What nobody sent fills the turn: a record of a layer's one size, the bytes that the turn of a link has left."""
+    cdef size_t len = session_padded(session, 1, room, 0)
+    if session.layer == LAYER_NONE:
+        len = session.turn_len - min(<size_t>session.turn_len, <size_t>record_len(&session.tx, 0))
+    return put_cover(session, max(min(len, room), <size_t>1), now_ns)
+
+
+cdef int put_cover(session_t *session, size_t len, uint64_t now_ns) noexcept nogil:
+    cdef int n
+    frame_put_cover(session.ctx.scratch, len)
+    n = seal(session, session.ctx.scratch, len, len, 0, now_ns)
+    if n > 0:
+        session.n_bytes_cover += n
+        cover_spent(&session.cover, &session.ctx.covers, n)
+    return n
+
+
 cdef int session_pump(session_t *session, uint64_t now_ns) noexcept nogil:
     cdef size_t room
     cdef int n
@@ -534,11 +588,16 @@ cdef int session_pump(session_t *session, uint64_t now_ns) noexcept nogil:
         room = session_room(session)
         if room == 0:
             return 0
-        n = start_due(session, now_ns) if session.rekey.is_due and mux_has_data(&session.mux) else OK
+        # Of a layer whose records are to tell nothing, keys change by the clock: they would tell of use.
+        n = OK
+        if session.rekey.is_due and (mux_has_data(&session.mux) or is_of_one_size(session)):
+            n = start_due(session, now_ns)
         if n >= 0 and rekey_is_pending(&session.rekey):
             n = pump_rekey(session, room, now_ns)
         elif n >= 0:
-            n = pump_record(session, room, now_ns)
+            n = pump_record(session, record_room(session, room), now_ns)
+        if n == 0 and session.turn_len:
+            n = pump_cover(session, room, now_ns)
     if n < 0:
         session.status = n
         session_drop(session, REASON_MEMORY if n == E_MEMORY else REASON_INTERNAL, now_ns)
@@ -854,8 +913,12 @@ cdef void tick_handshake(session_t *session, uint64_t now_ns) noexcept nogil:
     if now_ns >= limit_ns:
         session.ctx.n_slow_handshakes += session.role
         session_drop(session, REASON_TIMEOUT, now_ns)
-    else:
-        sooner(session, limit_ns)
+        return
+    sooner(session, limit_ns)
+    if now_ns < session.flight_due_ns:
+        sooner(session, session.flight_due_ns)
+    elif session.state == SESSION_HANDSHAKE:
+        session_wake(session, now_ns)
 
 
 cdef void tick_alive(session_t *session, uint64_t now_ns) noexcept nogil:
@@ -881,6 +944,46 @@ cdef void tick_keys(session_t *session, uint64_t now_ns) noexcept nogil:
         session.carrier.wake(session, now_ns)
 
 
+cdef void session_cover(session_t *session, uint64_t now_ns) noexcept nogil:
+    if session.covering is NULL or session.kind == HANDSHAKE_NK:
+        return                                  # layers of circuits: those above them are covered
+    session.turn_len = 0
+    if not (session.covering.on_links if session.layer == LAYER_NONE else session.covering.on_circuits):
+        cover_stop(&session.cover, &session.ctx.covers)
+    else:
+        cover_start(&session.cover, &session.ctx.covers, session.covering,
+                    session.covering.size if session.layer == LAYER_NONE else record_len(&session.tx, session.small),
+                    session.ctx.party.random, session.ctx.party.random_ctx, now_ns)
+    sooner(session, session.cover.next_ns)
+
+
+cdef void add_chaff(session_t *session, uint32_t n, uint64_t now_ns) noexcept nogil:
+    """Nothing where bytes wait already: it would make them wait longer."""
+    cdef size_t room = session_room(session)
+    while n > 0 and room > 0 and not mux_has_data(&session.mux) and not rekey_is_pending(&session.rekey):
+        if put_cover(session, chaff_len(session, room), now_ns) < 0:
+            return
+        room = session_room(session)
+        n -= 1
+
+
+cdef size_t chaff_len(session_t *session, size_t room) noexcept nogil:
+    cdef size_t len = draw(session, session.covering.min_len, session.covering.max_len)
+    return session_padded(session, max(min(len, room), <size_t>1), room, 0)
+
+
+cdef void tick_cover(session_t *session, uint64_t now_ns) noexcept nogil:
+    cdef uint32_t n = 0
+    if now_ns >= session.cover.next_ns:
+        n = cover_turns(&session.cover, &session.ctx.covers, session.covering, session.ctx.party.random,
+                        session.ctx.party.random_ctx, now_ns)
+    sooner(session, session.cover.next_ns)
+    if n > 0 and session.cover.mode == COVER_CHAFF:
+        add_chaff(session, n, now_ns)
+    elif n > 0:
+        session.carrier.turn(session, n, now_ns)
+
+
 cdef void tick_streams(session_t *session, uint64_t now_ns) noexcept nogil:
     if mux_tick(&session.mux, &session.times.streams, now_ns) < 0:
         session.ctx.n_slow_closes += 1
@@ -899,6 +1002,8 @@ cdef void session_tick(session_t *session, uint64_t now_ns) noexcept nogil:
             end(session, SESSION_ON_CLOSED, now_ns)
         else:
             sooner(session, session.close_due_ns)
+    if session.state != SESSION_CLOSED:
+        tick_cover(session, now_ns)
     if session.state == SESSION_KEYED or session.state == SESSION_OPEN:
         tick_alive(session, now_ns)
         if session.state == SESSION_OPEN:

@@ -147,5 +147,6 @@ cdef int address_put(uint8_t *dst, const address_t *address) noexcept nogil     
 cdef int open_relay_parse(open_relay_t *relay, const uint8_t *src, size_t len) noexcept nogil
 cdef int open_relay_put(uint8_t *dst, const open_relay_t *relay) noexcept nogil
 
+cdef void frame_put_cover(uint8_t *dst, size_t len) noexcept nogil  # len bytes that say nothing, at least 1
 cdef size_t padded_len(size_t len, int padding) noexcept nogil
     # inner length after padding (protocol.md 4.6), at most INNER_MAX

@@ -316,6 +316,14 @@ cdef int frame_put_grease(uint8_t *dst, const uint8_t *random24) noexcept nogil:
     return at + 1 + <int>len
 
 
+cdef void frame_put_cover(uint8_t *dst, size_t len) noexcept nogil:
+    """COVER, and PADDING where its length would not come out even."""
+    memset(dst, 0, len)
+    if len >= 2:
+        dst[0] = FRAME_COVER
+        varint_put(dst + 1, len - 2 if len - 2 < 64 else len - 3)
+
+
 cdef int frame_put_close(uint8_t *dst, uint64_t reason, const uint8_t *text, size_t len) noexcept nogil:
     cdef int at = 1
     dst[0] = FRAME_CLOSE

@@ -104,6 +104,7 @@ ctypedef struct link_row_t:     # how a session stands
     uint64_t channel
     uint64_t in_len             # on its carrier
     uint64_t out_len
+    uint64_t cover_len          # of out_len, what says nothing
     uint64_t generation         # full key exchanges since the handshake
 
 ctypedef struct link_rows_t:

@@ -463,6 +463,7 @@ cdef void do_links(worker_t *worker, command_t *command) noexcept nogil:
             row.channel = channel.id
             row.in_len = channel.session.n_bytes_in
             row.out_len = channel.session.n_bytes_out
+            row.cover_len = channel.session.n_bytes_cover
             row.generation = channel.session.tx.generation
             links.n += 1
         channel = channel.next

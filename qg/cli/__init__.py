@@ -27,6 +27,7 @@ SECTIONS = {
         "check": "Check a configuration and the files that it names.",
         "status": "Show what a running node is doing.",
         "access": "Say who may connect to a running node, and what they may.",
+        "security": "Show or change how much a running node hides.",
         "reload": "Let a running node read its configuration anew.",
         "stop": "Stop a running node.",
     },

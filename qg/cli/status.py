@@ -52,6 +52,7 @@ def _lines(status: dict[str, Any]) -> Iterator[str]:
         "memory": f"{size_text(status['memory_bytes'])} in pools, {size_text(status['locked_bytes'])} for secrets"
         + ("" if status["is_locked"] else " (NOT locked: secrets may reach the swap file; raise `ulimit -l`)"),
         "clock skew": "not known yet" if skew is None else f"{skew:+.0f} s{_SKEWED if abs(skew) > _SKEW_MAX_S else ''}",
+        "security": f"level {status['security']}, {size_text(status['cover_bytes'])} of cover sent",
         "access": f"store {status['access']}",
         "overload": ", ".join(status["overload"]) or "none",
         "peers": str(len(status["peers"])),
