@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from qg.address import Prefix as Prefix
     from qg.config import AccessConfig as AccessConfig
     from qg.config import Config as Config
+    from qg.config import CoverConfig as CoverConfig
     from qg.config import ExitConfig as ExitConfig
     from qg.config import ForwardConfig as ForwardConfig
     from qg.config import ForwardOffer as ForwardOffer
@@ -81,8 +82,8 @@ _NAMES = {
     "access": "Access NetworkRule PeerRule Rules Verdict",
     "address": "Address Endpoint HostPort Prefix",
     "config": (
-        "AccessConfig Config ExitConfig ForwardConfig ForwardOffer ForwardTo LimitsConfig LinkConfig RatesConfig"
-        " RelayConfig"
+        "AccessConfig Config CoverConfig ExitConfig ForwardConfig ForwardOffer ForwardTo LimitsConfig LinkConfig"
+        " RatesConfig RelayConfig"
     ),
     "errors": (
         "AddressError Busy ClosedError ConfigError HandshakeFailed InvalidValue KeyFileError KeyFileExists"

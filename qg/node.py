@@ -343,6 +343,7 @@ class Node:
     def _look(self, watch: Watch) -> None:
         border = self._border_now()
         watch.lines_max = _lines_max(self._settings.config)
+        watch.clock_window_s = self._settings.config.link.clock_window_s
         core_status = border.runtime.status()
         watch.look(core_status)
         self._account_look(border, core_status["relayed_len"])

@@ -36,7 +36,7 @@ LEVELS: Mapping[str, Level] = MappingProxyType(
         ),
         "four": Level(
             _link(2000, "blocks-1k", 60, 300, 60),
-            {"mode": "shaped", "circuits": True, "rate_per_s": 5, "rate_max_per_s": 640},
+            {"mode": "shaped", "circuits": True, "rate_per_s": 20, "rate_max_per_s": 640},
         ),
         "five": Level(
             _link(4000, "blocks-1k", 60, 300, 60),

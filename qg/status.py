@@ -207,7 +207,7 @@ class Watch:
 
     def __init__(self, lines_max: int, clock_window_s: int) -> None:
         self.lines_max = lines_max
-        self._clock_window_s = clock_window_s
+        self.clock_window_s = clock_window_s
         self._counters: dict[str, int] = {}
         self._is_skewed = False
         self._is_unlocked = False
@@ -227,12 +227,12 @@ class Watch:
 
     def _warn(self, core: dict[str, Any]) -> None:
         skew_s = core["clock_skew_s"]
-        is_skewed = skew_s is not None and abs(skew_s) * 2 > self._clock_window_s
+        is_skewed = skew_s is not None and abs(skew_s) * 2 > self.clock_window_s
         if is_skewed and not self._is_skewed:
             _log.warning(
                 "clock_skew skew_s=%+.0f: peers say that this clock is off; they refuse it from %d s on, so set it",
                 skew_s,
-                self._clock_window_s,
+                self.clock_window_s,
             )
         if not core["is_locked"] and not self._is_unlocked:
             _log.warning("not_locked: the limit for locked memory is reached, keys may reach the swap; raise ulimit -l")

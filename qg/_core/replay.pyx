@@ -208,6 +208,10 @@ cdef class ReplayFilter:
         """Refuse flights of this second and older."""
         self.replay.floor_s = floor_s
 
+    def widen(self, uint32_t keep_s, uint64_t now_s):
+        """Let entries count for `keep_s` from now on, where that is longer."""
+        replay_widen(&self.replay, keep_s, now_s)
+
     @property
     def newest_s(self):
         """The largest flight time accepted."""

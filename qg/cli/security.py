@@ -33,7 +33,7 @@ def command(level: str | None, control: str | None) -> None:
             table_text([("", "delay", "padding", "cover", "over relays", "new keys", "clock"), *_rows(answer["level"])])
         )
         if answer["level"] == "custom":
-            print("\nThis node is at none of them: it goes by [link] and [cover] of its configuration.")
+            print("\nThis node is at none of them: [link] and [cover] of its configuration hold.")
     elif answer["changes"]:
         print(f"changed: {', '.join(answer['changes'])}")
     else:

@@ -164,9 +164,7 @@ async def test_a_change_that_shuts_everybody_out_is_warned_about():
             "no IPv6 address could connect any more: allow a network first",
         ]
         part = qg.NetworkRule(qg.Prefix.parse("192.0.2.0/24"), True)
-        assert access.warnings([*everything, part]) == [
-            "no IPv6 address could connect any more: allow a network first"
-        ]
+        assert access.warnings([*everything, part]) == ["no IPv6 address could connect any more: allow a network first"]
         assert access.warnings([part]) == []
 
 

@@ -133,7 +133,7 @@ def test_settings_that_contradict_each_other_are_refused(table, key):
 
 def test_defaults_satisfy_their_own_rules():
     table = {key: value for key, value in msgspec.structs.asdict(Config()).items() if value is not None}
-    for name in ("link", "relay", "rates", "exit", "forward", "access", "limits"):
+    for name in ("link", "cover", "relay", "rates", "exit", "forward", "access", "limits"):
         table[name] = msgspec.structs.asdict(table[name])
     assert Config.from_dict(table) == Config()
 

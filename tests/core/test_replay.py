@@ -202,3 +202,28 @@ def test_what_is_damaged_is_not_taken_over(spoil):
     assert first.insert(bytes(8), 1000, 1000) == status.OK
     assert second.restore(spoil(first.save())) < 0
     assert second.save() == ReplayFilter(4096).save()
+
+
+def test_a_filter_that_keeps_longer_refuses_what_it_may_have_forgotten():
+    """A flight taken under a window of 120 s is forgotten after 240; a window of 600 s would take it again."""
+    replay = ReplayFilter(1024, keep_s=KEEP_S)
+    early, late = ids(2)
+    assert replay.insert(early, NOW_S + 120, NOW_S) == status.OK
+    assert replay.insert(late, NOW_S + 200, NOW_S + 200) == status.OK
+    now_s = NOW_S + 241  # the first one is forgotten
+    assert replay.lookup(early, NOW_S + 120, now_s) == status.OK
+    replay.widen(1200, now_s)
+    assert replay.lookup(early, NOW_S + 120, now_s) == status.E_CLOCK
+    assert replay.insert(early, NOW_S + 120, now_s + 1) == status.E_CLOCK
+    assert replay.lookup(b"honest  ", NOW_S + 122, now_s) == status.OK
+    for later_s in (now_s, NOW_S + 500, NOW_S + 1400):
+        assert replay.lookup(late, NOW_S + 200, later_s) == status.E_REPLAY
+
+
+def test_a_filter_never_keeps_for_a_shorter_time_than_before():
+    replay = ReplayFilter(1024, keep_s=KEEP_S)
+    flight = ids(1)[0]
+    assert replay.insert(flight, NOW_S, NOW_S) == status.OK
+    replay.widen(20, NOW_S)
+    assert replay.lookup(flight, NOW_S, NOW_S + KEEP_S) == status.E_REPLAY
+    assert replay.lookup(b"anybody ", NOW_S - 1000, NOW_S) == status.OK  # nothing is barred
