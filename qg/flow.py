@@ -49,6 +49,7 @@ class Border:
         "message_max",
         "n_messages_refused",
         "n_pending",
+        "n_write_waits",
         "opens_per_s",
         "pending_max",
         "pings_per_s",
@@ -74,6 +75,7 @@ class Border:
         self.send_queue_max = send_queue_max  # bytes of one link that may wait to be sent
         self.message_max = message_max
         self.n_messages_refused = 0  # streams reset for a message that was too long or malformed
+        self.n_write_waits = 0  # for room in a queue
         self.n_pending = 0  # bytes of messages that are not whole yet
         self.pending_max = pending_max
         self.opens_per_s = opens_per_s  # streams of one link
@@ -284,6 +286,7 @@ class Flow:
                 raise UsageError(f"{what}: another task is waiting to write to the same stream; let one task write")
             link = self._link
             self._room = self._border.loop.create_future()
+            self._border.n_write_waits += 1
             if self._n_queued < WRITE_HIGH:
                 link.waiting = link.waiting or set()
                 link.waiting.add(self)

@@ -90,6 +90,7 @@ _OTHERS = {
     "n_overruns": ("streams_overrun", "streams reset since more bytes came than they may"),
     "n_streams_full": ("streams_full", "streams refused since their session had as many as it may"),
     "n_cover_overdrawn": ("cover_overdrawn", "turns of covered links although `cover.budget_mib_h` was used up"),
+    "n_rate_waits": ("rate_waits", "times that bytes waited for a rate of `[rates]` or `[relay]`"),
     "n_credit_withheld": ("credit_withheld", "times that a peer had to wait: `limits.receive_credit_mib` unread"),
 }
 # What became of the records of relays that peers told of, by the words of `Gossip.counts`.
@@ -106,7 +107,10 @@ _RECORDS = {
 }
 
 _MESSAGES = ("messages_refused", "streams of messages reset for one that was too long, malformed or too much")
-COUNTERS: dict[str, str] = dict((*_OUTCOMES.values(), *_GUARD, *_OTHERS.values(), _MESSAGES, *_RECORDS.values()))
+_WRITES = ("write_waits", "writes of this node's applications that waited for room in a queue")
+COUNTERS: dict[str, str] = dict(
+    (*_OUTCOMES.values(), *_GUARD, *_OTHERS.values(), _MESSAGES, _WRITES, *_RECORDS.values())
+)
 _IN_ORDER = frozenset(
     "accepted handshakes records_taken records_withdrawn records_known records_own records_verified".split()
 )
@@ -124,7 +128,7 @@ def status_make(
 ) -> Status:
     """Take a snapshot of a running node; `records` are the counts of its `Gossip`."""
     core = border.runtime.status()
-    n_refused = border.n_messages_refused
+    of_streams = {_MESSAGES[0]: border.n_messages_refused, _WRITES[0]: border.n_write_waits}
     n_streams = Counter(flow.link for flow in border.flows.values())
     figures = border.runtime.links() if peers else {}
     links = tuple(
@@ -142,7 +146,7 @@ def status_make(
         n_splices=core["n_circuits"],
         n_circuit_links=core["n_auto_links"],
         counters=_counters(core)
-        | ({_MESSAGES[0]: n_refused} if n_refused else {})
+        | {name: n for name, n in of_streams.items() if n}
         | {_RECORDS[word][0]: n for word, n in records.items() if n},
         memory_bytes=core["pool_taken_len"] + core["plain_len"],
         locked_bytes=core["n_secret_slots"] * _SECRET_SLOT_LEN,

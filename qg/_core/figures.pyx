@@ -54,6 +54,7 @@ cdef dict worker_figures(worker_t *worker):
         "n_overruns": engine.ctx.receive.n_overruns, "n_streams_full": engine.ctx.receive.n_streams_full,
         "n_credit_withheld": engine.ctx.receive.n_withheld, "receive_unread_len": engine.ctx.receive.unread.used,
         "n_cover_records": engine.ctx.covers.n_records, "cover_len": engine.ctx.covers.len,
+        "n_rate_waits": engine.shaper.n_waits + engine.relay.shaper.n_waits,
         "n_cover_overdrawn": engine.ctx.covers.n_overdrawn,
         "by_status": by_status, "pool_taken_len": worker.pool.taken.used, "plain_len": worker.pool.plain_len,
         "n_blocks": worker.pool.n_taken,

@@ -836,6 +836,7 @@ cdef class Machine:
             "in_len": engine.n_bytes_in, "out_len": engine.n_bytes_out, "relayed_len": engine.relay.n_bytes,
             "relay_held_len": engine.relay.held.used, "n_relay_memory_resets": engine.relay.n_memory_resets,
             "n_cover_records": engine.ctx.covers.n_records, "cover_len": engine.ctx.covers.len,
+            "n_rate_waits": engine.shaper.n_waits + engine.relay.shaper.n_waits,
             "by_status": {-i: engine.ctx.n_status[i] for i in range(64) if engine.ctx.n_status[i]},
             "guard_counts": [self.body.guard.counts[i] for i in range(N_GUARD_COUNTS)],
         }

@@ -60,6 +60,7 @@ ctypedef struct shaper_t:
     lane_t *turn                # whose turn it is, between shaper_next and shaper_done; else NULL
     uint64_t due_ns             # the ring waits until then; 0
     uint64_t asleep_ns          # when to look at those asleep; NEVER when there are none
+    uint64_t n_waits            # times that a lane had to wait, ever
     uint8_t is_on               # some rate is set: without that nothing here is called
 
 cdef void rate_set(rate_t *rate, uint64_t per_s, uint64_t burst_len) noexcept nogil    # any thread

@@ -60,7 +60,9 @@ cdef uint64_t meter_ask(meter_t *meter, uint64_t now_ns) noexcept nogil:
 # Turns
 
 cdef void shaper_init(shaper_t *shaper, const rate_t *rate, uint64_t *full_ns) noexcept nogil:
+    cdef uint64_t n_waits = shaper.n_waits
     memset(shaper, 0, sizeof(shaper_t))
+    shaper.n_waits = n_waits
     shaper.meter.rate = rate
     shaper.meter.full_ns = full_ns
     shaper.asleep_ns = NEVER
@@ -138,6 +140,7 @@ cdef void shaper_wait(shaper_t *shaper, lane_t *lane, uint64_t now_ns) noexcept 
     cdef uint64_t due_ns
     if lane.state != LANE_OUT or shaper.turn == lane:
         return
+    shaper.n_waits += 1
     due_ns = meter_ask(&lane.own, now_ns)
     if due_ns:
         lane_sleep(shaper, lane, due_ns)

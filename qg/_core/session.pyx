@@ -146,7 +146,8 @@ cdef void drop_stash(session_t *session) noexcept nogil:
 
 
 cdef void drop_secrets(session_t *session) noexcept nogil:
-    cover_stop(&session.cover, &session.ctx.covers)
+    if session.cover.is_counted:
+        cover_stop(&session.cover, &session.ctx.covers)
     drop_handshake(session)
     rekey_clear(&session.rekey)
     drop_stash(session)

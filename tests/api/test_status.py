@@ -11,7 +11,7 @@ import pytest
 import qg
 from qg.status import _GUARD as GUARD
 from qg.status import _OTHERS as OTHERS
-from qg.status import COUNTERS, Watch
+from qg.status import COUNTERS, Watch, overloads
 from qg.testing import network
 
 SOON = qg.Config.from_dict({"limits": {"handshake_s": 1}})
@@ -94,3 +94,22 @@ async def test_a_node_looks_by_itself(monkeypatch, said):
 def test_the_page_for_operators_explains_every_counter():
     rows = re.findall(r"^\| `(\w+)` \| (.+?) \|$", PAGE.read_text(), re.MULTILINE)
     assert dict(rows) | COUNTERS == dict(rows)
+
+
+@pytest.mark.parametrize(
+    ("figure", "most", "name"),
+    [
+        ("n_sessions", 10_000, "limits.sessions"),
+        ("n_half_open", 1024, "limits.half_open"),
+        ("n_circuits", 65_536, "limits.pipes"),
+        ("receive_unread_len", 256 << 20, "limits.receive_credit_mib"),
+        ("relay_held_len", 64 << 20, "relay.memory_mib"),
+    ],
+)
+def test_a_budget_that_is_nearly_used_up_is_named(figure, most, name):
+    names = ("n_sessions", "n_half_open", "n_sinks", "n_circuits", "receive_unread_len", "relay_held_len")
+    figures = dict.fromkeys(names, 0)
+    assert overloads(figures, qg.Config()) == ()
+    assert overloads(figures | {figure: most * 89 // 100}, qg.Config()) == ()
+    more = {"n_sessions": most * 9 // 10 + 1} if figure == "n_half_open" else {}
+    assert overloads(figures | {figure: most * 9 // 10 + 1} | more, qg.Config()) == (name,)

@@ -117,4 +117,5 @@ async def test_a_peer_that_takes_nothing_of_a_full_queue_is_closed():
             await stream.write(bytes(8 * MIB))
         assert core(a)["n_slow_reader_closes"] == 1
         assert a.status().counters["slow_reader_closes"] == 1
+        assert a.status().counters["write_waits"] >= 1
         c.services.held.release.set()

@@ -99,6 +99,7 @@ def test_a_relay_passes_on_no_more_than_its_rate_and_cuts_nobody():
     total_s = (max(each.end_ns for each in transfers) - min(each.up_ns for each in transfers)) / SECOND_NS
     assert 0.95 < total_s / 8 < 1.15  # four times as much each way
     assert relay.machine.status()["n_relay_memory_resets"] == 0
+    assert relay.machine.status()["n_rate_waits"] > 10
     graph.close()
 
 
