@@ -2,7 +2,7 @@
 """Random graphs with circuits over them, in peace and in all that can go wrong; `tools/dev sim` runs others."""
 
 import pytest
-from sim.trial import FAULTS, trial_run
+from sim.trial import COVERS, FAULTS, trial_run
 
 # A seed that once found a fault stays here, with what it found.
 SEEDS = {"first": 200}
@@ -18,6 +18,17 @@ def test_a_thousand_circuits_in_a_hostile_network_lose_no_byte_and_leave_nothing
 def test_in_peace_every_circuit_is_done():
     _, ends = trial_run("peace", 150, {})
     assert ends == {"done": 150}
+
+
+def test_in_peace_every_circuit_over_covered_links_is_done():
+    _, ends = trial_run("covered peace", 100, {}, COVERS)
+    assert ends == {"done": 100}
+
+
+def test_nodes_that_cover_what_they_send_lose_no_byte_in_a_hostile_network():
+    trial, ends = trial_run("covered", 300, covers=COVERS)
+    assert ends["done"] > 20
+    assert sum(host.machine.status()["n_cover_records"] for host in trial.hosts if host.is_up) > 1000
 
 
 @pytest.mark.parametrize("seed", SEEDS)

@@ -67,16 +67,25 @@ class Net(World):
         return self.random.randint(1, 40) * MS_NS, rate, 16384
 
 
+# What some hosts send beside what they are asked to, in a run with cover.
+COVERS = (
+    {"mode": 1, "interval_s": 2, "records": (0, 20), "on_circuits": True},
+    {"mode": 2, "per_s": 20, "size": 2000, "on_circuits": True},
+    {"mode": 3, "per_s": 10, "per_s_max": 80, "size": 1200, "budget_len": 1024 * MIB},
+)
+
+
 class Trial(Graph):
     """A graph in which hosts know `DEGREE` others each, and circuits are random walks."""
 
-    def __init__(self, seed, n_circuits, faults=FAULTS):
+    def __init__(self, seed, n_circuits, faults=FAULTS, covers=()):
         super().__init__(seed, 0, relay_memory_len=RELAY_MEMORY_LEN, world=Net)
         self.n_circuits = n_circuits
         self.counts = collections.Counter()
         self.is_quiet = False  # nothing new goes wrong
         self.most = collections.Counter()
         self.is_calm = not faults
+        self.covers = covers
         self.rekey_s = self.random.choice((2, 600))  # of all: who has 600 takes 2 for a flood
         for idx in range(min(N_HOSTS, 20 + n_circuits // 5)):
             self.hosts.append(self.host_draw(idx))
@@ -92,6 +101,8 @@ class Trial(Graph):
         options = {"rekey_s": self.rekey_s, "epoch_s": self.random.choice((1, 120))}
         if not self.is_calm and self.random.random() < 0.2:
             options |= self.random.choice(SHORTAGES)
+        if self.covers and self.random.random() < 0.3:
+            options["cover"] = self.random.choice(self.covers)
         return self.host(idx, skew_s=self.random.randint(-SKEW_MAX_S, SKEW_MAX_S), **options)
 
     def later(self, interval_s, what):
@@ -263,15 +274,16 @@ class Trial(Graph):
                 if host.machine.n_circuits or host.flows]  # fmt: skip
 
 
-def trial_run(seed, n_circuits, faults=FAULTS):
+def trial_run(seed, n_circuits, faults=FAULTS, covers=()):
     """Run one; what it prints of a failure repeats it."""
     began_s = time.process_time()
     trial = None
     try:
-        trial = Trial(seed, n_circuits, faults)
+        trial = Trial(seed, n_circuits, faults, covers)
         ends = trial.complete()
     except BaseException:
-        print(f"repeat this with: tools/dev sim --seed {seed} --circuits {n_circuits}", file=sys.stderr)
+        covered = " --covered" if covers else ""
+        print(f"repeat this with: tools/dev sim --seed {seed} --circuits {n_circuits}{covered}", file=sys.stderr)
         raise
     spent_s = time.process_time() - began_s
     virtual_s = (trial.world.now_ns - trial.start_ns) / SECOND_NS
@@ -287,8 +299,10 @@ def main():
     parser.add_argument("--seed", default=None, help="repeat the run that printed this; without it: a new one")
     parser.add_argument("--circuits", type=int, default=10000)
     parser.add_argument("--calm", action="store_true", help="let nothing go wrong")
+    parser.add_argument("--covered", action="store_true", help="have some nodes send cover")
     options = parser.parse_args()
-    trial_run(options.seed or secrets.token_hex(4), options.circuits, {} if options.calm else FAULTS)
+    faults, covers = {} if options.calm else FAULTS, COVERS if options.covered else ()
+    trial_run(options.seed or secrets.token_hex(4), options.circuits, faults, covers)
 
 
 if __name__ == "__main__":

@@ -13,6 +13,12 @@ from tools.fuzz import Script
 N_HOSTS = 4
 N_ACTS_MAX = 40
 LENGTH_MAX = 40_000
+COVERS: tuple[dict[str, object], ...] = (
+    {},
+    {"mode": 1, "interval_s": 1, "on_circuits": True},
+    {"mode": 2, "per_s": 20, "on_circuits": True},
+    {"mode": 3, "per_s": 20, "per_s_max": 200, "size": 300, "budget_len": 1 << 16},
+)
 TAMPERS = ("flip", "drop", "repeat", "swap", "swallow")
 
 
@@ -51,7 +57,8 @@ class Play:
 
     def __init__(self, data: bytes) -> None:
         self.script = Script(data)
-        self.graph = Graph(f"fuzz {self.script.number()}", N_HOSTS, epoch_s=1, rekey_s=2)
+        seed = self.script.number()
+        self.graph = Graph(f"fuzz {seed}", N_HOSTS, epoch_s=1, rekey_s=2, cover=COVERS[seed % len(COVERS)])
         self.strangers: list[Stranger] = []
 
     def run(self) -> None:
