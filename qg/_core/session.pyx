@@ -192,7 +192,7 @@ cdef void session_close(session_t *session, int reason, uint64_t now_ns) noexcep
     session.reason = <uint8_t>reason
     session.state = SESSION_CLOSING
     mux_end(&session.mux, now_ns)
-    if session.tx.generation == 0 and session.tx.seq == 0:
+    if not has_said_hello(session):
         queue_hello(session)                    # it was still waiting, and nothing may come before it
     mux_control(&session.mux, frame, frame_put_close(frame, reason, frame, 0))
     session.close_due_ns = now_ns + session.times.close_ns
@@ -555,6 +555,15 @@ cdef size_t record_room(const session_t *session, size_t room) noexcept nogil:
     return min(room, <size_t>session.small)
 
 
+cdef inline bint has_said_hello(const session_t *session) noexcept nogil:
+    """It is the first frame, so it went with the first record."""
+    return session.tx.seq > 0 or session.tx.generation > 0
+
+
+cdef inline bint may_cover(const session_t *session) noexcept nogil:
+    return has_said_hello(session) and not rekey_is_pending(&session.rekey)     # what changes the keys does not wait
+
+
 cdef int pump_cover(session_t *session, size_t room, uint64_t now_ns) noexcept nogil:
     """What nobody sent fills the turn: a record of a layer's one size, the bytes that the turn of a link has left."""
     cdef size_t len = session_padded(session, 1, room, 0)
@@ -593,11 +602,11 @@ cdef int session_pump(session_t *session, uint64_t now_ns) noexcept nogil:
         n = OK
         if session.rekey.is_due and (mux_has_data(&session.mux) or is_of_one_size(session)):
             n = start_due(session, now_ns)
-        if n >= 0 and rekey_is_pending(&session.rekey):
+        if n >= 0 and rekey_is_pending(&session.rekey) and has_said_hello(session):
             n = pump_rekey(session, room, now_ns)
         elif n >= 0:
             n = pump_record(session, record_room(session, room), now_ns)
-        if n == 0 and session.turn_len:
+        if n == 0 and session.turn_len and may_cover(session):
             n = pump_cover(session, room, now_ns)
     if n < 0:
         session.status = n
@@ -961,7 +970,7 @@ cdef void session_cover(session_t *session, uint64_t now_ns) noexcept nogil:
 cdef void add_chaff(session_t *session, uint32_t n, uint64_t now_ns) noexcept nogil:
     """Nothing where bytes wait already: it would make them wait longer."""
     cdef size_t room = session_room(session)
-    while n > 0 and room > 0 and not mux_has_data(&session.mux) and not rekey_is_pending(&session.rekey):
+    while n > 0 and room > 0 and may_cover(session) and not mux_has_output(&session.mux):
         if put_cover(session, chaff_len(session, room), now_ns) < 0:
             return
         room = session_room(session)

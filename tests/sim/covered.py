@@ -34,12 +34,12 @@ class Watched(World):
 class Link:
     """Two hosts and a stream whose bytes the far one gives back, over relays or none; the near one's line is watched.
 
-    `options` are those of both ends; relays have none of them.
+    `options` are those of all hosts, `cover` that of both ends.
     """
 
-    def __init__(self, seed, n_relays=0, **options):
-        self.graph = Graph(seed, n_relays, world=Watched)
-        self.near, self.far = (self.graph.host(n_relays + idx, **options) for idx in range(2))
+    def __init__(self, seed, n_relays=0, cover=None, **options):
+        self.graph = Graph(seed, n_relays, world=Watched, **options)
+        self.near, self.far = (self.graph.host(n_relays + idx, cover=cover or {}) for idx in range(2))
         hops = [*self.graph.hosts, self.far]
         self.graph.hosts += [self.near, self.far]
         self.world = self.graph.world

@@ -211,3 +211,14 @@ def test_keys_change_on_a_covered_link():
         pieces = link.watch(WINDOW_S)[0]
         assert {length for _, length in pieces} == {SIZE}
     link.close()
+
+
+@pytest.mark.parametrize("seed", range(8))
+def test_hello_is_said_first_however_late_its_turn_comes(seed):
+    """Keys are due to change before it: those of a covered session over relays do so by the clock."""
+    slow = cover(POISSON, per_s=0.4, on_links=False, on_circuits=True)
+    link = Link(f"late {seed}", n_relays=1, rekey_s=1, cover=slow)
+    link.say(100)
+    link.world.run_for(60)
+    assert [host.machine.status()["by_status"] for host in link.graph.hosts] == [{}] * 3
+    link.close()

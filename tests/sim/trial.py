@@ -70,8 +70,8 @@ class Net(World):
 # What some hosts send beside what they are asked to, in a run with cover.
 COVERS = (
     {"mode": 1, "interval_s": 2, "records": (0, 20), "on_circuits": True},
-    {"mode": 2, "per_s": 20, "size": 2000, "on_circuits": True},
-    {"mode": 3, "per_s": 10, "per_s_max": 80, "size": 1200, "budget_len": 1024 * MIB},
+    {"mode": 2, "per_s": 50, "size": 8000, "on_circuits": True},
+    {"mode": 3, "per_s": 20, "per_s_max": 200, "size": 8000, "budget_len": 65_536 * MIB},
 )
 
 
