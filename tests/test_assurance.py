@@ -1,6 +1,7 @@
 # SPDX-License-Identifier: MIT
 """The long checks are all named on their page, and what they reach is written there as they said it."""
 
+import re
 import sys
 from pathlib import Path
 
@@ -50,3 +51,10 @@ def test_what_a_check_reached_is_on_the_page_and_the_last_line_counts(page, monk
     assert "| `good` | passed | n 3 |" in text
     for name in ("silent", "liar"):
         assert f"| `{name}` | **failed** |" in text
+
+
+@pytest.mark.parametrize("name", assurance.checks_list())
+def test_every_check_ends_with_what_the_page_takes(name):
+    places = (assurance.FOLDER / f"{name}.py", assurance.FOLDER / name / "__main__.py")
+    text = next(path for path in places if path.exists()).read_text()
+    assert re.search(rf'finish\(\s*"{name}"', text)

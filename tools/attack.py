@@ -411,6 +411,13 @@ def row_print(seen: dict[str, Any]) -> None:
     )  # fmt: skip
 
 
+def attacks_run(names: list[str], is_quick: bool) -> list[dict[str, Any]]:
+    """What was seen of each attack, and under `failures` what did not hold."""
+    if not is_quick:
+        os.sched_setaffinity(0, {OTHERS_CORE})
+    return [judged(seen) for seen in asyncio.run((quick if is_quick else full)(names))]
+
+
 NODE_CORE, OTHERS_CORE = (sorted(os.sched_getaffinity(0)) * 2)[:2]
 
 
@@ -423,9 +430,7 @@ def main() -> int:
     names = arguments.attacks or list(ATTACKS)
     if unknown := set(names) - set(ATTACKS):
         parser.error(f"no such attack: {', '.join(sorted(unknown))}")
-    if not arguments.quick:
-        os.sched_setaffinity(0, {OTHERS_CORE})
-    rows = [judged(seen) for seen in asyncio.run((quick if arguments.quick else full)(names))]
+    rows = attacks_run(names, arguments.quick)
     if arguments.json:
         print(json.dumps({"attacks": rows, "failed": sum(bool(row["failures"]) for row in rows)}))
     else:

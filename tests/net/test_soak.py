@@ -16,5 +16,5 @@ pytestmark = [pytest.mark.anyio, pytest.mark.net]
 
 async def test_a_short_churn_leaves_nothing_behind():
     figures = await soaked(n_nodes=8, seconds=6, seed=7447)
-    assert figures["done"]["churn"] >= 3
+    assert figures["done"]["churn"] >= 2
     assert min(figures["done"].values()) > 0

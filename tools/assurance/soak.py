@@ -8,24 +8,20 @@ have closed, and nothing may be left. The last line is one object of JSON.
 
 import argparse
 import asyncio
-import json
 import random
 import resource
 import socket
-import sys
 import time
 from collections import Counter
 from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
-ROOT = Path(__file__).resolve().parents[2]
-sys.path[:0] = [str(ROOT), str(ROOT / "tests")]
+from api.services import Echo
 
-from api.services import Echo  # noqa: E402
-
-import qg  # noqa: E402
-from qg.testing import conserved  # noqa: E402
+import qg
+from qg.testing import conserved
+from tools.assurance import finish
 
 SLOPE_MAX = 1 << 20  # bytes an hour and node
 WARM_S = 600.0
@@ -169,7 +165,7 @@ async def soaked(n_nodes: int, seconds: float, seed: int) -> dict[str, Any]:
     }  # fmt: skip
 
 
-def main() -> int:
+def main() -> None:
     parser = argparse.ArgumentParser(description="Mixed traffic with churn on many nodes.")
     parser.add_argument("--minutes", type=float, default=60)
     parser.add_argument("--nodes", type=int, default=50)
@@ -177,9 +173,8 @@ def main() -> int:
     arguments = parser.parse_args()
     seed = random.randrange(1 << 32) if arguments.seed is None else arguments.seed
     figures = asyncio.run(soaked(arguments.nodes, arguments.minutes * 60, seed))
-    print(json.dumps(figures))
-    return int(figures["slope_bytes_per_hour_and_node"] >= SLOPE_MAX)
+    finish("soak", figures["slope_bytes_per_hour_and_node"] < SLOPE_MAX and figures["left"] == 0, **figures)
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    main()
