@@ -1,9 +1,13 @@
 # SPDX-License-Identifier: MIT
 """The Noise engine against cacophony's vectors and libp2p's XXhfs vector, and the sizes that section 3.2 states."""
 
+import dataclasses
+
 import pytest
+from model import mlkem
+from model.errors import AuthError
 from model.noise import PATTERNS, CipherState, Handshake, Secrets, protocol_name
-from model.primitives import x25519_public
+from model.primitives import sha256, x25519_public
 
 
 def octets(vector, name):
@@ -124,3 +128,45 @@ def test_messages_have_the_sizes_of_section_3_2(pattern, sizes):
     assert initiator.is_complete
     assert initiator.split() == responder.split()
     assert initiator.hash == responder.hash
+
+
+class Thief(Handshake):
+    """Whoever has a recording of a link and, later, secrets of its dialler; `kem_public` is in the recording."""
+
+    def __init__(self, secrets, kem_public):
+        super().__init__("XKhfs+psk3", "initiator", b"prologue", secrets)
+        self.kem_public = kem_public
+
+    def _write_token(self, token):
+        if token == "e1":
+            return self.symmetric.encrypt_and_hash(self.kem_public)
+        return super()._write_token(token)
+
+
+def secret(label):
+    return sha256(label.encode())
+
+
+@pytest.mark.parametrize(
+    ("lost", "reads"),
+    [((), True), (("kem_seed",), False), (("ephemeral",), False), (("ephemeral", "kem_seed"), False)],
+)
+def test_a_recording_opens_only_to_who_has_the_x25519_secrets_and_that_of_the_kem(lost, reads):
+    """Both have to be broken; the static keys and the psk alone open nothing (promises P4 and P6)."""
+    responder_key = secret("responder")
+    public = x25519_public(responder_key)
+    dialler = Secrets(secret("e"), secret("dialler"), public, secret("psk"), secret("kem") * 2)
+    answer = Secrets(secret("re"), responder_key, psk=secret("psk"), encaps_randomness=secret("r"))
+    initiator = Handshake("XKhfs+psk3", "initiator", b"prologue", dialler)
+    responder = Handshake("XKhfs+psk3", "responder", b"prologue", answer)
+    first = initiator.write_message(b"")
+    responder.read_message(first)
+    second = responder.write_message(b"the certificate")
+    others = {name: secret(name) * (len(getattr(dialler, name)) // 32) for name in lost}
+    thief = Thief(dataclasses.replace(dialler, **others), mlkem.public_from_seed(dialler.kem_seed))
+    thief.write_message(b"")
+    if reads:
+        assert thief.read_message(second) == b"the certificate"
+    else:
+        with pytest.raises(AuthError):
+            thief.read_message(second)
