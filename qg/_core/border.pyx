@@ -148,9 +148,9 @@ cdef access_t *ids_take(pool_t *pool, bint is_anyone, peer_ids) except NULL:
 
 cdef int local_options(local_t *local, NetworkSecret network, NetworkSecret previous, dict options) except -1:
     local.n_networks = 2 if previous is not None else 1
-    network_derive(&local.networks[0], network.secret if network is not None else NULL)
+    network_derive(&local.networks[0], network.borrow() if network is not None else NULL)
     if previous is not None:
-        network_derive(&local.networks[1], previous.secret)
+        network_derive(&local.networks[1], previous.borrow())
     local.suites = crypto_suites()
     for suite in options.get("suites_removed", ()):
         local.suites &= ~<uint16_t>suite

@@ -291,16 +291,17 @@ cdef class Endpoint:
         else:
             random_seed(&self.draws.stream, <const uint8_t *>PyBytes_AS_STRING(seed), <size_t>PyBytes_GET_SIZE(seed))
 
-    cdef void make_local(self, NetworkSecret network, NetworkSecret previous, uint16_t suites) noexcept:
+    cdef int make_local(self, NetworkSecret network, NetworkSecret previous, uint16_t suites) except -1:
         """Copy what the handshakes need; keys that have ended by the clock too."""
         cdef local_t *local = self.local
         local.suites = suites
         local.clock_window_s = 120
         local.n_networks = 1 if previous is None else 2
-        network_derive(&local.networks[0], NULL if network is None else network.secret)
+        network_derive(&local.networks[0], NULL if network is None else network.borrow())
         if previous is not None:
-            network_derive(&local.networks[1], previous.secret)
-        local_fill(local, self.ring.ring, 0, NEVER)
+            network_derive(&local.networks[1], previous.borrow())
+        local_fill(local, self.ring.borrow(), 0, NEVER)
+        return 0
 
     cdef void make_context(self) noexcept:
         cert_cache_init(&self.certs, self.cert_entries, N_CERTS)

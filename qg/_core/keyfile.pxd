@@ -3,6 +3,8 @@
 
 Two owners, both immutable once built (their pages are write-protected), so any thread may read them while the Python
 object lives; a rotated ring is a new object. Who needs a key longer copies it into its own guarded memory.
+In a forked child neither is of use: `borrow` raises UsageError there, and the kernel has put zeros in their place
+(Linux: MADV_WIPEONFORK). A wiped network secret would be that of the open network.
 This module makes system calls (the exception to the rule of L1 to L8): a file is read straight into guarded memory and
 written from there, so its secrets never pass through a Python object.
 """
@@ -35,7 +37,14 @@ ctypedef struct ring_t:
 cdef int ring_cert_build(const ring_t *ring, size_t link_idx, uint8_t *dst108, uint64_t now_s) noexcept nogil
 
 cdef class KeyRing:
-    cdef ring_t *ring           # owned, never NULL; borrow it only while holding the object
+    cdef ring_t *ring           # owned, never NULL
+    cdef uint64_t n_forks       # when it was made
+    cdef readonly bytes peer_id, public_key     # public, and as such there after fork
+    cdef readonly tuple link_keys       # (public key, not_before, not_after) of each, unix seconds, the newest last
+    cdef int finish(self) except -1
+    cdef const ring_t *borrow(self) except NULL         # use it only while holding the object; UsageError after fork
 
 cdef class NetworkSecret:
-    cdef uint8_t *secret        # owned, never NULL, NETWORK_SECRET_LEN bytes; borrow it only while holding the object
+    cdef uint8_t *secret        # owned, never NULL, NETWORK_SECRET_LEN bytes
+    cdef uint64_t n_forks       # when it was made
+    cdef const uint8_t *borrow(self) except NULL        # use it only while holding the object; UsageError after fork

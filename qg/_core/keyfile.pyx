@@ -14,7 +14,8 @@ from .crypto cimport (
     XCHACHA_NONCE_LEN, XCHACHA_TAG_LEN, crypto_init, crypto_random, ct_equal, ed25519_public, sha256_pair,
     x25519_public, xchacha_open, xchacha_seal,
 )
-from .sodium cimport sodium_free, sodium_malloc
+from .fork cimport forks_count, forks_watch, wipe_on_fork
+from .sodium cimport sodium_free, sodium_is_zero, sodium_malloc
 from .status cimport E_KIND, E_LENGTH, E_MEMORY, E_MISMATCH, E_NONZERO, E_TAG, OK
 from .sys cimport load_be64, store_be64
 
@@ -61,6 +62,7 @@ cdef enum fault_t:              # what is wrong with a file, beside the codes of
 ctypedef int (*store_fn)(object, const uint8_t *, size_t) except -1
 
 cdef enum:
+    CANARY_LEN = 16             # libsodium writes it before guarded memory and checks it in sodium_free
     KDF_NONE = 0
     KDF_ARGON2ID13 = 1
     KDF_OFF = 8                 # offsets in a key file, protocol.md 2.3
@@ -268,12 +270,26 @@ cdef int file_read(uint8_t *dst, path, size_t cap) except -1:
 
 
 cdef void *guarded_take(size_t len) except NULL:
-    """Guarded memory, zeroed; sodium_free wipes it."""
-    cdef void *p = sodium_malloc(len)
+    """Guarded memory, zeroed, of which a forked child reads zeros (Linux); guarded_give wipes it."""
+    cdef uint8_t *p = <uint8_t *>sodium_malloc(len)
     if p == NULL:
         raise MemoryError("no guarded memory left for keys")
+    wipe_on_fork(p - CANARY_LEN, CANARY_LEN + len)
     memset(p, 0, len)
     return p
+
+
+cdef void guarded_give(void *p) noexcept:
+    # In a forked child libsodium's canary is wiped too and sodium_free would abort: the memory goes with the process.
+    if p != NULL and not sodium_is_zero(<const uint8_t *>p - CANARY_LEN, CANARY_LEN):
+        sodium_free(p)
+
+
+cdef int home_check(uint64_t n_forks) except -1:
+    """Raise UsageError in a process forked since there were n_forks: zeros stand where the keys were."""
+    if n_forks != forks_count():
+        raise UsageError("these keys belong to the process that this one was forked from: load them again after fork")
+    return 0
 
 
 cdef int argon2id(uint8_t *dst32, const uint8_t *password, size_t password_len, const uint8_t *salt, uint64_t passes,
@@ -414,7 +430,7 @@ cdef int ring_write(const ring_t *ring, path, bytes passphrase, store_fn store) 
             raise file_error(rc, path)
         store(path, dst, <size_t>rc)
     finally:
-        sodium_free(dst)
+        guarded_give(dst)
     return 0
 
 
@@ -422,19 +438,37 @@ cdef class KeyRing:
     """Hold an identity: the Ed25519 seed and the link keys, in guarded memory. Immutable; any thread may use it."""
 
     def __cinit__(self):
+        self.n_forks = forks_count()
         self.ring = <ring_t *>guarded_take(sizeof(ring_t))
 
     def __init__(self):
         raise UsageError("a KeyRing comes from KeyRing.generate or KeyRing.load")
 
     def __dealloc__(self):
-        sodium_free(self.ring)
+        guarded_give(self.ring)
 
     def __reduce__(self):
         raise UsageError("keys are not serialised: save them to a key file")
 
+    cdef int finish(self) except -1:
+        """Write-protect the ring, and keep what is public of it where a forked child can read it too."""
+        cdef const ring_t *ring = self.ring
+        cdef list keys = []
+        cdef size_t idx
+        ring_finish(self.ring)
+        for idx in range(ring.n_link):
+            keys.append((bytes(ring.link[idx].public_key[:32]), ring.link[idx].not_before, ring.link[idx].not_after))
+        self.peer_id = bytes(ring.peer_id[:32])
+        self.public_key = bytes(ring.public_key[:32])
+        self.link_keys = tuple(keys)
+        return 0
+
+    cdef const ring_t *borrow(self) except NULL:
+        home_check(self.n_forks)
+        return self.ring
+
     def __repr__(self):
-        return f"<KeyRing with {self.ring.n_link} link keys>"
+        return f"<KeyRing with {len(self.link_keys)} link keys>"
 
     @staticmethod
     def generate(uint64_t now_s):
@@ -442,7 +476,7 @@ cdef class KeyRing:
         cdef KeyRing self = KeyRing.__new__(KeyRing)
         crypto_random(NULL, self.ring.seed, SEED_LEN)
         link_append(self.ring, now_s)
-        ring_finish(self.ring)
+        self.finish()
         return self
 
     @staticmethod
@@ -459,38 +493,40 @@ cdef class KeyRing:
             with nogil:
                 rc = ring_open(self.ring, src, <size_t>rc, password, password_len, scratch)
         finally:
-            sodium_free(src)
+            guarded_give(src)
         if rc != OK:
             raise file_error(rc, path)
-        ring_finish(self.ring)
+        self.finish()
         return self
 
     def create(self, path, bytes passphrase=None):
         """Write a new key file; refuse to touch an existing file."""
-        ring_write(self.ring, path, passphrase, file_create)
+        ring_write(self.borrow(), path, passphrase, file_create)
 
     def replace(self, path, bytes passphrase=None):
         """Write the key file in the place of an older one, or a new one."""
-        ring_write(self.ring, path, passphrase, file_replace)
+        ring_write(self.borrow(), path, passphrase, file_replace)
 
     def rotate(self, uint64_t now_s, uint64_t overlap_s):
         """Give a ring with a fresh link key; the newest of this ring ends after overlap_s, older ones are dropped."""
+        cdef const ring_t *ring = self.borrow()
         cdef KeyRing other = KeyRing.__new__(KeyRing)
         cdef link_key_t *old = &other.ring.link[0]
-        memcpy(other.ring.seed, self.ring.seed, SEED_LEN)
-        memcpy(old, &self.ring.link[self.ring.n_link - 1], sizeof(link_key_t))
+        memcpy(other.ring.seed, ring.seed, SEED_LEN)
+        memcpy(old, &ring.link[ring.n_link - 1], sizeof(link_key_t))
         old.not_after = now_s + overlap_s
         other.ring.n_link = 1
         link_append(other.ring, now_s)
-        ring_finish(other.ring)
+        other.finish()
         return other
 
     def link_cert(self, size_t link_idx, uint64_t now_s):
         """Give the certificate of a link key, which is public."""
+        cdef const ring_t *ring = self.borrow()
         cdef uint8_t[108] cert
-        if link_idx >= self.ring.n_link:
+        if link_idx >= ring.n_link:
             raise IndexError("no such link key")
-        ring_cert_build(self.ring, link_idx, cert, now_s)
+        ring_cert_build(ring, link_idx, cert, now_s)
         return bytes(cert[:108])
 
     def peer_record(self, uint32_t flags, uint32_t rate_kib, uint32_t burst_kib, uint32_t n_addresses,
@@ -499,7 +535,7 @@ cdef class KeyRing:
 
         `addresses` are those of the wire, one behind the other. Raises InvalidValue if they are not.
         """
-        cdef ring_t *ring = self.ring
+        cdef const ring_t *ring = self.borrow()
         cdef peer_record_t record
         cdef uint8_t[CERT_LEN] cert
         cdef uint8_t[PEER_RECORD_MAX] dst
@@ -521,24 +557,6 @@ cdef class KeyRing:
         if rc < 0:
             raise InvalidValue("a record holds one to four IP addresses, each with a port")
         return (<char *>dst)[:rc]
-
-    @property
-    def peer_id(self):
-        return bytes(self.ring.peer_id[:32])
-
-    @property
-    def public_key(self):
-        return bytes(self.ring.public_key[:32])
-
-    @property
-    def link_keys(self):
-        """(public key, not_before, not_after) of each link key, unix seconds, the newest last."""
-        cdef list keys = []
-        cdef size_t idx
-        for idx in range(self.ring.n_link):
-            keys.append((bytes(self.ring.link[idx].public_key[:32]), self.ring.link[idx].not_before,
-                         self.ring.link[idx].not_after))
-        return tuple(keys)
 
 
 # --- network secret ---
@@ -626,7 +644,7 @@ cdef int secret_read(uint8_t *secret, const uint8_t *src, size_t len) except? -1
     """network_read with scratch memory; write-protects the secret."""
     cdef uint8_t *scratch = <uint8_t *>guarded_take(2 * NETWORK_SECRET_LEN + NETWORK_CHECK_LEN)
     cdef int rc = network_read(secret, src, len, scratch)
-    sodium_free(scratch)
+    guarded_give(scratch)
     sodium_mprotect_readonly(secret)
     return rc
 
@@ -638,16 +656,21 @@ cdef class NetworkSecret:
     """
 
     def __cinit__(self):
+        self.n_forks = forks_count()
         self.secret = <uint8_t *>guarded_take(NETWORK_SECRET_LEN)
 
     def __init__(self):
         raise UsageError("a NetworkSecret comes from generate, parse, load or from_passphrase")
 
     def __dealloc__(self):
-        sodium_free(self.secret)
+        guarded_give(self.secret)
 
     def __reduce__(self):
         raise UsageError("secrets are not serialised: export the text")
+
+    cdef const uint8_t *borrow(self) except NULL:
+        home_check(self.n_forks)
+        return self.secret
 
     def __repr__(self):
         return "<NetworkSecret>"
@@ -681,7 +704,7 @@ cdef class NetworkSecret:
             rc = file_read(src, path, NETWORK_FILE_MAX + 1)
             rc = E_LENGTH if rc > NETWORK_FILE_MAX else secret_read(self.secret, src, <size_t>rc)
         finally:
-            sodium_free(src)
+            guarded_give(src)
         if rc != OK:
             raise KeyFileError(f"{os.fsdecode(path)} holds no network secret: {NETWORK_TEXTS[rc]}")
         return self
@@ -711,23 +734,27 @@ cdef class NetworkSecret:
 
     def export(self):
         """Give the text form "qgnet1:...". It is the secret itself: keep it as one."""
+        cdef const uint8_t *secret = self.borrow()
         cdef uint8_t *text = <uint8_t *>guarded_take(NETWORK_TEXT_LEN + 2 * NETWORK_SECRET_LEN + NETWORK_CHECK_LEN)
-        cdef int len = network_write(text, self.secret, text + NETWORK_TEXT_LEN)
+        cdef int len = network_write(text, secret, text + NETWORK_TEXT_LEN)
         try:
             return text[:len].decode("ascii")
         finally:
-            sodium_free(text)
+            guarded_give(text)
 
     def create(self, path):
         """Write the text form to a new private file; refuse to touch an existing one."""
+        cdef const uint8_t *secret = self.borrow()
         cdef uint8_t *text = <uint8_t *>guarded_take(NETWORK_TEXT_LEN + 1 + 2 * NETWORK_SECRET_LEN + NETWORK_CHECK_LEN)
-        cdef int len = network_write(text, self.secret, text + NETWORK_TEXT_LEN + 1)
+        cdef int len = network_write(text, secret, text + NETWORK_TEXT_LEN + 1)
         text[len] = c"\n"
         try:
             file_create(path, text, <size_t>len + 1)
         finally:
-            sodium_free(text)
+            guarded_give(text)
 
 
 if crypto_init() < 0:
     raise ImportError("libsodium could not be initialised")
+if forks_watch() != 0:
+    raise MemoryError("no memory to watch for forks")

@@ -440,7 +440,7 @@ cdef class Machine:
         if self.local is NULL:
             raise MemoryError
         local_options(self.local, network, None, options)
-        local_fill(self.local, self.ring.ring, <uint64_t>unix_s, <uint64_t>unix_s + CERT_LIFE_S)
+        local_fill(self.local, self.ring.borrow(), <uint64_t>unix_s, <uint64_t>unix_s + CERT_LIFE_S)
         return 0
 
     cdef int make_guard(self, dict options) except -1:

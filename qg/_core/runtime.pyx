@@ -221,7 +221,7 @@ cdef class Runtime:
             config.worker = <uint8_t>i
             self._make_memory(worker, options)
             local_options(worker.local, network, previous, options)
-            local_renew(worker.local, ring.ring)
+            local_renew(worker.local, ring.borrow())
             self._make_engine(worker, &config, options)
 
     cdef int _make_memory(self, worker_t *worker, dict options) except -1:
@@ -394,8 +394,9 @@ cdef class Runtime:
         return slot
 
     cdef ring_t *_ring_copy(self, KeyRing ring) except NULL:
+        cdef const ring_t *source = ring.borrow()
         cdef void *slot = self._slot()
-        memcpy(slot, ring.ring, sizeof(ring_t))
+        memcpy(slot, source, sizeof(ring_t))
         return <ring_t *>slot
 
     def connect(self, uint64_t request, list hops not None, bint is_new=False, KeyRing ring=None,
@@ -705,7 +706,7 @@ cdef class Runtime:
                     raise MemoryError
                 config_fill(commands[i].config, options)
                 local_options(commands[i].local, network, previous, options)
-                local_renew(commands[i].local, ring.ring)
+                local_renew(commands[i].local, ring.borrow())
         except BaseException:
             for i in range(n):
                 command_free(&self.node, commands[i])

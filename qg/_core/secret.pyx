@@ -10,19 +10,9 @@ from cpython.bytes cimport PyBytes_FromStringAndSize
 from libc.stdint cimport uint8_t, uint32_t, uint64_t
 from libc.string cimport memcpy, memset
 
+from .fork cimport wipe_on_fork
 from .sodium cimport sodium_free, sodium_init, sodium_malloc, sodium_memzero, sodium_mlock
 from .status cimport E_ARGUMENT, E_LOCK, E_MEMORY, OK
-
-cdef extern from *:
-    """
-    #include <sys/mman.h>
-    #ifdef MADV_WIPEONFORK
-    #define qg_wipe_on_fork(p, n) madvise((p), (n), MADV_WIPEONFORK)
-    #else
-    #define qg_wipe_on_fork(p, n) (-1)
-    #endif
-    """
-    int qg_wipe_on_fork(void *p, size_t n) noexcept nogil
 
 cdef enum:
     CANARY_LEN = 16             # libsodium writes it before the region and checks it in sodium_free
@@ -63,7 +53,7 @@ cdef int slab_add(secret_pool_t *pool) noexcept nogil:
             sodium_free(base)
             return E_LOCK
         pool.is_locked = False
-    if qg_wipe_on_fork(base - CANARY_LEN, REGION_LEN) != 0:
+    if wipe_on_fork(base - CANARY_LEN, REGION_LEN) != 0:
         pool.is_wiped_on_fork = False
     sodium_memzero(base, SLAB_LEN)
     slab.mark = SLAB_MARK

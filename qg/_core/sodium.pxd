@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: MIT
-"""What the core uses of libsodium >= 1.0.22. Only `crypto` and `secret` cimport this."""
+"""What the core uses of libsodium >= 1.0.22. Only `crypto`, `secret` and `keyfile` cimport this."""
 from libc.stdint cimport uint32_t
 
 cdef extern from "<sodium.h>" nogil:
@@ -9,6 +9,7 @@ cdef extern from "<sodium.h>" nogil:
     int sodium_memcmp(const void *a, const void *b, size_t n) noexcept         # 0 when equal, in constant time
     void *sodium_malloc(size_t n) noexcept
     void sodium_free(void *p) noexcept
+    int sodium_is_zero(const unsigned char *p, size_t n) noexcept
     int sodium_mlock(void *p, size_t n) noexcept
 
     void randombytes_buf(void *dst, size_t n) noexcept

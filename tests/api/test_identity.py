@@ -299,13 +299,14 @@ PTRACE_TRACEME, PTRACE_SYSCALL = 0, 24
 libc = ctypes.CDLL(None, use_errno=True)
 libc.ptrace.argtypes = [ctypes.c_long, ctypes.c_long, ctypes.c_void_p, ctypes.c_void_p]
 
-def killed_at(n_stops, function):
+def killed_at(n_stops, name):
     pid = os.fork()
     if pid == 0:
+        function = getattr(Identity.load(new_path), name)  # keys do not outlive a fork
         if libc.ptrace(PTRACE_TRACEME, 0, None, None):
             os._exit(77)
         os.kill(os.getpid(), signal.SIGSTOP)
-        function()
+        function(path)
         os._exit(0)
     status = os.waitpid(pid, 0)[1]
     if os.WIFEXITED(status) and os.WEXITSTATUS(status) == 77:
@@ -327,8 +328,10 @@ folder = sys.argv[1]
 path = os.path.join(folder, "node.key")
 old = Identity.generate()
 new = Identity.generate()
+new_path = sys.argv[2]
+new.create(new_path)
 outcomes = []
-for write, has_old in ((new.save, True), (new.create, False)):
+for name, has_old in (("save", True), ("create", False)):
     n_stops = 0
     is_running = True
     while is_running:
@@ -336,12 +339,12 @@ for write, has_old in ((new.save, True), (new.create, False)):
         if has_old:
             old.create(path)
         n_stops += 1
-        is_running = killed_at(n_stops, lambda: write(path))
+        is_running = killed_at(n_stops, name)
         found = Identity.load(path).peer_id if os.path.exists(path) else None
         assert found in ((old.peer_id if has_old else None), new.peer_id), n_stops
         outcomes.append("new" if found == new.peer_id else "old")
-        for name in os.listdir(folder):
-            assert os.stat(os.path.join(folder, name)).st_mode & 0o777 == 0o600, name
+        for left in os.listdir(folder):
+            assert os.stat(os.path.join(folder, left)).st_mode & 0o777 == 0o600, left
     assert outcomes[-1] == "new"
     print(n_stops, outcomes.count("old"), outcomes.count("new"))
     outcomes.clear()
@@ -350,7 +353,9 @@ for write, has_old in ((new.save, True), (new.create, False)):
 
 @pytest.mark.skipif(sys.platform != "linux", reason="stops at system calls by Linux's ptrace")
 def test_a_kill_at_any_system_call_leaves_the_old_file_or_the_new_one(tmp_path):
-    run = run_python(KILL_AT_EVERY_CALL, str(tmp_path))
+    folder = tmp_path / "folder"
+    folder.mkdir()
+    run = run_python(KILL_AT_EVERY_CALL, str(folder), str(tmp_path / "new.key"))
     if run.returncode == 77:
         pytest.skip("ptrace is not allowed here")
     assert run.stderr == ""
@@ -417,6 +422,52 @@ def test_secret_keys_stand_only_in_locked_memory_and_are_gone_with_the_identity(
         for secret in (seed, link_secret):
             assert memory_find(child.pid, secret) == []
         child.stdin.close()
+
+
+HOLD_IN_CHILD = """
+import asyncio, os, sys
+import qg
+from qg.errors import UsageError
+from qg.identity import Identity, NetworkSecret
+
+identity, secret = Identity.load(sys.argv[1]), NetworkSecret.load(sys.argv[2])
+if (pid := os.fork()) == 0:
+    for use in (lambda: identity.create(sys.argv[1] + "2"), identity.rotate_link_key, secret.export,
+                lambda: secret.create(sys.argv[2] + "2"), lambda: asyncio.run(qg.Node(identity).start()),
+                lambda: asyncio.run(qg.Node(Identity.generate(), network_secret=secret).start())):
+        try:
+            use()
+        except UsageError as error:
+            assert "after fork" in str(error)
+        else:
+            os._exit(1)
+    assert Identity.load(sys.argv[1]).link_key == identity.link_key  # what is public stays
+    print(os.getpid(), flush=True)
+    sys.stdin.readline()
+    del identity, secret  # libsodium would abort over its canary
+    os._exit(0)
+assert identity.peer_id
+secret.export()
+raise SystemExit(os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]))
+"""
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="looks into /proc")
+@pytest.mark.skipif(_build_info.IS_SANITIZED, reason="the sanitizer maps more memory than can be searched")
+def test_a_forked_child_has_no_keys_and_is_told(path, tmp_path):
+    Identity.generate().create(path)
+    link_secret = keyfile_open(path.read_bytes())[32:64]
+    NetworkSecret.generate().create(tmp_path / "net")
+    network = base64.b32decode((tmp_path / "net").read_text().strip().partition(":")[2].upper() + "=" * 6)[:32]
+    command = [sys.executable, "-c", HOLD_IN_CHILD, str(path), str(tmp_path / "net")]
+    with subprocess.Popen(command, cwd=ROOT, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as parent:
+        child = int(parent.stdout.readline())
+        for secret in (link_secret, network):
+            assert memory_find(parent.pid, secret)
+            assert memory_find(child, secret) == []
+        parent.stdin.close()
+        assert parent.wait(60) == 0
+    assert sorted(name.name for name in tmp_path.iterdir()) == sorted(["net", path.name])
 
 
 def test_nothing_shows_a_secret(path):
