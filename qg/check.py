@@ -6,7 +6,7 @@ from collections.abc import Callable
 from typing import Any
 
 from qg.config import Config
-from qg.errors import KeyFileError
+from qg.errors import KeyFileError, KeyFileMissing
 from qg.identity import NetworkSecret
 
 __all__ = ["files_check"]
@@ -29,6 +29,8 @@ def files_check(config: Config, identity_open: Callable[[str], Any]) -> list[str
             try:
                 read(path)
             except KeyFileError as error:
+                if key == "identity" and config.wait_for_key and isinstance(error, KeyFileMissing):
+                    continue  # it comes later
                 problems.append(f"{key}: {error}")
     for key in ("replay_mark", "guards", "relay_account", "control_socket"):
         path = getattr(config, key)

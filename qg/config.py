@@ -293,6 +293,12 @@ class Config(Struct, frozen=True, kw_only=True):
     # Key file; made by `qg keygen`. None: a throw-away identity. Relative paths are taken from the configuration's
     # folder.
     identity: str | None = None
+    # Have `qg run` wait until the key file is there, on a medium that somebody plugs in. Off: without it there is no
+    # node.
+    wait_for_key: bool = False
+    # Have `qg run` forbid core dumps of its process, and debuggers (section 8). Off: after a crash a dump tells why.
+    # Keys lie in memory that a dump leaves out; what is being sent and received does not.
+    no_core_dumps: bool = False
     # Where to wait for peers. Empty: a node that only dials is of use and needs no open port.
     listen: tuple[Endpoint, ...] = ()
     # What others are told to reach this node by, where that is not what it listens on: behind NAT, the router's address

@@ -60,8 +60,12 @@ class Notifier:
         """Say that the service is about to end, and what it waits for."""
         self._send("STOPPING=1", f"STATUS={text}")
 
+    def waiting(self, text: str) -> None:
+        """Say what the service waits for before it can be up."""
+        self._send(f"STATUS={text}")
+
     def extend(self, wait_s: float) -> None:
-        """Ask the manager to be patient for that long while the service ends."""
+        """Ask the manager to be patient for that long while the service starts or ends."""
         self._send(f"EXTEND_TIMEOUT_USEC={int(wait_s * 1e6)}")
 
     def alive(self) -> None:

@@ -48,7 +48,7 @@ PYTHON = {
     ),
     "API": ("qg",),
     "P4": ("extenders.*", "discovery.*", "testing", "sync"),
-    "OPS": ("logs", "metrics", "notify", "measured"),  # what a service, or what is measured, says to machines
+    "OPS": ("logs", "metrics", "notify", "measured", "dumps"),  # what a service says to machines, or leaves to none
     "SERVICE": ("daemon",),  # a node as a service
     "P5": ("cli",),
     "RUN": ("__main__",),

@@ -4,6 +4,7 @@
 import asyncio
 import logging
 import os
+from contextlib import suppress
 from pathlib import Path
 from typing import Any, final
 
@@ -27,14 +28,19 @@ from qg.cli.common import (
     passphrase_option,
     relay_account_default,
     replay_mark_default,
+    signals_caught,
 )
 from qg.control import control_path_default
 from qg.daemon import Daemon
+from qg.dumps import core_dumps_forbid
 from qg.errors import KeyFileError, LocalError
 from qg.logs import logs_start
 from qg.notify import Notifier
 
 _log = logging.getLogger("qg.cli")
+
+_KEY_LOOK_S = 1.0  # between two looks for a key file that is not there yet
+_KEY_PATIENCE_S = 30.0  # asked of the service manager at each
 
 
 def _relay_user_parse(text: str) -> Any:
@@ -64,6 +70,8 @@ def _relay_user_parse(text: str) -> Any:
 @click.option("--workers", type=click.IntRange(1, 64), help="Threads that carry the data; one per core if not given.")
 @click.option("--log-level", type=click.Choice(["debug", "info", "warning", "error"]), help="What is logged on stderr.")
 @click.option("--log-format", type=click.Choice(["text", "json"]), help="Lines for people, or one JSON object each.")
+@click.option("--wait-for-key", is_flag=True, help="Without the key file, wait until its medium is plugged in.")
+@click.option("--no-core-dumps", is_flag=True, help="Let the system write no core dump of this process.")
 @click.option("--notify", "is_notifying", is_flag=True, help="Tell the service manager how it goes (Type=notify).")
 @control_option
 def command(
@@ -101,8 +109,12 @@ def command(
     config = source.config()
     logs_start(config.log_level, config.log_format)
     notifier = Notifier.from_environment() if is_notifying else Notifier()
+    if config.no_core_dumps:
+        core_dumps_forbid()
     descriptors_raise()
     if config.identity is None:
+        if config.wait_for_key:
+            raise click.UsageError("there is no key file to wait for: name it by --identity, or `identity` in the file")
         _log.warning("no_key_file: a throw-away identity, new at every start; make one with `qg keygen`")
     control_path = Path(control or config.control_socket or control_path_default())
     asyncio.run(_serve(source, config, notifier, control_path))
@@ -144,8 +156,9 @@ class _Source:
         except click.ClickException as error:
             raise LocalError(error.format_message()) from None
         stamp = _stamp(config.identity)
-        if config.identity is None or stamp == self._key_stamp:
+        if stamp is None or stamp == self._key_stamp:  # its medium may have been taken away: the node has its keys
             return config, None
+        assert config.identity is not None
         if self._passphrase_file is None and is_sealed(config.identity):
             raise KeyFileError(
                 f"{config.identity} has changed and has a passphrase: restart the node, or start it with"
@@ -164,7 +177,25 @@ def _stamp(path: str | None) -> tuple[int, int] | None:
 
 
 async def _serve(source: _Source, config: "qg.Config", notifier: Notifier, control_path: Path) -> None:
+    if config.wait_for_key and config.identity is not None and not await _key_wait(config.identity, notifier):
+        notifier.close()
+        return
     await Daemon(source.identity(config), config, notifier, _announce, source.again).run(control_path)
+
+
+async def _key_wait(path: str, notifier: Notifier) -> bool:
+    """Wait until a key file is there; False: a signal came before it."""
+    if os.path.lexists(path):
+        return True
+    stopped = asyncio.Event()
+    with signals_caught(stopped.set):
+        _log.warning("key_awaited file=%s: the node starts once this file is there", path)
+        notifier.waiting(f"waiting for the key file {path}")
+        while not stopped.is_set() and not os.path.lexists(path):
+            notifier.extend(_KEY_PATIENCE_S)
+            with suppress(TimeoutError):
+                await asyncio.wait_for(stopped.wait(), _KEY_LOOK_S)
+    return not stopped.is_set()
 
 
 def _options_apply(
@@ -176,6 +207,8 @@ def _options_apply(
     workers: int | None,
     log_level: str | None,
     log_format: str | None,
+    wait_for_key: bool,
+    no_core_dumps: bool,
 ) -> "qg.Config":
     """Put what was given on the command line over the configuration."""
     given: dict[str, Any] = {
@@ -183,6 +216,8 @@ def _options_apply(
         "workers": workers,
         "log_level": log_level,
         "log_format": log_format,
+        "wait_for_key": wait_for_key,
+        "no_core_dumps": no_core_dumps,
     }
     if network or network_previous:  # both secrets of the file go, or neither
         if network is None and config.network_secret is None:

@@ -87,6 +87,17 @@ def test_the_watchdog_hears_nothing_while_a_thread_is_stuck(tmp_path: Path) -> N
             told(heard)
 
 
+def test_the_manager_is_asked_for_patience_while_the_key_file_is_not_there(
+    qg_start: Start, manager: socket.socket
+) -> None:
+    node = qg_start("run", "--notify", "--wait-for-key", "-i", "gone.key", *LOOPBACK)
+    assert "gone.key" in told_until(manager, "STATUS")["STATUS"]
+    for _ in range(2):
+        assert int(told_until(manager, "EXTEND_TIMEOUT_USEC")["EXTEND_TIMEOUT_USEC"]) > 1_000_000
+    node.process.send_signal(signal.SIGTERM)
+    assert node.end()[0] == 0
+
+
 def test_the_manager_is_told_of_a_reload(qg_start: Start, manager: socket.socket) -> None:
     node = qg_start("run", "--notify", *LOOPBACK)
     told_until(manager, "READY")

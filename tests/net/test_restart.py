@@ -4,13 +4,16 @@
 import asyncio
 import contextlib
 import os
+import resource
 import signal
 import socket
 import subprocess
 import sys
 import time
 
+import msgspec
 import pytest
+from net.child import Child
 from net.flights import first_flight
 from net.support import LISTEN, Stranger, config, core, dial, faults, until
 
@@ -160,23 +163,89 @@ async def test_nobody_is_barred_by_a_mark_that_is_new(tmp_path):
         assert await is_answered(node, first_flight(node))
 
 
+@pytest.mark.skipif(not hasattr(resource, "prlimit"), reason="limits another process, which only Linux lets us")
+async def test_a_node_whose_mark_cannot_be_written_takes_nobody_new_and_keeps_who_is_there(tmp_path):
+    async with Child(replay_mark=str(tmp_path / "mark")) as child, qg.Node(qg.Identity.generate()) as node:
+        peer = await node.connect(child.address)
+        hard = resource.prlimit(child.pid, resource.RLIMIT_FSIZE)[1]
+        resource.prlimit(child.pid, resource.RLIMIT_FSIZE, (0, hard))
+        # The mark lies 15 s ahead of the peer: this one's clock goes fast.
+        flights = [
+            first_flight(child, clock_s=lambda ahead_s=ahead_s: int(time.time()) + ahead_s) for ahead_s in (60, 90)
+        ]
+        with contextlib.closing(await _dial_port(child.address.port)) as sock:
+            await Stranger(sock).send(flights[0])
+            async with asyncio.timeout(20):
+                while (await child.ask("status"))["counters"].get("io") != 1:
+                    await peer.ping()
+            assert Stranger(sock).answer() is None
+        resource.prlimit(child.pid, resource.RLIMIT_FSIZE, (hard, hard))
+        with contextlib.closing(await _dial_port(child.address.port)) as sock:
+            await Stranger(sock).send(flights[1])
+            assert await Stranger(sock).receive()
+
+
 # Rotation of the network secret (protocol.md 2.4)
 
 
-async def test_who_still_has_the_previous_secret_is_answered_for_as_long_as_it_is_given(tmp_path):
-    old, new = qg.NetworkSecret.generate(), qg.NetworkSecret.generate()
-    new.create(tmp_path / "new")
-    old.create(tmp_path / "old")
-    rotating = {"network_secret": str(tmp_path / "new"), "network_secret_previous": str(tmp_path / "old")}
-    async with run(qg.Identity.generate(), **rotating) as changed:
-        for secret in (old, new):
-            async with qg.Node(qg.Identity.generate(), network_secret=secret) as node:
-                await (await node.connect(changed.address)).ping()
-        async with run(qg.Identity.generate(), secret=old) as late:  # it does not know the new one yet
-            connecting = asyncio.create_task(changed.connect(late.address))
-            await until(lambda: faults(late) == {"bad_envelope": 1}, lambda: faults(late))
-            connecting.cancel()
-            await asyncio.wait([connecting])
+@pytest.fixture
+def secrets(tmp_path):
+    """The files of an old and a new secret."""
+    for name in ("old", "new"):
+        qg.NetworkSecret.generate().create(tmp_path / name)
+    return str(tmp_path / "old"), str(tmp_path / "new")
+
+
+async def meets(node, other):
+    """Tell whether a node gets through to another one, which counts it when not."""
+    n_faults = sum(faults(other).values())
+    connecting = asyncio.create_task(node.connect(other.address))
+    await until(
+        lambda: connecting.done() or sum(faults(other).values()) > n_faults, lambda: (connecting, faults(other))
+    )
+    if not connecting.done():
+        assert faults(other)["bad_envelope"] == sum(faults(other).values())
+        connecting.cancel()
+        await asyncio.wait([connecting])
+        return False
+    peer = connecting.result()
+    await peer.ping()
+    await peer.close()
+    return True
+
+
+async def test_one_secret_follows_another_while_nodes_have_both(secrets):
+    """Each node in its turn: the old one, both with the new one to dial with, the new one."""
+    old, new = secrets
+    stages = [{"network_secret": old}, {"network_secret": new, "network_secret_previous": old}, {"network_secret": new}]
+    met = {}
+    for i, one in enumerate(stages):
+        for j, other in enumerate(stages):
+            async with run(qg.Identity.generate(), **one) as dialler, run(qg.Identity.generate(), **other) as answerer:
+                met[i, j] = await meets(dialler, answerer)
+    # Who dials with the new secret is not heard by who has the old one alone; with any other step both ways work.
+    assert met == {(0, 0): True, (0, 1): True, (0, 2): False, (1, 0): False, (1, 1): True, (1, 2): True,
+                   (2, 0): False, (2, 1): True, (2, 2): True}  # fmt: skip
+
+
+async def test_nodes_that_run_change_their_secret_and_stay_within_reach(secrets):
+    old, new = secrets
+    async with (
+        run(qg.Identity.generate(), network_secret=old) as one,
+        run(qg.Identity.generate(), network_secret=old) as two,
+    ):
+        overlap = one._settings.config
+        assert await meets(one, two)
+        assert await meets(two, one)
+        for secret, previous in ((new, old), (new, None)):
+            for node in (one, two):
+                wanted = msgspec.structs.replace(overlap, network_secret=secret, network_secret_previous=previous)
+                await node.configure(wanted)
+            assert await meets(one, two)
+            assert await meets(two, one)
+        async with run(qg.Identity.generate(), network_secret=old) as late:
+            assert not await meets(late, one)
+            assert not await meets(one, late)
 
 
 async def test_a_previous_secret_does_not_stand_alone(tmp_path):
