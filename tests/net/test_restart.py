@@ -97,7 +97,7 @@ async def test_a_recorded_flight_is_refused_after_a_kill(tmp_path):
             port = int(await asyncio.to_thread(child.stdout.readline))
             async with run(identity) as node:  # for its link key
                 flight = first_flight(node)
-            with contextlib.closing(await _dial_port(port)) as sock:
+            with contextlib.closing(await dial_port(port)) as sock:
                 await Stranger(sock).send(flight)
                 assert await Stranger(sock).receive()
         finally:
@@ -108,7 +108,7 @@ async def test_a_recorded_flight_is_refused_after_a_kill(tmp_path):
         assert not await is_answered(node, first_flight(node))
 
 
-async def _dial_port(port):
+async def dial_port(port):
     sock = socket.socket()
     sock.setblocking(False)
     await asyncio.get_running_loop().sock_connect(sock, ("127.0.0.1", port))
@@ -173,14 +173,14 @@ async def test_a_node_whose_mark_cannot_be_written_takes_nobody_new_and_keeps_wh
         flights = [
             first_flight(child, clock_s=lambda ahead_s=ahead_s: int(time.time()) + ahead_s) for ahead_s in (60, 90)
         ]
-        with contextlib.closing(await _dial_port(child.address.port)) as sock:
+        with contextlib.closing(await dial_port(child.address.port)) as sock:
             await Stranger(sock).send(flights[0])
             async with asyncio.timeout(20):
                 while (await child.ask("status"))["counters"].get("io") != 1:
                     await peer.ping()
             assert Stranger(sock).answer() is None
         resource.prlimit(child.pid, resource.RLIMIT_FSIZE, (hard, hard))
-        with contextlib.closing(await _dial_port(child.address.port)) as sock:
+        with contextlib.closing(await dial_port(child.address.port)) as sock:
             await Stranger(sock).send(flights[1])
             assert await Stranger(sock).receive()
 
