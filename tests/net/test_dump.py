@@ -1,9 +1,9 @@
 # SPDX-License-Identifier: MIT
 """No known key is left in any memory of a node once its session is closed or re-keyed, or its handshake has failed.
 
-The independent model is the peer, so the keys are known here. The node is a process of its own, whose memory is searched
-as if it were dumped, with the mappings that a dump leaves out. The control comes first: keys in use are found, and
-nowhere but in those mappings.
+The independent model is the peer, so the keys are known here. The node is a process of its own, whose memory is
+searched as if it were dumped, with the mappings that a dump leaves out. The control comes first: keys in use are found,
+and nowhere but in those mappings.
 """
 
 import asyncio
