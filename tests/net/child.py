@@ -120,6 +120,15 @@ async def do_flooded(node):
         return {"error": type(error).__name__, "reason": getattr(error, "reason", None), "text": str(error)}
 
 
+async def do_connect(node, to):
+    """Dial, and say how that failed."""
+    try:
+        await node.connect(to)
+    except qg.QGError as error:
+        return {"error": type(error).__name__}
+    return {"error": None}
+
+
 async def do_echo(node, to, via, n_bytes):
     """Let an `Echo` give so many bytes back; are they the same?"""
     data = os.urandom(n_bytes)

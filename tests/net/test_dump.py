@@ -157,3 +157,26 @@ async def test_a_handshake_that_fails_leaves_no_key(mixed, monkeypatch, fault):
             established = initiator.established
             split = {"k1": established.k1, "k2": established.k2}
             assert await found(child, mixed | split) == set()
+
+
+@pytest.mark.parametrize("fault", ["sealed wrongly", "not certified"])
+async def test_a_handshake_that_fails_for_who_began_it_leaves_no_key(mixed, monkeypatch, fault):
+    if fault == "not certified":  # all keys of both flights are there when this is seen
+        real = handshake.P2
+        monkeypatch.setattr(handshake, "P2", lambda *first: real(*first[:-1], os.urandom(len(first[-1]))))
+    answer, answers = handshake.Responder._m1_answer, asyncio.Queue()
+
+    def withhold(responder, m1):
+        answers.put_nowait(answer(responder, m1))
+        return b""
+
+    monkeypatch.setattr(handshake.Responder, "_m1_answer", withhold)
+    async with Child() as child, Model() as model:
+        connecting = asyncio.create_task(child.ask("connect", to=str(model.listen())))
+        flight2 = await answers.get()
+        during = await found(child, mixed)
+        assert any(name.endswith("ck") for name in during)
+        sock = (await model.arrivals.get()).sock
+        await Stranger(sock).send(flight2[:-1] + bytes([flight2[-1] ^ (fault == "sealed wrongly")]))
+        assert (await connecting)["error"] == "HandshakeFailed"
+        assert await found(child, mixed) == set()
