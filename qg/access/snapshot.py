@@ -6,7 +6,7 @@ import os
 
 import msgspec
 
-from qg.access.rules import NetworkRule, PeerRule, Rules
+from qg.access.rules import NetworkRule, PeerRule, Rules, network_check, peer_check
 from qg.address import Prefix
 from qg.errors import InvalidValue
 from qg.storage import file_replace
@@ -37,8 +37,8 @@ def snapshot_load(path: str) -> Rules | None:
         with open(path, "rb", opener=lambda name, flags: os.open(name, flags | os.O_NOFOLLOW)) as file:
             snapshot = msgspec.json.decode(file.read(), type=_Snapshot)
         return Rules(
-            (NetworkRule(Prefix.parse(row[0]), row[1], row[2]) for row in snapshot.networks),
-            (PeerRule(PeerId(row[0]), row[1], row[2], row[3], row[4], row[5]) for row in snapshot.peers),
+            (network_check(NetworkRule(Prefix.parse(row[0]), row[1], row[2])) for row in snapshot.networks),
+            (peer_check(PeerRule(PeerId(row[0]), *row[1:])) for row in snapshot.peers),
         )
     except OSError as error:
         _log.warning("no_snapshot path=%s: %s", path, error.strerror)
