@@ -210,7 +210,7 @@ async def test_a_node_goes_by_its_snapshot_while_its_store_is_away(open_folder, 
         "{}",
         '{"networks": [["x", true, ""]], "peers": []}',
         '{"networks": [["10.0.0.0/8", true, "%s"]], "peers": []}' % ("x" * 257),
-        '{"networks": [], "peers": [["%s", "anna", true, null, null, -1]]}' % ANNA.peer_id,
+        f'{{"networks": [], "peers": [["{ANNA.peer_id}", "anna", true, null, null, -1]]}}',
     ],
 )
 async def test_a_damaged_snapshot_lets_nobody_in(path, tmp_path, text, caplog):
