@@ -33,8 +33,9 @@ async def test_a_line_carries_turns_of_one_size_whether_something_is_said_or_not
         [(out, back)] = await tap.end()
     for record in (out, back):
         turns = [length for _, length in record][3:]  # behind the handshake
-        assert len(turns) > 60
-        assert sum(length % SIZE == 0 for length in turns) >= len(turns) - 2  # the tap may have ended within one
+        assert sum(turns) > 60 * SIZE
+        whole = sum(length for length in turns if length % SIZE == 0)  # a slow tap reads several at once
+        assert whole > 0.9 * sum(turns)
 
 
 async def test_links_that_are_under_cover_close_on_both_sides():
