@@ -9,6 +9,7 @@ is gone. The answer's `wait_s` is how long circuits may take.
 
 import asyncio
 import errno
+import logging
 import os
 import socket
 from collections.abc import Callable, Coroutine, Iterator, Mapping
@@ -22,6 +23,8 @@ from qg.errors import LocalError, QGError
 from qg.types import Status
 
 __all__ = ["ControlServer", "control_ask", "control_path_default", "control_stop", "status_object"]
+
+_log = logging.getLogger("qg.control")
 
 _LINE_MAX = 16 << 20  # longest request, a list of networks mostly; a longer one ends the connection
 _CONNECTIONS_MAX = 16  # at a time; one more is closed at once
@@ -191,6 +194,9 @@ class _Connection(asyncio.Protocol):
             self._send(_Answer(ok=await answer))
         except QGError as error:
             self._send(_Answer(error=str(error)))
+        except Exception as error:  # whoever asks shall not wait for an answer that never comes
+            _log.exception("request_failed")
+            self._send(_Answer(error=f"it failed: {error!r}; the node's log says where"))
 
     def _send(self, answer: _Answer) -> None:
         self._transport.write(msgspec.json.encode(answer, enc_hook=str) + b"\n")

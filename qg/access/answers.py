@@ -7,14 +7,14 @@ from ipaddress import ip_address
 from typing import Any
 
 from qg.access.manager import Access
-from qg.access.rules import NetworkRule, PeerRule
+from qg.access.rules import NetworkRule, PeerRule, network_plain
 from qg.address import Prefix
 from qg.errors import InvalidValue
 from qg.types import PeerId
 
 __all__ = ["access_answers"]
 
-_RIGHTS = frozenset(PeerRule._fields) - {"peer_id"}
+_RIGHTS = frozenset(PeerRule._fields) - {"peer_id", "is_allowed"}
 
 
 def access_answers(access: Access) -> dict[str, Callable[..., object]]:
@@ -104,5 +104,5 @@ def _subject_read(access: Access, text: str) -> Prefix | PeerId:
     try:
         packed = ip_address(text).packed
     except ValueError:
-        return Prefix.parse(text) if "/" in text else access.rules.peer_find(text)
-    return Prefix(packed, len(packed) * 8)
+        return network_plain(Prefix.parse(text)) if "/" in text else access.rules.peer_find(text)
+    return network_plain(Prefix(packed, len(packed) * 8))

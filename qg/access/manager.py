@@ -5,7 +5,7 @@ import asyncio
 import logging
 from collections.abc import Awaitable, Callable, Iterable
 from contextlib import suppress
-from ipaddress import ip_address
+from ipaddress import IPv4Network, IPv6Network, collapse_addresses, ip_address
 from itertools import count
 from time import monotonic, time
 from typing import NamedTuple, Protocol, final
@@ -28,6 +28,7 @@ _CLOSE_S = 5.0  # for a last write
 _OVERLAP_S = 120.0  # clocks of nodes that share a store differ
 _UNSENT_MAX = 65_536  # scores that wait for the store; as many as the core remembers
 _SCORE_MAX = 100
+_CLOSED = "the store has not been read, and no snapshot was kept: nobody may connect"
 
 
 class Core(Protocol):
@@ -161,6 +162,7 @@ class Access:
         rows = [Standing(network, 0, 0, now_s, 0.0) for network in _networks_scored(_ip_read(address))]
         for row in rows:
             self._standing_put(row, now_s)
+            self._unsent.pop(row.network, None)  # what waits for the store is older
         if self._store is not None:
             if self._away is not None:
                 raise StoreError(f"it is pardoned here, and nowhere else now: {self._away[1]}")
@@ -199,7 +201,7 @@ class Access:
         rule = self.rules.peers.get(peer_id)
         allow = self.config.allow
         if self.rules.is_closed:
-            said = "the store has not been read, and no snapshot was kept: nobody may connect"
+            said = _CLOSED
         elif rule is not None and rule.is_allowed is not None:
             said = f"the rule for this peer: {rule.words}"
         elif isinstance(allow, str):
@@ -215,6 +217,8 @@ class Access:
     def check_address(self, address: str) -> Verdict:
         """Tell whether an IP address may connect, as the running node decides it; raises `InvalidValue`."""
         ip = _ip_read(address)
+        if self.rules.is_closed:
+            return Verdict(False, _CLOSED)
         place = None if self._core is None else self._core.network_rule(ip)
         rule = None if place is None else self.rules.ordered[place]
         said = "no network that has a rule holds it" if rule is None else rule.words
@@ -365,6 +369,11 @@ def _admits_nobody(rules: Rules, config: Config) -> bool:
 
 
 def _is_shut(rules: Rules, width: int) -> bool:
-    """Tell whether all addresses of a family are blocked: the whole of it is, and no part is allowed."""
+    """Tell whether all addresses of a family are blocked: its parts make up the whole, and none is allowed."""
     family = [rule for rule in rules.networks.values() if len(rule.network.network) == width]
-    return any(not rule.network.n_bits for rule in family) and not any(rule.is_allowed for rule in family)
+    n_addresses = sum(1 << (8 * width - rule.network.n_bits) for rule in family)
+    if any(rule.is_allowed for rule in family) or n_addresses < 1 << (8 * width):
+        return False
+    place = IPv4Network if width == 4 else IPv6Network
+    parts = [place((rule.network.network, rule.network.n_bits)) for rule in family]
+    return any(not joined.prefixlen for joined in collapse_addresses(parts))  # type: ignore[type-var]

@@ -27,6 +27,7 @@ _NAME_MAX = 64
 _NOTE_MAX = 256
 _RATE_MAX = 1_048_576  # KiB/s
 _LOST_MAX = 100  # points
+_REFUSALS_MAX = 1000  # each twice as long as the one before, up to a day
 _NETWORKS_MAX = 1_000_000  # qg/_core/prefixes.pxd has room for a little more
 _PEERS_MAX = 50_000  # beside those that the configuration lists; qg/_core/guard.pxd
 _IP4_HEAD = bytes(10) + b"\xff\xff"  # of an IPv4 address that is written as an IPv6 one
@@ -147,9 +148,14 @@ class Rules:
     def peer_find(self, text: str) -> PeerId:
         """Read a PeerID, or the name or UUID of exactly one peer that has a rule; raises `InvalidValue`."""
         found = [rule.peer_id for rule in self.peers.values() if text in (rule.name, str(rule.peer_id.uuid))]
+        try:
+            return PeerId(text)  # also where somebody else has it for a name
+        except InvalidValue:
+            if not found:
+                raise
         if len(found) > 1:
             raise InvalidValue(f"{text!r} is the name of {len(found)} peers: give the PeerID")
-        return found[0] if found else PeerId(text)
+        return found[0]
 
 
 NO_RULES = Rules()
@@ -169,16 +175,22 @@ def network_check(rule: NetworkRule) -> NetworkRule:
 def peer_check(rule: PeerRule) -> PeerRule:
     """Give the rule; raises `InvalidValue`."""
     _text_check("name", rule.name, _NAME_MAX)
-    if rule.rate_kib_s is not None and not 0 <= rule.rate_kib_s <= _RATE_MAX:
+    if rule.rate_kib_s is not None and not _is_whole(rule.rate_kib_s, _RATE_MAX):
         raise InvalidValue(f"rate = {rule.rate_kib_s} KiB/s: from 0 to {_RATE_MAX}")
     return rule
 
 
 def standing_check(row: Standing) -> Standing:
     """Give the score; raises `InvalidValue` for one that nobody can have."""
-    if not 0 <= row.lost <= _LOST_MAX or row.n_refusals < 0 or not isfinite(row.scored_s + row.refused_s):
+    is_one = _is_whole(row.lost, _LOST_MAX) and _is_whole(row.n_refusals, _REFUSALS_MAX)
+    if not is_one or not isfinite(row.scored_s + row.refused_s):
         raise InvalidValue(f"the score of {row.network} has figures that no score has")
     return row
+
+
+def _is_whole(value: object, most: int) -> bool:
+    """Stores keep what they are given, fractions and texts among it; the core takes whole numbers."""
+    return isinstance(value, int) and not isinstance(value, bool) and 0 <= value <= most
 
 
 def network_plain(network: Prefix) -> Prefix:

@@ -1,8 +1,10 @@
 # SPDX-License-Identifier: MIT
 """The rules as they last were, in a file of this machine: what a node goes by while its store cannot be reached."""
 
+import errno
 import logging
 import os
+import stat
 
 import msgspec
 
@@ -31,10 +33,20 @@ def snapshot_save(path: str, rules: Rules) -> None:
     file_replace(path, msgspec.json.encode(_Snapshot(networks, peers)))
 
 
+def _open(path: str, flags: int) -> int:
+    """Open a file that nobody but this user and root can have written; raises OSError."""
+    descriptor = os.open(path, flags | os.O_NOFOLLOW | os.O_NONBLOCK)  # a FIFO would be waited for
+    found = os.fstat(descriptor)
+    if not stat.S_ISREG(found.st_mode) or found.st_uid not in (0, os.geteuid()) or found.st_mode & 0o022:
+        os.close(descriptor)
+        raise OSError(errno.EPERM, "it is no file, or others may write it")
+    return descriptor
+
+
 def snapshot_load(path: str) -> Rules | None:
     """Read the rules; None, with a line in the log, where there are none or they are damaged."""
     try:
-        with open(path, "rb", opener=lambda name, flags: os.open(name, flags | os.O_NOFOLLOW)) as file:
+        with open(path, "rb", opener=_open) as file:
             snapshot = msgspec.json.decode(file.read(), type=_Snapshot)
         return Rules(
             (network_check(NetworkRule(Prefix.parse(row[0]), row[1], row[2])) for row in snapshot.networks),
@@ -42,6 +54,6 @@ def snapshot_load(path: str) -> Rules | None:
         )
     except OSError as error:
         _log.warning("no_snapshot path=%s: %s", path, error.strerror)
-    except (msgspec.DecodeError, InvalidValue) as error:
+    except (msgspec.DecodeError, UnicodeDecodeError, InvalidValue) as error:
         _log.warning("no_snapshot path=%s: it is damaged: %s", path, error)
     return None

@@ -30,16 +30,19 @@ class SqliteStore:
         self._connection: sqlite3.Connection | None = None
         self._version = -1  # of the file, as SQLite counts what others commit
         self._inode = 0
+        self._is_closed = False
         self._thread = ThreadPoolExecutor(1, "qg.access")
 
     async def open(self) -> None:
         await self._run(self._open)
 
     async def rules_read(self) -> Rules:
-        networks, peers = await self._run(
-            lambda db: (db.execute(store.NETWORKS_READ).fetchall(), db.execute(store.PEERS_READ).fetchall())
-        )
-        return store.rules_of(networks, peers)
+        def work(db: sqlite3.Connection) -> tuple[list[Any], list[Any]]:
+            with db:
+                db.execute("BEGIN")  # both tables as they were at one moment
+                return db.execute(store.NETWORKS_READ).fetchall(), db.execute(store.PEERS_READ).fetchall()
+
+        return store.rules_of(*await self._run(work))
 
     async def standings_read(self, since_s: float) -> list[Standing]:
         text = _text(store.SCORES_READ)
@@ -63,9 +66,10 @@ class SqliteStore:
                 return {"rules", "scores"}
 
     async def close(self) -> None:
-        with suppress(StoreError):
-            await self._run(lambda _: self._let_go())
-        self._thread.shutdown(wait=False)
+        if not self._is_closed:
+            self._is_closed = True
+            await asyncio.get_running_loop().run_in_executor(self._thread, self._let_go)
+            self._thread.shutdown(wait=False)
 
     def _look(self, db: sqlite3.Connection) -> int:
         if os.stat(self._path).st_ino != self._inode:

@@ -11,6 +11,7 @@ from api.test_configure import echo_through
 from api.test_keep import Visits, echo
 
 import qg
+from qg.access.answers import access_answers
 from qg.testing import conserved
 
 pytestmark = [pytest.mark.anyio, pytest.mark.net]
@@ -166,6 +167,9 @@ async def test_a_change_that_shuts_everybody_out_is_warned_about():
         part = qg.NetworkRule(qg.Prefix.parse("192.0.2.0/24"), True)
         assert access.warnings([*everything, part]) == ["no IPv6 address could connect any more: allow a network first"]
         assert access.warnings([part]) == []
+        halves = [qg.NetworkRule(qg.Prefix.parse(text), False) for text in ("0.0.0.0/1", "128.0.0.0/1")]
+        assert access.warnings(halves) == ["no IPv4 address could connect any more: allow a network first"]
+        assert access.warnings([*halves[:1], qg.NetworkRule(qg.Prefix.parse("0.0.0.0/2"), False)]) == []
 
 
 @pytest.mark.parametrize(
@@ -174,6 +178,7 @@ async def test_a_change_that_shuts_everybody_out_is_warned_about():
         qg.PeerRule(qg.PeerId(bytes(32)), "x" * 65),
         qg.PeerRule(qg.PeerId(bytes(32)), "two\nlines"),
         qg.PeerRule(qg.PeerId(bytes(32)), rate_kib_s=-1),
+        qg.PeerRule(qg.PeerId(bytes(32)), rate_kib_s=1.5),
         qg.NetworkRule(qg.Prefix.parse("10.0.0.0/8"), True, "x" * 257),
     ],
 )
@@ -198,6 +203,9 @@ async def test_an_ipv4_network_in_ipv6_clothes_is_one_of_ipv4():
     async with qg.Node(qg.Identity.generate()) as node:
         await node.access.network_set("::ffff:10.0.0.0/104", is_allowed=False)
         assert [str(network) for network in node.access.rules.networks] == ["10.0.0.0/8"]
+        answers = access_answers(node.access)
+        assert (await answers["access_set"](["::ffff:192.0.2.1"], False))["is_done"]
+        assert (await answers["access_forget"](["::ffff:192.0.2.1"]))["is_done"]
         for text in ("10.1.2.3", "::ffff:10.1.2.3"):
             assert node.access.check_address(text).rule == "10.0.0.0/8 is blocked"
         for text in ("", "10.0.0.0/8", "x"):
@@ -209,6 +217,7 @@ async def test_peers_are_found_by_name_uuid_and_peer_id():
     first, second = qg.PeerId(bytes(32)), qg.PeerId(b"\x01" + bytes(31))
     rules = qg.Rules(peers=[qg.PeerRule(first, "anna"), qg.PeerRule(second, "anna"), qg.PeerRule(first, "bert")])
     assert rules.peer_find("bert") == rules.peer_find(str(first.uuid)) == rules.peer_find(str(first)) == first
+    assert rules.changed([qg.PeerRule(second, str(first))]).peer_find(str(first)) == first
     both = rules.changed([qg.PeerRule(first, "anna")])
     with pytest.raises(qg.LocalError, match="the name of 2 peers"):
         both.peer_find("anna")

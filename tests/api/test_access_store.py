@@ -322,3 +322,69 @@ async def test_no_error_shows_a_password():
 def test_a_store_is_a_file_or_a_database(text):
     with pytest.raises(qg.ConfigError, match=r"access\.store"):
         qg.Config.from_dict({"access": {"store": text}})
+
+
+# What stores and files of others may hold
+
+
+@pytest.mark.parametrize(
+    "row",
+    [
+        ("qg_access_peers", (str(ANNA.peer_id), "x", 1, 0, 0, 1.5)),
+        ("qg_access_peers", (str(ANNA.peer_id), "x", 1, 0, 0, "fast")),
+        ("qg_access_networks", ("10.0.0.0/8", 1, "two\nlines")),
+    ],
+)
+async def test_a_store_with_a_rule_that_is_none_is_away(path, row):
+    table, values = row
+    async with node_with(path):
+        pass
+    with sqlite3.connect(path) as db:
+        db.execute(f"INSERT INTO {table} VALUES ({', '.join('?' * len(values))})", values)
+    async with node_with(path) as node:
+        assert "rule that is none" in node.access.store_state
+        assert node.access.rules.is_closed
+        assert not node.access.check_address("192.0.2.1").is_allowed
+        assert "nobody may connect" in node.access.check_address("192.0.2.1").rule
+
+
+@pytest.mark.parametrize(("lost", "n_refusals"), [(1.5, 1), (1, 1 << 40), ("many", 1), (True, -1)])
+async def test_a_score_that_is_none_does_not_end_the_hearing_of_others(path, lost, n_refusals):
+    async with node_with(path) as node:
+        with sqlite3.connect(path) as db:
+            row = ("192.0.2.1/32", lost, n_refusals, time(), time() + 9, time())
+            db.execute("INSERT INTO qg_access_scores VALUES (?, ?, ?, ?, ?, ?)", row)
+        await until(lambda: "score that is none" in node.access.store_state)
+        with sqlite3.connect(path) as db:
+            db.execute("DELETE FROM qg_access_scores")
+        await until(lambda: node.access.store_state == "ready")
+
+
+async def test_a_pardon_is_not_undone_by_what_waited_for_the_store(path, monkeypatch):
+    async with node_with(path) as node:
+        access = node.access
+        await access.change([BLOCK])
+        access._unsent[REFUSED.network] = REFUSED._replace(scored_s=time(), refused_s=time() + 600)
+        await access.pardon("198.51.100.7")
+        await access._standings_write(access._store)
+        assert [row.refused_s for row in await access._store.standings_read(0) if row.network == REFUSED.network] == [0]
+
+
+async def test_a_snapshot_that_others_may_have_written_is_not_taken(path, tmp_path, caplog):
+    path.mkdir()
+    for name, make in {
+        "open": lambda file: (file.write_text('{"networks": [], "peers": []}'), file.chmod(0o666)),
+        "fifo": os.mkfifo,
+        "bytes": lambda file: file.write_bytes(b'{"networks": [["10.0.0.0/8", true, "\xff"]], "peers": []}'),
+    }.items():
+        make(tmp_path / name)
+        async with node_with(path, snapshot=str(tmp_path / name)) as node:
+            assert node.access.rules.is_closed
+    assert caplog.text.count("no_snapshot") == 3
+
+
+async def test_a_store_of_sqlite_is_closed_twice_and_makes_no_file_for_it(path):
+    store = store_make(f"sqlite:{path}")
+    await store.close()
+    await store.close()
+    assert not path.exists()

@@ -33,6 +33,16 @@ async def run(identity, mark=None, secret=None, **tables):
         yield node
 
 
+@contextlib.asynccontextmanager
+async def together(*tables):
+    """Nodes of these settings, all of which have closed before it is looked what is left."""
+    async with conserved() as nodes, contextlib.AsyncExitStack() as stack:
+        for each in tables:
+            node = qg.Node(qg.Identity.generate(), listen=LISTEN, config=config(**each))
+            nodes.append(await stack.enter_async_context(node))
+        yield nodes
+
+
 async def is_answered(node, flight):
     """Tell whether a stranger that says this hears something; wait until it is counted when not."""
     n_faults = sum(faults(node).values())
@@ -221,7 +231,7 @@ async def test_one_secret_follows_another_while_nodes_have_both(secrets):
     met = {}
     for i, one in enumerate(stages):
         for j, other in enumerate(stages):
-            async with run(qg.Identity.generate(), **one) as dialler, run(qg.Identity.generate(), **other) as answerer:
+            async with together(one, other) as (dialler, answerer):
                 met[i, j] = await meets(dialler, answerer)
     # Who dials with the new secret is not heard by who has the old one alone; with any other step both ways work.
     assert met == {(0, 0): True, (0, 1): True, (0, 2): False, (1, 0): False, (1, 1): True, (1, 2): True,
@@ -230,10 +240,7 @@ async def test_one_secret_follows_another_while_nodes_have_both(secrets):
 
 async def test_nodes_that_run_change_their_secret_and_stay_within_reach(secrets):
     old, new = secrets
-    async with (
-        run(qg.Identity.generate(), network_secret=old) as one,
-        run(qg.Identity.generate(), network_secret=old) as two,
-    ):
+    async with together(*[{"network_secret": old}] * 3) as (one, two, late):
         overlap = one._settings.config
         assert await meets(one, two)
         assert await meets(two, one)
@@ -243,9 +250,8 @@ async def test_nodes_that_run_change_their_secret_and_stay_within_reach(secrets)
                 await node.configure(wanted)
             assert await meets(one, two)
             assert await meets(two, one)
-        async with run(qg.Identity.generate(), network_secret=old) as late:
-            assert not await meets(late, one)
-            assert not await meets(one, late)
+        assert not await meets(late, one)
+        assert not await meets(one, late)
 
 
 async def test_a_previous_secret_does_not_stand_alone(tmp_path):
