@@ -6,20 +6,11 @@ import random
 import time
 from contextlib import AsyncExitStack
 
+from api.services import Echo
 from looks.observer import features
 from looks.tap import Tap
 
 import qg
-
-
-class Echo(qg.Extender):
-    """Give back what comes."""
-
-    id = qg.ExtenderId("1d5ac0a4-9a0b-4ac7-a2f4-6c2f6a1be1c5")
-
-    async def on_stream(self, stream):
-        async for data in stream:
-            await stream.write(data)
 
 
 async def say(stream, at_s, data):

@@ -60,10 +60,8 @@ class Tap:
 
     async def end(self):
         """What it has seen, line by line: (time in s, bytes) there, and back."""
-        self._process.stdin.close()
-        records = json.loads(await self._process.stdout.readline())
-        await self._process.wait()
-        return records
+        said, _ = await self._process.communicate()
+        return json.loads(said)
 
 
 if __name__ == "__main__":

@@ -2,9 +2,11 @@
 """Cover traffic on real connections: what leaves is as much each time, and what is said comes whole."""
 
 import asyncio
+from contextlib import asynccontextmanager
 
 import pytest
-from looks.lines import Echo, say
+from api.services import Echo
+from looks.lines import say
 from looks.tap import Tap
 
 import qg
@@ -16,7 +18,9 @@ SIZE = 1000
 COVER = qg.CoverConfig(mode="poisson", rate_per_s=200, size=SIZE)
 
 
-async def test_a_line_carries_turns_of_one_size_whether_something_is_said_or_not():
+@asynccontextmanager
+async def covered():
+    """Two nodes, of which the first one listens."""
     config = qg.Config(cover=COVER)
     async with (
         conserved() as nodes,
@@ -24,6 +28,11 @@ async def test_a_line_carries_turns_of_one_size_whether_something_is_said_or_not
         qg.Node(qg.Identity.generate(), config=config, extenders=[Echo()]) as here,
     ):
         nodes += [there, here]
+        yield there, here
+
+
+async def test_a_line_carries_turns_of_one_size_whether_something_is_said_or_not():
+    async with covered() as (there, here):
         tap = await Tap.start(there.addresses[0].port, 1)
         peer = await here.connect(qg.Address(there.addresses[0].link_key, "127.0.0.1", tap.ports[0]))
         stream = await peer.open_stream(Echo.id)
@@ -39,13 +48,7 @@ async def test_a_line_carries_turns_of_one_size_whether_something_is_said_or_not
 
 
 async def test_links_that_are_under_cover_close_on_both_sides():
-    config = qg.Config(cover=COVER)
-    async with (
-        conserved() as nodes,
-        qg.Node(qg.Identity.generate(), listen=["tcp://127.0.0.1:0"], config=config, extenders=[Echo()]) as there,
-        qg.Node(qg.Identity.generate(), config=config, extenders=[Echo()]) as here,
-    ):
-        nodes += [there, here]
+    async with covered() as (there, here):
         peer = await here.connect(there.address)
         stream = await peer.open_stream(Echo.id)
         await peer.close()
