@@ -60,7 +60,7 @@ class Tap:
 
     async def end(self):
         """What it has seen, line by line: (time in s, bytes) there, and back."""
-        said, _ = await self._process.communicate()
+        said, _ = await self._process.communicate(b"")  # which ends its input
         return json.loads(said)
 
 

@@ -86,15 +86,27 @@ async def test_a_message_longer_than_may_come_is_refused():
 
 
 async def test_a_node_that_holds_much_unread_withholds_credit_and_says_so():
-    async with talk("model", config=config(limits={"receive_credit_mib": 1})) as t:
+    """One peer fills what the node may hold; another one gets no more credit while any of its bytes are unread."""
+    async with (
+        talk("model", config=config(limits={"receive_credit_mib": 1})) as t,
+        qg.Node(qg.Identity.generate(), config=config()) as other,
+    ):
         assert t.node.status().overload == ()
         streams = [t.peer.stream_open(frames.KIND_BYTES, bytes(Held.id)) for _ in range(20)]
         for stream in streams:
             t.peer.stream_write(stream, bytes(2 * 65536))
             t.peer.stream_finish(stream)
         await t.model.until(lambda: t.peer.session_sent >= MIB)
-        readers = [asyncio.create_task((await t.held()).read()) for _ in streams]
+        held = [await t.held() for _ in streams]
         await until(lambda: t.node.status().overload == ("limits.receive_credit_mib",), t.node.status)
+        peer = await other.connect(t.node.address)
+        for n_read in (0, *[65536] * 15):  # as much as each may send without credit; together what their session may
+            stream = await peer.open_stream(Held.id)
+            await stream.write(bytes(65536))
+            held.append(await t.held())
+            await held[-1].readexactly(n_read)
+        await until(lambda: faults(t.node).get("credit_withheld", 0) >= 1, lambda: faults(t.node))
+        readers = [asyncio.create_task(stream.read()) for stream in held[: len(streams)]]
         await t.model.until(lambda: all(stream.fin_sent for stream in streams))
         assert {await reader for reader in readers} == {bytes(2 * 65536)}
-        assert faults(t.node)["credit_withheld"] >= 1
+
