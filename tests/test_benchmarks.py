@@ -80,6 +80,7 @@ def test_a_file_that_fails_or_dies_is_named_and_costs_no_figure(tmp_path, monkey
     assert report.file_run(path) == ({}, ["test_it.py: pytest ended with -6"])
 
 
+@pytest.mark.slow
 def test_a_file_that_takes_too_long_is_named_and_keeps_what_was_measured(tmp_path, monkeypatch):
     monkeypatch.setattr(report, "RECORDS", tmp_path)
     monkeypatch.setattr(report, "FILE_LIMIT_S", 15)

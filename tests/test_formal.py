@@ -46,7 +46,7 @@ class Run:
 
     def __init__(self, pattern, role, **known):
         self.role = role
-        self.values = {"s": f"s{role}", **known}
+        self.values = known
         self.program = iter(models.side(pattern, role))
         self.events = []
         self.said = None
@@ -94,10 +94,10 @@ class Run:
             self.values[form] = value
 
 
-def honest(pattern, spoil=None):
+def honest(pattern, spoil=None, keys=("s0", "s1")):
     """Run both sides of a handshake; `spoil` changes one message on the way."""
-    known = {"rs": ("exp", "g", "s1")} if models.PATTERNS[pattern][0] else {}
-    sides = [Run(pattern, 0, **known), Run(pattern, 1)]
+    known = {"rs": ("exp", "g", keys[1])} if models.PATTERNS[pattern][0] else {}
+    sides = [Run(pattern, 0, s=keys[0], **known), Run(pattern, 1, s=keys[1])]
     sides[1].go()  # up to its first reading
     message, reader = sides[0].go(), 1
     for number in range(1, len(models.PATTERNS[pattern])):
@@ -125,6 +125,19 @@ def test_both_sides_of_a_model_come_to_the_same_keys(pattern):
     assert sent == got
 
 
+@pytest.mark.parametrize(("pattern", "n_proved"), [("XK", 2), ("XX", 2), ("NK", 1)])
+def test_who_plays_under_a_key_of_its_own_is_taken_for_nobody_else(pattern, n_proved):
+    """What is got names the key of who has sent it, so that the questions can be of honest ones."""
+    got = {}
+    for role, keys in ((0, ("s0", "x")), (1, ("x", "s1"))):
+        got |= {name: values[0] for name, values in honest(pattern, keys=keys)[role].events if name.startswith("Got")}
+    assert got == dict.fromkeys(("Got2", "Got1")[:n_proved], ("exp", "g", "x"))
+    asked = {"Got1": "exp(g, a)", "Got2": "exp(g, b)"}
+    written = "".join(models.model(pattern, name) for name in models.QUESTIONS[pattern])
+    for name in got:
+        assert set(re.findall(rf"event\({name}\((.*?), h\)\) ==>", written)) == {asked[name]}
+
+
 @pytest.mark.parametrize("pattern", models.PATTERNS)
 def test_a_message_that_was_changed_is_not_taken(pattern):
     for number in range(1, len(models.PATTERNS[pattern])):
@@ -143,7 +156,7 @@ def test_a_model_names_nothing_that_is_not_there(pattern, name):
     declared |= set(re.findall(r"\b(?:fun|event) (\w+)", models.DECLARATIONS)) | {"kdec", "adec", "g2b", "k2b"}
     for _, parameters, body in sides:
         known = {part.split(":")[0].strip() for part in parameters.split(",")}
-        known |= {"g", "c", "psk", "mI", "mR", "proto", "prologue", "empty", "n0", "n1", "n2", "n3"}
+        known |= {"g", "c", "a", "b", "psk", "mI", "mR", "proto", "prologue", "empty", "n0", "n1", "n2", "n3"}
         for line in map(str.strip, body.splitlines()):
             bound = set(re.findall(r"\b(\w+): \w+", line))
             if match := re.match(r"let (?:\w+\()?(\w+)\)? = (.*) in$", line):

@@ -50,18 +50,20 @@ fun H(bitstring): bitstring.
 const n0, n1, n2, n3: nonce [data].
 const proto: ck [data].
 const prologue, empty: bitstring [data].
+free a, b: exponent [private].
 free psk: key [private].
 free mI, mR: bitstring [private].
 event Sent1(G, bitstring). event Got1(G, bitstring).
-event Sent2(bitstring). event Got2(bitstring).
+event Sent2(G, bitstring). event Got2(G, bitstring).
 """
 
 
 class Side:
     """One side of a handshake, as statements in the order in which it does them."""
 
-    def __init__(self, role: int, before: str) -> None:
+    def __init__(self, role: int, before: str, has_keys: bool) -> None:
         self.role = role
+        self._has_keys = has_keys
         self.program: list[Statement] = []
         self._n = 0
         self._nonce = 0
@@ -117,13 +119,16 @@ class Side:
             self._event(f"Got{number}")
 
     def _event(self, name: str) -> None:
-        """What the second message says of the responder, and the third one of the initiator."""
-        known = {"Sent1": None, "Got1": None, "Sent2": (self._h,), "Got2": (self._h,)}
-        if name in ("Sent3", "Got3"):
-            initiator = ("exp", "g", "s") if self.role == INITIATOR else "rs"
-            self.program.append(("event", name[:-1] + "1", (initiator, self._h)))
-        elif known[name]:
-            self.program.append(("event", name, known[name]))
+        """Whom the second message proves, the responder, and the third one, the initiator: `*2` and `*1`.
+
+        Their keys are named, since only those of honest ones prove anything; patterns without keys name the base.
+        """
+        what, number = name[:-1], name[-1]
+        is_own = what == "Sent"
+        if number == "1":
+            return
+        key: Term = (("exp", "g", "s") if is_own else "rs") if self._has_keys else "g"
+        self.program.append(("event", what + ("2" if number == "2" else "1"), (key, self._h)))
 
     # Tokens
 
@@ -188,7 +193,7 @@ class Side:
 def side(pattern: str, role: int) -> list[Statement]:
     """Give what one side does, from its first statement to the first record."""
     before, *messages = PATTERNS[pattern]
-    made = Side(role, before)
+    made = Side(role, before, has_keys=any(token in ("es", "se") for tokens in messages for token in tokens.split()))
     for number, tokens in enumerate(messages, 1):
         made.message(tokens, (number % 2 == 1) == (role == INITIATOR), number)
     made.end()
@@ -240,9 +245,11 @@ class Question(NamedTuple):
 
 SECRECY = "query attacker(mI). query attacker(mR)."
 LATER = "query attacker(mI) phase 1. query attacker(mR) phase 1."
-INITIATOR_PROVED = "query S: G, h: bitstring; event(Got1(S, h)) ==> event(Sent1(S, h))."
-RESPONDER_PROVED = "query h: bitstring; event(Got2(h)) ==> event(Sent2(h))."
+# Of honest ones: who plays under a key of its own has sent what was got, and is nobody else.
+INITIATOR_PROVED = "query h: bitstring; event(Got1(exp(g, a), h)) ==> event(Sent1(exp(g, a), h))."
+RESPONDER_PROVED = "query h: bitstring; event(Got2(exp(g, b), h)) ==> event(Sent2(exp(g, b), h))."
 BOTH_PROVED = f"{INITIATOR_PROVED} {RESPONDER_PROVED}"
+KEYLESS_PROVED = "query h: bitstring; event(Got2(g, h)) ==> event(Sent2(g, h))."
 STATICS = "phase 1; out(c, (a, b, psk))"
 
 _LINKS = {
@@ -268,7 +275,7 @@ _LAYERS = {
 # Re-keying: the psk comes from the session before, and there are no other keys.
 _RENEWALS = {
     "secrecy": Question(SECRECY),
-    "agreement": Question(RESPONDER_PROVED),
+    "agreement": Question(KEYLESS_PROVED),
     "forward-secrecy": Question(LATER, STATICS),
     "healing": Question(SECRECY, "out(c, psk)", is_passive=True, honest_only=True),
     "no-healing-from-an-active-thief": Question(SECRECY, "out(c, psk)", expected="false"),
@@ -305,7 +312,7 @@ def model(pattern: str, name: str) -> str:
             DECLARATIONS.strip(),
             question.query,
             *sides,
-            "process new a: exponent; new b: exponent; let A = exp(g, a) in let B = exp(g, b) in out(c, (A, B));",
+            "process let A = exp(g, a) in let B = exp(g, b) in out(c, (A, B));",
             "  (" + " | ".join(f"({part})" for part in parts) + ")",
             "",
         ]

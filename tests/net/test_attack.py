@@ -14,6 +14,7 @@ pytestmark = pytest.mark.net
 ROOT = Path(__file__).parents[2]
 
 
+@pytest.mark.slow
 def test_what_is_refused_is_counted_and_nothing_grows_and_without_the_limit_the_check_fails():
     command = [sys.executable, "-m", "tools.attack", "--quick", "--json"]
     environment = os.environ | {"PYTHONPATH": os.pathsep.join(filter(None, (str(ROOT), *sys.path)))}

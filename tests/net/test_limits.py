@@ -109,4 +109,3 @@ async def test_a_node_that_holds_much_unread_withholds_credit_and_says_so():
         readers = [asyncio.create_task(stream.read()) for stream in held[: len(streams)]]
         await t.model.until(lambda: all(stream.fin_sent for stream in streams))
         assert {await reader for reader in readers} == {bytes(2 * 65536)}
-

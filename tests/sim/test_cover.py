@@ -23,6 +23,7 @@ def cover(mode, **more):
 # What shows
 
 
+@pytest.mark.slow
 def test_an_observer_of_a_link_under_poisson_cover_learns_nothing_of_its_use():
     link = Link("poisson", cover=cover(POISSON, per_s=10))
     assert share_right(link.windows(N_WINDOWS), "judge") <= 0.55
@@ -35,6 +36,7 @@ def test_the_same_observer_tells_use_where_there_is_no_cover():
     link.close()
 
 
+@pytest.mark.slow
 def test_the_same_observer_sees_a_scheduler_that_is_a_little_quicker_when_there_is_something_to_say():
     """The control of the control: a link with 10 turns a second, and one with 11."""
     windows = []
@@ -82,12 +84,14 @@ def over_relays(seed):
     return Link(seed, n_relays=2, cover=cover(POISSON, per_s=10, on_links=False, on_circuits=True))
 
 
+@pytest.mark.slow
 def test_an_observer_of_the_sources_line_learns_nothing_of_the_use_of_a_covered_circuit():
     link = over_relays("over relays")
     assert share_right(link.windows(N_WINDOWS), "judge") <= 0.55
     link.close()
 
 
+@pytest.mark.slow
 def test_the_same_observer_tells_use_of_a_circuit_that_is_not_covered():
     link = Link("bare over relays", n_relays=2)
     assert share_right(link.windows(N_WINDOWS), "judge") >= 0.9

@@ -8,6 +8,7 @@ from sim.trial import COVERS, FAULTS, trial_run
 SEEDS = {"first": 200}
 
 
+@pytest.mark.slow
 def test_a_thousand_circuits_in_a_hostile_network_lose_no_byte_and_leave_nothing():
     trial, ends = trial_run("thousand", 1000)
     assert sum(ends.values()) == 1000
