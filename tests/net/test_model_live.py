@@ -133,7 +133,6 @@ async def test_twenty_handshakes_in_a_row(dialler):
 
 @pytest.mark.slow
 @diallers
-@pytest.mark.slow
 async def test_a_thousand_handshakes_in_a_row(dialler):
     async with asyncio.timeout(1200):  # the model is slow, and slower under sanitizers
         await handshakes_run(dialler, 1000)
@@ -542,7 +541,6 @@ async def test_keys_change_in_the_middle_of_a_transfer(dialler, suite):
         await echo_check(t)
 
 
-@pytest.mark.slow
 @pytest.mark.slow
 async def test_epochs_end_by_themselves_after_65536_records():
     async with asyncio.timeout(300), talk("model", config=config_of(padding="none")) as t:
